@@ -1,0 +1,399 @@
+// BlockStore: the deep module. It joins index, DRAM arena, placement and lower tiers into one asynchronous store, and
+// owns leases, holds, pins, tickets, regions and quotas. It knows nothing of gRPC, sockets, protobuf or configuration
+// files.
+//
+// Promises (DESIGN.md section 1): a block becomes visible only when its bytes are complete and hashed (P0); what a get
+// delivers stays until its lease ends (P1); callers see only their tenant (P2); nothing blocks and everything has a
+// deadline (P3); the end of a session gives back everything that it held (P4).
+//
+// Threads: thread-safe. No call blocks. `done` callbacks run on the calling thread or on a thread of the executor, never
+// under a lock of the store; they must only hand work on. Times are on the injected clock; Tick() makes time pass for
+// holds, tickets, pins and deadlines of waiting calls, and must be called at least every 50 ms.
+//
+// What it does not promise: order between concurrent calls; that a STORED block is still there later without a hold.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "tiers/dram/arena.h"
+#include "tiers/os/descriptor.h"
+#include "tiers/os/fault_guard.h"
+#include "tiers/vocab/block_key.h"
+#include "tiers/vocab/clock.h"
+#include "tiers/vocab/executor.h"
+#include "tiers/vocab/lower_tier.h"
+#include "tiers/vocab/namespace_record.h"
+#include "tiers/vocab/outcome.h"
+
+namespace terrace {
+
+inline constexpr uint32_t kMaxKeysPerCall = 16384;
+inline constexpr uint32_t kMaxPartsPerCall = 64;
+inline constexpr uint64_t kMaxInlineBytes = uint64_t{3} << 20;
+inline constexpr absl::Duration kMaxHold = absl::Minutes(10);
+
+// Who calls. The tenant comes from the authenticated peer, the session from the socket (kNoSession over gRPC).
+struct Caller {
+  TenantId tenant{0};
+  SessionId session = kNoSession;
+};
+
+// One namespace's share of a request; owns its bytes, so that it may outlive the message that it came from.
+// Its envelope (sizes, counts) has been checked by the caller; single keys need not be.
+struct StorePart {
+  Digest128 namespace_digest;
+  std::string salt;
+  Rule rule = Rule::kPrefix;
+  uint32_t key_bytes = 32;
+  std::string keys;                  // end to end; a multiple of key_bytes
+  uint64_t first_token = 0;
+  std::vector<uint32_t> end_tokens;  // empty, or one a key, rising
+  uint32_t window_tokens = 0;
+
+  [[nodiscard]] uint32_t key_count() const { return static_cast<uint32_t>(keys.size() / key_bytes); }
+  [[nodiscard]] KeyView key(uint32_t i) const { return KeyView(keys).substr(size_t{i} * key_bytes, key_bytes); }
+};
+
+// Byte ranges of one block in a region; see proto/terrace/v1/session.proto.
+struct RegionSegment {
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+};
+struct RegionPlane {
+  uint64_t offset = 0;
+  uint64_t block_stride = 0;
+  std::vector<RegionSegment> segments;
+};
+struct RegionGeometry {
+  uint32_t block_count = 0;
+  std::vector<RegionPlane> planes;
+};
+// Payload bytes of one block, or INVALID_ARGUMENT naming what breaks bounds (region_bytes) or overlaps.
+absl::StatusOr<uint64_t> ValidateGeometry(const RegionGeometry& geometry, uint64_t region_bytes);
+
+struct OpenedNamespace {
+  Digest128 digest;
+  Digest128 family;
+  uint64_t generation = 1;
+};
+
+struct ProbeCall {
+  std::vector<StorePart> parts;
+  std::string request_id;
+  absl::Duration hold;  // zero: none
+  bool prefetch = false;
+  Priority priority = Priority::kNormal;
+};
+struct ProbeResult {
+  std::string states;                         // a byte a key: KeyState | tier index << 4
+  std::vector<uint32_t> part_hits;
+  std::vector<uint32_t> part_boundary_keys;
+  uint64_t boundary_tokens = 0;
+  absl::Duration load_time;
+  uint64_t hit_bytes = 0;
+  Digest128 hold_id;                          // zero: none
+  absl::Duration hold;
+  uint64_t ticket = 0;
+};
+
+struct PrefetchCall {
+  std::vector<StorePart> parts;
+  Priority priority = Priority::kNormal;
+  absl::Duration deadline;  // absolute, on the clock
+  absl::Duration hold;
+};
+struct PrefetchResult {
+  uint64_t ticket = 0;
+  uint32_t keys_moving = 0;
+  uint32_t keys_ready = 0;
+  uint32_t keys_missing = 0;
+  Digest128 hold_id;
+};
+enum class TicketState : uint8_t { kRunning = 1, kDone = 2, kCancelled = 3, kExpired = 4 };
+struct TicketResult {
+  TicketState state = TicketState::kRunning;
+  uint32_t keys_total = 0;
+  uint32_t keys_arrived = 0;
+  uint32_t keys_failed = 0;
+  uint64_t bytes_arrived = 0;
+};
+
+enum class Delivery : uint8_t { kInline = 1, kLease = 2, kRegion = 3 };
+
+struct RegionBlocks {
+  uint32_t region_id = 0;
+  std::vector<uint32_t> block_indexes;  // one a key
+};
+struct GetCall {
+  std::vector<StorePart> parts;
+  Delivery delivery = Delivery::kInline;
+  std::vector<RegionBlocks> regions;  // kRegion: one a part
+  Digest128 hold_id;                  // zero: none
+  bool wait_pending = false;
+  absl::Duration deadline;            // absolute, on the clock
+  uint64_t call_id = 0;               // for Cancel; unique in the session; 0: cannot be cancelled
+};
+struct GetResult {
+  std::string outcomes;  // a byte a key: GetOutcome
+  std::vector<uint32_t> payload_bytes;
+  Digest128 lease_id;
+  std::vector<uint32_t> slab_ids;
+  std::vector<uint64_t> slab_offsets;
+  std::string payload;
+};
+
+struct LeaseRelease {
+  Digest128 lease_id;
+  std::vector<uint32_t> key_positions;  // empty: all
+};
+struct ReleaseResult {
+  uint32_t released = 0;
+  uint32_t not_found = 0;
+};
+
+struct BlockMetadata {
+  std::vector<uint32_t> token_ids;
+  std::string lora_name;
+  std::string extra_keys;
+};
+struct PutCall {
+  StorePart part;
+  std::string parent;                   // "": none
+  std::vector<uint32_t> payload_bytes;  // one a key
+  RegionBlocks region;                  // region_id 0: inline
+  std::string payload;                  // inline
+  Level wait_for = Level::kDram;
+  absl::Duration deadline;
+  uint64_t call_id = 0;
+};
+struct PutResult {
+  std::string outcomes;  // a byte a key: PutOutcome
+  std::string reasons;   // a byte a key: Reason
+  std::string levels;    // a byte a key: Level
+};
+
+struct PinResult {
+  std::string reasons;  // a byte a key: Reason
+  uint64_t pinned_bytes = 0;
+  uint64_t budget_bytes = 0;
+};
+
+// Upcalls. They run without a lock of the store and must only hand work on.
+class StoreObserver {
+ public:
+  virtual ~StoreObserver() = default;
+  virtual void SlabRetired(SessionId session, SlabId slab) = 0;
+};
+
+// What happened, as counters since start; read by metrics and Status. Arrays are indexed by the enum's value.
+struct StoreCounters {
+  std::array<uint64_t, 9> get_outcomes{};
+  std::array<uint64_t, 5> put_outcomes{};
+  std::array<uint64_t, 14> put_reasons{};
+  uint64_t probe_keys = 0;
+  uint64_t probe_hits = 0;
+  uint64_t bytes_in = 0;
+  uint64_t bytes_copied_out = 0;
+  uint64_t bytes_leased = 0;
+  uint64_t evictions = 0;
+  uint64_t evicted_bytes = 0;
+  uint64_t corrupt = 0;
+  uint64_t verified_on_get = 0;
+  uint64_t prefetch_arrived = 0;
+  uint64_t prefetch_failed = 0;
+  uint64_t single_flight_joined = 0;
+  uint64_t slabs_recut = 0;
+  uint64_t slabs_retired = 0;
+  uint64_t regions_failed = 0;
+  std::array<uint64_t, 24> eviction_age_log2_s{};  // [i]: evicted at an age below 2^i seconds since last touch
+};
+
+struct TenantUsage {
+  std::string alias;
+  uint64_t used_bytes = 0;       // slots, rounding included
+  uint64_t guaranteed_bytes = 0;
+  uint64_t limit_bytes = 0;      // 0: none
+  uint64_t blocks = 0;
+  uint64_t leased_bytes = 0;
+  uint64_t pinned_bytes = 0;
+  uint32_t sessions = 0;
+  uint64_t hits = 0;
+  uint64_t misses = 0;
+};
+
+struct NamespaceUsage {
+  std::string tenant;
+  NamespaceRecord record;
+  Digest128 digest;
+  Digest128 family;
+  uint64_t generation = 1;
+  uint64_t blocks = 0;
+  uint64_t bytes = 0;
+};
+
+struct StoreUsage {
+  uint64_t blocks = 0;
+  uint64_t payload_bytes = 0;
+  uint64_t used_slot_bytes = 0;
+  uint64_t capacity_bytes = 0;
+  uint64_t assigned_slabs = 0;
+  uint64_t free_slabs = 0;
+  PageKind page_kind = PageKind::kSmall;
+  uint64_t sessions = 0;
+  uint64_t leased_blocks = 0;
+  uint64_t leased_bytes = 0;
+  uint64_t quarantined_bytes = 0;
+  uint64_t holds = 0;
+  uint64_t regions = 0;
+  uint64_t region_bytes = 0;
+  uint64_t tickets = 0;
+  uint64_t calls_in_flight = 0;
+  uint64_t read_bytes_per_s = 0;   // moving averages; 0: not measured yet
+  uint64_t write_bytes_per_s = 0;
+  uint64_t metadata_bytes = 0;     // index, block metadata and placement
+  StoreCounters counters;
+};
+
+struct Explanation {
+  KeyState state = KeyState::kMiss;
+  std::string tier;
+  uint64_t payload_bytes = 0;
+  uint64_t generation = 0;
+  SlabId slab{0};
+  uint64_t slab_offset = 0;
+  uint32_t leases = 0;
+  uint32_t holds = 0;
+  bool pinned = false;
+  absl::Duration age;
+  absl::Duration idle;
+  uint64_t eviction_rank = 0;
+  uint64_t first_token = 0;
+  std::string text;
+};
+
+struct EvictResult {
+  uint64_t blocks = 0;
+  uint64_t bytes = 0;
+  uint64_t used_bytes = 0;
+};
+struct VerifyResult {
+  uint64_t blocks = 0;
+  uint64_t bytes = 0;
+  uint64_t corrupt = 0;
+};
+
+struct BlockStoreOptions {
+  uint64_t dram_bytes = uint64_t{1} << 30;
+  std::string policy = "lru";
+  uint32_t verify_one_in = 64;           // region and inline gets re-check this share of blocks; 1: all, 0: none
+  double pin_share = 0.25;               // of the tenant's DRAM
+  double lease_share = 0.25;             // of the tenant's DRAM, a session
+  uint32_t max_tenants = 64;
+  uint32_t max_namespaces_per_tenant = 1024;
+  uint32_t max_scopes_per_tenant = 65536;   // namespaces x salts; the least used without blocks is forgotten first
+  uint32_t max_holds_per_tenant = 16384;
+  uint32_t max_regions_per_session = 64;
+  uint32_t max_tickets_per_tenant = 4096;
+};
+
+class BlockStore {
+ public:
+  // Borrowed objects outlive the store. Makes and touches the arena: blocks for as long as that takes.
+  struct Parts {
+    const Clock* clock = nullptr;
+    Executor* executor = nullptr;               // copies and hashes run here
+    SlabSource* slabs = nullptr;
+    std::vector<LowerTier*> lower_tiers;        // nearest first
+    StoreObserver* observer = nullptr;          // nullable
+  };
+  static absl::StatusOr<std::unique_ptr<BlockStore>> Create(const BlockStoreOptions& options, const Parts& parts);
+
+  // Waits until nothing is in flight in the executor or a lower tier.
+  virtual ~BlockStore() = default;
+
+  // ---- tenants and sessions
+  // Idempotent by alias. RESOURCE_EXHAUSTED over max_tenants.
+  virtual absl::StatusOr<TenantId> OpenTenant(std::string_view alias) = 0;
+  // limit_bytes 0: none. INVALID_ARGUMENT when guarantees exceed capacity or limit < guarantee.
+  virtual absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) = 0;
+  // leases: the process is known by a pidfd, so leases may be granted.
+  enum class LeaseRight : uint8_t { kNone, kProvenByPidfd };
+  virtual SessionId OpenSession(TenantId tenant, LeaseRight leases) = 0;
+  // The connection is over: holds end, waiting calls are cancelled, regions go as soon as no copy touches them. Leases
+  // stay (quarantined) until ProcessGone.
+  virtual void CloseSession(SessionId session) = 0;
+  // The process is proven dead: its leases end. Implies CloseSession.
+  virtual void ProcessGone(SessionId session) = 0;
+  [[nodiscard]] virtual uint64_t LeaseLimitBytes(SessionId session) const = 0;
+
+  // ---- namespaces
+  virtual absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant, const NamespaceRecord& record) = 0;
+  // The new generation. NOT_FOUND.
+  virtual absl::StatusOr<uint64_t> ClearNamespace(TenantId tenant, const Digest128& digest) = 0;
+
+  // ---- regions and slabs
+  // INVALID_ARGUMENT (geometry), ALREADY_EXISTS (id in use), RESOURCE_EXHAUSTED.
+  struct RegionSpec {
+    uint32_t region_id = 0;
+    GuardedRegion memory;
+    RegionGeometry geometry;
+    bool read_only = false;
+  };
+  virtual absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) = 0;
+  // `done` when no copy can touch the memory; at once when the id is unknown.
+  virtual void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) = 0;
+  struct SlabGrant {
+    Descriptor descriptor;  // a duplicate
+    uint64_t bytes = 0;
+  };
+  // NOT_FOUND: unknown or another tenant's. FAILED_PRECONDITION: the session has no right to leases.
+  virtual absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) = 0;
+
+  // ---- the data path. Unknown namespaces are misses (get, probe) or a failed call:
+  // done gets NOT_FOUND for a put, delete or pin into a namespace that the tenant has not opened.
+  virtual void Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) = 0;
+  virtual void Prefetch(const Caller& caller, PrefetchCall call,
+                        std::function<void(absl::StatusOr<PrefetchResult>)> done) = 0;
+  virtual void WaitTicket(const Caller& caller, uint64_t ticket, absl::Duration until,
+                          std::function<void(absl::StatusOr<TicketResult>)> done) = 0;
+  // FAILED_PRECONDITION: kLease without the right, kRegion over gRPC. NOT_FOUND: region id.
+  virtual void Get(const Caller& caller, GetCall call, std::function<void(absl::StatusOr<GetResult>)> done) = 0;
+  virtual void Put(const Caller& caller, PutCall call, std::function<void(absl::StatusOr<PutResult>)> done) = 0;
+  virtual ReleaseResult Release(const Caller& caller, absl::Span<const LeaseRelease> leases,
+                                absl::Span<const Digest128> holds) = 0;
+  struct DeleteResult {
+    uint32_t deleted = 0;
+    uint32_t not_found = 0;
+  };
+  virtual absl::StatusOr<DeleteResult> Delete(const Caller& caller, const StorePart& part) = 0;
+  // ttl zero: until Unpin.
+  virtual absl::StatusOr<PinResult> Pin(const Caller& caller, const StorePart& part, absl::Duration ttl) = 0;
+  virtual absl::StatusOr<uint32_t> Unpin(const Caller& caller, const StorePart& part) = 0;
+  // `done(found)` when no copy of it can touch the caller's memory any more.
+  virtual void CancelCall(const Caller& caller, uint64_t call_id, std::function<void(bool)> done) = 0;
+  virtual void CancelTicket(const Caller& caller, uint64_t ticket, std::function<void(bool)> done) = 0;
+
+  // ---- time, operation
+  virtual void Tick() = 0;
+  // While draining, puts are DECLINED with kDraining; gets go on.
+  virtual void SetDraining(bool draining) = 0;
+  [[nodiscard]] virtual StoreUsage Usage() const = 0;
+  [[nodiscard]] virtual std::vector<TenantUsage> Tenants() const = 0;
+  [[nodiscard]] virtual std::vector<NamespaceUsage> Namespaces() const = 0;
+  virtual absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) = 0;
+  // tenant "": all.
+  virtual absl::StatusOr<EvictResult> Evict(std::string_view tenant, uint64_t target_used_bytes) = 0;
+  // Recomputes checksums of everything on the executor; corrupt blocks are dropped.
+  virtual void Verify(std::function<void(VerifyResult)> done) = 0;
+};
+
+}  // namespace terrace
