@@ -1,0 +1,53 @@
+# Each verb is one line over a preset of CMakePresets.json, and works from a clean clone.
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test slow asan tsan analyze format bench install coverage clean
+
+jobs := $(shell nproc)
+prefix ?= /usr/local
+# e.g. CTEST_FLAGS='--tests-regex session --repeat until-fail:10'
+CTEST_FLAGS ?=
+# ThreadSanitizer of these compilers cannot start where the kernel randomises addresses over more than 28 bits.
+fixed_addresses := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+build = cmake --preset $(1) --log-level=WARNING && cmake --build --preset $(1) --parallel $(jobs)
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null || grep '##' $(MAKEFILE_LIST)
+
+setup: ## install what building and testing needs (root or sudo)
+	@tools/setup --quiet build test
+
+build: setup ## daemon, tools and client library, optimised, into build/release
+	@$(call build,release)
+
+run: build ## replay a recorded trace against a daemon of its own, and say what was saved
+	@tools/run_demo build/release
+
+test: build ## the fast suite
+	@ctest --preset fast --parallel $(jobs) $(CTEST_FLAGS)
+
+asan: setup ## the fast suite under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(call build,asan) && ctest --preset asan --parallel $(jobs) $(CTEST_FLAGS)
+
+tsan: setup ## the fast suite under ThreadSanitizer
+	@$(call build,tsan) && $(fixed_addresses) ctest --preset tsan --parallel $(jobs) $(CTEST_FLAGS)
+
+analyze: setup ## clang's thread-safety analysis, clang-tidy and the house rules
+	@$(call build,analyze) && tests/tidy/clang_tidy.py --build build/analyze --jobs $(jobs) && tests/tidy/tidy.py
+
+slow: build ## the slow suite: crashes, load, the canary of clang-tidy, the gates on the unit
+	@ctest --preset slow --parallel $(jobs) $(CTEST_FLAGS)
+
+format: setup ## clang-format over every source
+	@git ls-files -co --exclude-standard '*.h' '*.cc' '*.hpp' '*.c' ':!tests/tidy/samples' | xargs clang-format-14 -i
+
+bench: build ## the DRAM figures; other scenarios: build/release/tools/terrace-bench --help
+	@tools/setup --quiet bench && build/release/tools/terrace-bench dram
+
+install: build ## under $(prefix); DESTDIR is honoured
+	@cmake --preset release -DCMAKE_INSTALL_PREFIX=$(prefix) --log-level=WARNING && cmake --build --preset release && cmake --install build/release
+
+coverage: setup ## line and branch coverage of the fast suite, into build/coverage/report
+	@tools/setup --quiet coverage && $(call build,coverage) && ctest --preset coverage --parallel $(jobs) $(CTEST_FLAGS) && tools/coverage build/coverage
+
+clean: ## remove every build
+	@rm -rf build
