@@ -1,0 +1,8 @@
+#pragma once
+
+class SessionManager final {
+ public:
+  void Run();
+};
+
+using BlockInfo = int;

@@ -1,0 +1,5 @@
+#pragma once
+
+#include <stdint.h>
+
+#include "terrace/version.h"

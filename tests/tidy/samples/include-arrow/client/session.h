@@ -1,0 +1,3 @@
+#pragma once
+
+#include "daemon/block_store.h"

@@ -1,0 +1,1 @@
+void Fail() { throw 1; }

@@ -1,0 +1,4 @@
+#ifndef DESCRIPTOR_H
+#define DESCRIPTOR_H
+// Says #pragma once only in a comment.
+#endif

@@ -1,0 +1,3 @@
+#include <unistd.h>
+
+void Drop(int fd) { ::close(fd); }

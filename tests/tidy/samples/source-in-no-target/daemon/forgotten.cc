@@ -1,0 +1,1 @@
+int Forgotten() { return 1; }

@@ -1,0 +1,1 @@
+int NotForgotten() { return 1; }

@@ -1,0 +1,7 @@
+#pragma once
+
+#include <mutex>
+
+struct Queue {
+  std::mutex mutex;
+};

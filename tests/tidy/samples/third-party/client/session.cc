@@ -1,0 +1,1 @@
+#include "terrace/v1/cache.pb.h"
