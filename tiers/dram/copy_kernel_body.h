@@ -87,18 +87,22 @@ class Hasher {
     }
   }
 
-  // Whole blocks from a block boundary on; `sink` gets each stripe with its number.
+  // Whole blocks from a block boundary on; `sink` gets each stripe with its number. The lanes are a local, because the
+  // compiler would write a member back for every stripe: the sink may read it for all it knows.
   template <typename Sink>
   inline void AddBlocks(const char* source, size_t blocks, Sink sink) {
+    Stripe lanes = lanes_;
     for (size_t block = 0; block < blocks; ++block) {
       const char* const at = source + block * kStripesPerBlock * kStripeBytes;
+#pragma GCC unroll 4
       for (size_t i = 0; i < kStripesPerBlock; ++i) {
         const Stripe stripe = Stripe::Load(at + i * kStripeBytes);
-        lanes_.Accumulate(stripe, SecretAt(kSecretStep * i));
+        lanes.Accumulate(stripe, SecretAt(kSecretStep * i));
         sink(block * kStripesPerBlock + i, stripe);
       }
-      lanes_.Scramble(SecretAt(kSecretBytes - kStripeBytes));
+      lanes.Scramble(SecretAt(kSecretBytes - kStripeBytes));
     }
+    lanes_ = lanes;
   }
 
   template <typename Sink>
@@ -139,7 +143,8 @@ class Hasher {
 
 inline bool Aligned(const char* at) { return reinterpret_cast<uintptr_t>(at) % kStripeBytes == 0; }
 
-// Non-temporal copy.
+// Non-temporal copy. A stripe a turn: neither more of them nor prefetching made it faster, with any size of page
+// (tests/bench/one_pass_bench.cc).
 inline void StreamOut(const char* source, char* destination, size_t bytes) {
   const size_t head = (kStripeBytes - reinterpret_cast<uintptr_t>(destination) % kStripeBytes) % kStripeBytes;
   if (bytes < head + kStripeBytes) {
@@ -150,18 +155,6 @@ inline void StreamOut(const char* source, char* destination, size_t bytes) {
   source += head;
   destination += head;
   bytes -= head;
-  for (; bytes >= 4 * kStripeBytes; bytes -= 4 * kStripeBytes) {
-    const Stripe s0 = Stripe::Load(source);
-    const Stripe s1 = Stripe::Load(source + kStripeBytes);
-    const Stripe s2 = Stripe::Load(source + 2 * kStripeBytes);
-    const Stripe s3 = Stripe::Load(source + 3 * kStripeBytes);
-    s0.Stream(destination);
-    s1.Stream(destination + kStripeBytes);
-    s2.Stream(destination + 2 * kStripeBytes);
-    s3.Stream(destination + 3 * kStripeBytes);
-    source += 4 * kStripeBytes;
-    destination += 4 * kStripeBytes;
-  }
   for (; bytes >= kStripeBytes; bytes -= kStripeBytes) {
     Stripe::Load(source).Stream(destination);
     source += kStripeBytes;

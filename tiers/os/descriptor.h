@@ -1,5 +1,5 @@
-// RAII for kernel objects that the other rooms hold: descriptors, mappings, event descriptors, pidfds.
-// Every type is move-only and thread-compatible. Destructors release and never report.
+// RAII for kernel objects that the other rooms hold: descriptors, mappings, event descriptors,
+// pidfds. Every type is move-only and thread-compatible. Destructors release and never report.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,8 @@ class Descriptor {
   [[nodiscard]] int get() const { return fd_; }
   [[nodiscard]] bool valid() const { return fd_ >= 0; }
   [[nodiscard]] int Release() { return std::exchange(fd_, -1); }
-  // A second descriptor of the same open file, close-on-exec. Errors: RESOURCE_EXHAUSTED (EMFILE, ENFILE), INTERNAL.
+  // A second descriptor of the same open file, close-on-exec. Errors: RESOURCE_EXHAUSTED (EMFILE,
+  // ENFILE), INTERNAL.
   [[nodiscard]] absl::StatusOr<Descriptor> Duplicate() const;
 
  private:
@@ -46,9 +47,9 @@ class Mapping {
   Mapping& operator=(const Mapping&) = delete;
   ~Mapping();
 
-  // Maps [offset, offset + bytes); offset a multiple of the page size; no page is touched. Ranges of 2 MiB and more
-  // are placed so that huge pages can back them.
-  // Errors: INVALID_ARGUMENT (not mappable or bad range), PERMISSION_DENIED, RESOURCE_EXHAUSTED (ENOMEM).
+  // Maps [offset, offset + bytes); offset a multiple of the page size; no page is touched. Ranges
+  // of 2 MiB and more are placed so that huge pages can back them. Errors: INVALID_ARGUMENT (not
+  // mappable or bad range), PERMISSION_DENIED, RESOURCE_EXHAUSTED (ENOMEM).
   static absl::StatusOr<Mapping> Map(int fd, uint64_t offset, uint64_t bytes, MapAccess access);
 
   [[nodiscard]] char* data() const { return data_; }
@@ -66,17 +67,18 @@ class Mapping {
 enum class PageKind : uint8_t { kHuge, kTransparentHuge, kSmall };
 std::string_view PageKindName(PageKind kind);
 
-// A memfd sealed with SHRINK|GROW|FUTURE_WRITE|SEAL whose only writable mapping is here. Others may map `descriptor()`
-// read-only and in no other way.
+// A memfd sealed with SHRINK|GROW|FUTURE_WRITE|SEAL whose only writable mapping is here. Others may
+// map `descriptor()` read-only and in no other way.
 class SealedMemory {
  public:
   struct Options {
-    uint64_t bytes = 0;            // rounded up to the page size in use
-    bool huge_pages = true;        // try MFD_HUGETLB first, then transparent huge pages on shmem
-    int touch_threads = 1;         // pages are touched before Create returns
+    uint64_t bytes = 0;      // rounded up to the page size in use
+    bool huge_pages = true;  // try MFD_HUGETLB first, then transparent huge pages on shmem
+    int touch_threads = 1;   // pages are touched before Create returns
   };
   // Blocks while touching (tens of ms per GiB with huge pages, about a second per GiB without).
-  // Errors: RESOURCE_EXHAUSTED (not enough memory, descriptors), UNIMPLEMENTED (kernel without the seals).
+  // Errors: RESOURCE_EXHAUSTED (not enough memory, descriptors), UNIMPLEMENTED (kernel without the
+  // seals).
   static absl::StatusOr<SealedMemory> Create(const Options& options);
 
   [[nodiscard]] absl::Span<char> memory() const { return {mapping_.data(), mapping_.size()}; }
@@ -112,7 +114,8 @@ class PidDescriptor {
   [[nodiscard]] bool Exited() const;
   [[nodiscard]] int get() const { return fd_.get(); }  // readable when the process has ended
   [[nodiscard]] bool valid() const { return fd_.valid(); }
-  // Pid in our pid namespace from fdinfo; 0 when it has none there or has been reaped, -1 when unreadable.
+  // Pid in our pid namespace from fdinfo; 0 when it has none there or has been reaped, -1 when
+  // unreadable.
   [[nodiscard]] int Pid() const;
 
  private:

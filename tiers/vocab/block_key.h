@@ -1,8 +1,8 @@
 // The names of things: keys, digests, scopes.
 //
-// A block's identity is (scope, key). A scope is one (tenant, namespace, generation, salt); the daemon interns it into
-// a ScopeId, so that identity in the index is 4 + 16..64 bytes and a raised generation is simply another scope.
-// All types here are immutable values.
+// A block's identity is (scope, key). A scope is one (tenant, namespace, generation, salt); the
+// daemon interns it into a ScopeId, so that identity in the index is 4 + 16..64 bytes and a raised
+// generation is simply another scope. All types here are immutable values.
 #pragma once
 
 #include <array>
@@ -38,15 +38,16 @@ struct Digest128 {
   static bool FromBytes(std::string_view bytes, Digest128* out);
 };
 
-// A key borrowed from a request: 16 to 64 bytes (kMinKeyBytes..kMaxKeyBytes) unless the caller has yet to check it.
+// A key borrowed from a request: 16 to 64 bytes (kMinKeyBytes..kMaxKeyBytes) unless the caller has
+// yet to check it.
 using KeyView = std::string_view;
 
 enum class TenantId : uint32_t {};
 enum class NamespaceId : uint32_t {};  // index of an open namespace, in this process only
-enum class ScopeId : uint32_t {};      // index of a (namespace, generation, salt), in this process only
-enum class SlabId : uint32_t {};       // never reused within a boot
-enum class BlockId : uint32_t {};      // index of a block's metadata; reused when the block is gone
-enum class SessionId : uint64_t {};    // never reused within a boot; 0 is no session (gRPC callers)
+enum class ScopeId : uint32_t {};  // index of a (namespace, generation, salt), in this process only
+enum class SlabId : uint32_t {};   // never reused within a boot
+enum class BlockId : uint32_t {};  // index of a block's metadata; reused when the block is gone
+enum class SessionId : uint64_t {};  // never reused within a boot; 0 is no session (gRPC callers)
 
 inline constexpr BlockId kNoBlock{0xffffffffU};
 inline constexpr SessionId kNoSession{0};

@@ -1,5 +1,5 @@
-// TERRACE_CHECK: a broken invariant ends the process, in release builds too. Never for input, hardware or peers.
-// (The distributions' Abseil, 20220623, has no public CHECK.)
+// TERRACE_CHECK: a broken invariant ends the process, in release builds too. Never for input,
+// hardware or peers. (The distributions' Abseil, 20220623, has no public CHECK.)
 #pragma once
 
 #include <cstdio>

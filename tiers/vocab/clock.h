@@ -1,4 +1,5 @@
-// Time as an injected thing: leases, holds, deadlines and ages are on this clock and never on wall time.
+// Time as an injected thing: leases, holds, deadlines and ages are on this clock and never on wall
+// time.
 #pragma once
 
 #include "absl/time/time.h"

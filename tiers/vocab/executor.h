@@ -7,7 +7,8 @@
 
 namespace terrace {
 
-// Thread-safe. Accepted work always runs, once, on a thread of the executor; work of a higher priority is begun first.
+// Thread-safe. Accepted work always runs, once, on a thread of the executor; work of a higher
+// priority is begun first.
 class Executor {
  public:
   virtual ~Executor() = default;

@@ -1,5 +1,5 @@
-// The door through which the daemon's BlockStore sees a tier below DRAM. Implemented by tiers/segment, tiers/shared
-// and, in tests, by a double whose slowness and faults are scripted.
+// The door through which the daemon's BlockStore sees a tier below DRAM. Implemented by
+// tiers/segment, tiers/shared and, in tests, by a double whose slowness and faults are scripted.
 //
 // Thread-safe. Nothing here blocks: Lookup answers from memory, Read completes later.
 #pragma once
@@ -11,6 +11,7 @@
 
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+
 #include "tiers/vocab/block_key.h"
 #include "tiers/vocab/outcome.h"
 
@@ -27,15 +28,15 @@ struct BlockIdentity {
 // What a lower tier says of a block that it holds.
 struct LowerBlock {
   uint32_t payload_bytes = 0;
-  Digest128 checksum;      // XXH3-128 of the payload
-  uint64_t location = 0;   // the tier's own; handed back to Read
+  Digest128 checksum;     // XXH3-128 of the payload
+  uint64_t location = 0;  // the tier's own; handed back to Read
 };
 
 enum class ReadOutcome : uint8_t {
-  kVerified = 1,   // the payload lies in the destination and its checksum matches
-  kGone = 2,       // no longer held
-  kCorrupt = 3,    // checksum or header does not match: a miss, and counted
-  kFault = 4,      // the medium failed
+  kVerified = 1,  // the payload lies in the destination and its checksum matches
+  kGone = 2,      // no longer held
+  kCorrupt = 3,   // checksum or header does not match: a miss, and counted
+  kFault = 4,     // the medium failed
   kDeadline = 5,
   kCancelled = 6,
 };
@@ -51,14 +52,15 @@ class LowerTier {
   virtual bool Lookup(const BlockIdentity& identity, LowerBlock* out) = 0;
 
   struct ReadRequest {
-    BlockIdentity identity;            // salt and key are copied by the tier before Read returns
+    BlockIdentity identity;  // salt and key are copied by the tier before Read returns
     LowerBlock block;
-    absl::Span<char> destination;      // payload_bytes rounded up to 4096; owned by the read until `done` runs
-    absl::Duration deadline;           // on the injected clock
+    absl::Span<char>
+        destination;  // payload_bytes rounded up to 4096; owned by the read until `done` runs
+    absl::Duration deadline;  // on the injected clock
     Priority priority = Priority::kNormal;
   };
-  // Returns a token for Cancel. `done` runs exactly once, on a thread of the tier, possibly before Read returns; it
-  // must only hand work on.
+  // Returns a token for Cancel. `done` runs exactly once, on a thread of the tier, possibly before
+  // Read returns; it must only hand work on.
   virtual uint64_t Read(const ReadRequest& request, std::function<void(ReadOutcome)> done) = 0;
 
   // Asks for an early end. `done` still runs, and only then may the destination be reused.

@@ -1,10 +1,12 @@
-// What must be equal for bytes to be exchangeable: the full record of a namespace, its digests, and the check that two
-// records are the same. Pure; the canonical encoding below is what is hashed, kept beside data and compared on open.
+// What must be equal for bytes to be exchangeable: the full record of a namespace, its digests, and
+// the check that two records are the same. Pure; the canonical encoding below is what is hashed,
+// kept beside data and compared on open.
 //
-// Canonical encoding (version 1), little-endian: u8 version; then every field in the order of the struct, strings and
-// bytes as u32 length + bytes, integers as u64, labels as u32 count + (key, value) sorted by key; the tenant's alias
-// comes first. The digest is XXH3-128 of that (seed 0). The family digest is the same with the fields that may differ
-// within a family left out (see FamilyDigestOf).
+// Canonical encoding (version 1), little-endian: u8 version; then every field in the order of the
+// struct, strings and bytes as u32 length + bytes, integers as u64, labels as u32 count + (key,
+// value) sorted by key; the tenant's alias comes first. The digest is XXH3-128 of that (seed 0).
+// The family digest is the same with the fields that may differ within a family left out (see
+// FamilyDigestOf).
 #pragma once
 
 #include <cstdint>
@@ -12,6 +14,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {
@@ -50,7 +53,8 @@ std::string EncodeRecord(const NamespaceRecord& record, std::string_view tenant)
 
 Digest128 DigestOf(const NamespaceRecord& record, std::string_view tenant);
 
-// Equal for records that differ only in shard_rank, group, group_kind, layout, block_tokens, block_bytes, key_suffix.
+// Equal for records that differ only in shard_rank, group, group_kind, layout, block_tokens,
+// block_bytes, key_suffix.
 Digest128 FamilyDigestOf(const NamespaceRecord& record, std::string_view tenant);
 
 // Name of the first field in which they differ; "" when equal.

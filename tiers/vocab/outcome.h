@@ -1,5 +1,6 @@
-// Outcomes that rooms hand to each other. An outcome is not an error: it is counted, never logged as a fault.
-// The numeric values equal those of the enums of the same name in proto/terrace/v1/cache.proto (a test compares them).
+// Outcomes that rooms hand to each other. An outcome is not an error: it is counted, never logged
+// as a fault. The numeric values equal those of the enums of the same name in
+// proto/terrace/v1/cache.proto (a test compares them).
 #pragma once
 
 #include <cstdint>
@@ -41,7 +42,13 @@ enum class Reason : uint8_t {
   kTooLate = 13,
 };
 
-enum class Level : uint8_t { kSourceFree = 1, kDram = 2, kLocalWritten = 3, kLocalSynced = 4, kPool = 5 };
+enum class Level : uint8_t {
+  kSourceFree = 1,
+  kDram = 2,
+  kLocalWritten = 3,
+  kLocalSynced = 4,
+  kPool = 5
+};
 
 enum class Priority : uint8_t { kLow = 1, kNormal = 2, kHigh = 3 };
 

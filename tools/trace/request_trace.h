@@ -1,4 +1,5 @@
-// Reads request traces: one JSON object a line, plain or gzip. Used by the bench and the simulator, never by the daemon.
+// Reads request traces: one JSON object a line, plain or gzip. Used by the bench and the simulator,
+// never by the daemon.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,9 @@ struct TraceRequest {
   double timestamp_ms = 0;
   uint32_t input_tokens = 0;
   uint32_t output_tokens = 0;
-  std::string stop;                 // "" when the trace does not say
-  std::vector<uint64_t> block_ids;  // "hash_ids"; each names the whole prefix up to and including that block
+  std::string stop;  // "" when the trace does not say
+  std::vector<uint64_t>
+      block_ids;  // "hash_ids"; each names the whole prefix up to and including that block
 };
 
 struct RequestTrace {
@@ -28,8 +30,9 @@ struct TraceReadOptions {
   uint64_t max_requests = 0;  // 0: all
 };
 
-// Errors: NOT_FOUND, INVALID_ARGUMENT naming the line that cannot be parsed, RESOURCE_EXHAUSTED over 10 M requests or
-// lines over 16 MiB.
-absl::StatusOr<RequestTrace> ReadRequestTrace(const std::string& path, const TraceReadOptions& options);
+// Errors: NOT_FOUND, INVALID_ARGUMENT naming the line that cannot be parsed, RESOURCE_EXHAUSTED
+// over 10 M requests or lines over 16 MiB.
+absl::StatusOr<RequestTrace> ReadRequestTrace(const std::string& path,
+                                              const TraceReadOptions& options);
 
 }  // namespace terrace
