@@ -1,16 +1,19 @@
-// BlockStore: the deep module. It joins index, DRAM arena, placement and lower tiers into one asynchronous store, and
-// owns leases, holds, pins, tickets, regions and quotas. It knows nothing of gRPC, sockets, protobuf or configuration
-// files.
+// BlockStore: the deep module. It joins index, DRAM arena, placement and lower tiers into one
+// asynchronous store, and owns leases, holds, pins, tickets, regions and quotas. It knows nothing
+// of gRPC, sockets, protobuf or configuration files.
 //
-// Promises (DESIGN.md section 1): a block becomes visible only when its bytes are complete and hashed (P0); what a get
-// delivers stays until its lease ends (P1); callers see only their tenant (P2); nothing blocks and everything has a
-// deadline (P3); the end of a session gives back everything that it held (P4).
+// Promises (DESIGN.md section 1): a block becomes visible only when its bytes are complete and
+// hashed (P0); what a get delivers stays until its lease ends (P1); callers see only their tenant
+// (P2); nothing blocks and everything has a deadline (P3); the end of a session gives back
+// everything that it held (P4).
 //
-// Threads: thread-safe. No call blocks. `done` callbacks run on the calling thread or on a thread of the executor, never
-// under a lock of the store; they must only hand work on. Times are on the injected clock; Tick() makes time pass for
-// holds, tickets, pins and deadlines of waiting calls, and must be called at least every 50 ms.
+// Threads: thread-safe. No call blocks. `done` callbacks run on the calling thread or on a thread
+// of the executor, never under a lock of the store; they must only hand work on. Times are on the
+// injected clock; Tick() makes time pass for holds, tickets, pins and deadlines of waiting calls,
+// and must be called at least every 50 ms.
 //
-// What it does not promise: order between concurrent calls; that a STORED block is still there later without a hold.
+// What it does not promise: order between concurrent calls; that a STORED block is still there
+// later without a hold.
 #pragma once
 
 #include <array>
@@ -24,6 +27,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+
 #include "tiers/dram/arena.h"
 #include "tiers/os/descriptor.h"
 #include "tiers/os/fault_guard.h"
@@ -41,26 +45,31 @@ inline constexpr uint32_t kMaxPartsPerCall = 64;
 inline constexpr uint64_t kMaxInlineBytes = uint64_t{3} << 20;
 inline constexpr absl::Duration kMaxHold = absl::Minutes(10);
 
-// Who calls. The tenant comes from the authenticated peer, the session from the socket (kNoSession over gRPC).
+// Who calls. The tenant comes from the authenticated peer, the session from the socket (kNoSession
+// over gRPC).
 struct Caller {
   TenantId tenant{0};
   SessionId session = kNoSession;
 };
 
-// One namespace's share of a request; owns its bytes, so that it may outlive the message that it came from.
-// Its envelope (sizes, counts) has been checked by the caller; single keys need not be.
+// One namespace's share of a request; owns its bytes, so that it may outlive the message that it
+// came from. Its envelope (sizes, counts) has been checked by the caller; single keys need not be.
 struct StorePart {
   Digest128 namespace_digest;
   std::string salt;
   Rule rule = Rule::kPrefix;
   uint32_t key_bytes = 32;
-  std::string keys;                  // end to end; a multiple of key_bytes
+  std::string keys;  // end to end; a multiple of key_bytes
   uint64_t first_token = 0;
   std::vector<uint32_t> end_tokens;  // empty, or one a key, rising
   uint32_t window_tokens = 0;
 
-  [[nodiscard]] uint32_t key_count() const { return static_cast<uint32_t>(keys.size() / key_bytes); }
-  [[nodiscard]] KeyView key(uint32_t i) const { return KeyView(keys).substr(size_t{i} * key_bytes, key_bytes); }
+  [[nodiscard]] uint32_t key_count() const {
+    return static_cast<uint32_t>(keys.size() / key_bytes);
+  }
+  [[nodiscard]] KeyView key(uint32_t i) const {
+    return KeyView(keys).substr(size_t{i} * key_bytes, key_bytes);
+  }
 };
 
 // Byte ranges of one block in a region; see proto/terrace/v1/session.proto.
@@ -77,7 +86,8 @@ struct RegionGeometry {
   uint32_t block_count = 0;
   std::vector<RegionPlane> planes;
 };
-// Payload bytes of one block, or INVALID_ARGUMENT naming what breaks bounds (region_bytes) or overlaps.
+// Payload bytes of one block, or INVALID_ARGUMENT naming what breaks bounds (region_bytes) or
+// overlaps.
 absl::StatusOr<uint64_t> ValidateGeometry(const RegionGeometry& geometry, uint64_t region_bytes);
 
 struct OpenedNamespace {
@@ -94,13 +104,13 @@ struct ProbeCall {
   Priority priority = Priority::kNormal;
 };
 struct ProbeResult {
-  std::string states;                         // a byte a key: KeyState | tier index << 4
+  std::string states;  // a byte a key: KeyState | tier index << 4
   std::vector<uint32_t> part_hits;
   std::vector<uint32_t> part_boundary_keys;
   uint64_t boundary_tokens = 0;
   absl::Duration load_time;
   uint64_t hit_bytes = 0;
-  Digest128 hold_id;                          // zero: none
+  Digest128 hold_id;  // zero: none
   absl::Duration hold;
   uint64_t ticket = 0;
 };
@@ -139,8 +149,8 @@ struct GetCall {
   std::vector<RegionBlocks> regions;  // kRegion: one a part
   Digest128 hold_id;                  // zero: none
   bool wait_pending = false;
-  absl::Duration deadline;            // absolute, on the clock
-  uint64_t call_id = 0;               // for Cancel; unique in the session; 0: cannot be cancelled
+  absl::Duration deadline;  // absolute, on the clock
+  uint64_t call_id = 0;     // for Cancel; unique in the session; 0: cannot be cancelled
 };
 struct GetResult {
   std::string outcomes;  // a byte a key: GetOutcome
@@ -194,7 +204,8 @@ class StoreObserver {
   virtual void SlabRetired(SessionId session, SlabId slab) = 0;
 };
 
-// What happened, as counters since start; read by metrics and Status. Arrays are indexed by the enum's value.
+// What happened, as counters since start; read by metrics and Status. Arrays are indexed by the
+// enum's value.
 struct StoreCounters {
   std::array<uint64_t, 9> get_outcomes{};
   std::array<uint64_t, 5> put_outcomes{};
@@ -214,14 +225,15 @@ struct StoreCounters {
   uint64_t slabs_recut = 0;
   uint64_t slabs_retired = 0;
   uint64_t regions_failed = 0;
-  std::array<uint64_t, 24> eviction_age_log2_s{};  // [i]: evicted at an age below 2^i seconds since last touch
+  std::array<uint64_t, 24>
+      eviction_age_log2_s{};  // [i]: evicted at an age below 2^i seconds since last touch
 };
 
 struct TenantUsage {
   std::string alias;
-  uint64_t used_bytes = 0;       // slots, rounding included
+  uint64_t used_bytes = 0;  // slots, rounding included
   uint64_t guaranteed_bytes = 0;
-  uint64_t limit_bytes = 0;      // 0: none
+  uint64_t limit_bytes = 0;  // 0: none
   uint64_t blocks = 0;
   uint64_t leased_bytes = 0;
   uint64_t pinned_bytes = 0;
@@ -257,9 +269,9 @@ struct StoreUsage {
   uint64_t region_bytes = 0;
   uint64_t tickets = 0;
   uint64_t calls_in_flight = 0;
-  uint64_t read_bytes_per_s = 0;   // moving averages; 0: not measured yet
+  uint64_t read_bytes_per_s = 0;  // moving averages; 0: not measured yet
   uint64_t write_bytes_per_s = 0;
-  uint64_t metadata_bytes = 0;     // index, block metadata and placement
+  uint64_t metadata_bytes = 0;  // index, block metadata and placement
   StoreCounters counters;
 };
 
@@ -294,12 +306,14 @@ struct VerifyResult {
 struct BlockStoreOptions {
   uint64_t dram_bytes = uint64_t{1} << 30;
   std::string policy = "lru";
-  uint32_t verify_one_in = 64;           // region and inline gets re-check this share of blocks; 1: all, 0: none
-  double pin_share = 0.25;               // of the tenant's DRAM
-  double lease_share = 0.25;             // of the tenant's DRAM, a session
+  uint32_t verify_one_in =
+      64;                   // region and inline gets re-check this share of blocks; 1: all, 0: none
+  double pin_share = 0.25;  // of the tenant's DRAM
+  double lease_share = 0.25;  // of the tenant's DRAM, a session
   uint32_t max_tenants = 64;
   uint32_t max_namespaces_per_tenant = 1024;
-  uint32_t max_scopes_per_tenant = 65536;   // namespaces x salts; the least used without blocks is forgotten first
+  uint32_t max_scopes_per_tenant =
+      65536;  // namespaces x salts; the least used without blocks is forgotten first
   uint32_t max_holds_per_tenant = 16384;
   uint32_t max_regions_per_session = 64;
   uint32_t max_tickets_per_tenant = 4096;
@@ -307,15 +321,17 @@ struct BlockStoreOptions {
 
 class BlockStore {
  public:
-  // Borrowed objects outlive the store. Makes and touches the arena: blocks for as long as that takes.
+  // Borrowed objects outlive the store. Makes and touches the arena: blocks for as long as that
+  // takes.
   struct Parts {
     const Clock* clock = nullptr;
-    Executor* executor = nullptr;               // copies and hashes run here
+    Executor* executor = nullptr;  // copies and hashes run here
     SlabSource* slabs = nullptr;
-    std::vector<LowerTier*> lower_tiers;        // nearest first
-    StoreObserver* observer = nullptr;          // nullable
+    std::vector<LowerTier*> lower_tiers;  // nearest first
+    StoreObserver* observer = nullptr;    // nullable
   };
-  static absl::StatusOr<std::unique_ptr<BlockStore>> Create(const BlockStoreOptions& options, const Parts& parts);
+  static absl::StatusOr<std::unique_ptr<BlockStore>> Create(const BlockStoreOptions& options,
+                                                            const Parts& parts);
 
   // Waits until nothing is in flight in the executor or a lower tier.
   virtual ~BlockStore() = default;
@@ -324,19 +340,22 @@ class BlockStore {
   // Idempotent by alias. RESOURCE_EXHAUSTED over max_tenants.
   virtual absl::StatusOr<TenantId> OpenTenant(std::string_view alias) = 0;
   // limit_bytes 0: none. INVALID_ARGUMENT when guarantees exceed capacity or limit < guarantee.
-  virtual absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) = 0;
+  virtual absl::Status SetQuota(TenantId tenant,
+                                uint64_t guaranteed_bytes,
+                                uint64_t limit_bytes) = 0;
   // leases: the process is known by a pidfd, so leases may be granted.
   enum class LeaseRight : uint8_t { kNone, kProvenByPidfd };
   virtual SessionId OpenSession(TenantId tenant, LeaseRight leases) = 0;
-  // The connection is over: holds end, waiting calls are cancelled, regions go as soon as no copy touches them. Leases
-  // stay (quarantined) until ProcessGone.
+  // The connection is over: holds end, waiting calls are cancelled, regions go as soon as no copy
+  // touches them. Leases stay (quarantined) until ProcessGone.
   virtual void CloseSession(SessionId session) = 0;
   // The process is proven dead: its leases end. Implies CloseSession.
   virtual void ProcessGone(SessionId session) = 0;
   [[nodiscard]] virtual uint64_t LeaseLimitBytes(SessionId session) const = 0;
 
   // ---- namespaces
-  virtual absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant, const NamespaceRecord& record) = 0;
+  virtual absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant,
+                                                        const NamespaceRecord& record) = 0;
   // The new generation. NOT_FOUND.
   virtual absl::StatusOr<uint64_t> ClearNamespace(TenantId tenant, const Digest128& digest) = 0;
 
@@ -350,25 +369,38 @@ class BlockStore {
   };
   virtual absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) = 0;
   // `done` when no copy can touch the memory; at once when the id is unknown.
-  virtual void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) = 0;
+  virtual void UnregisterRegion(SessionId session,
+                                uint32_t region_id,
+                                std::function<void()> done) = 0;
   struct SlabGrant {
     Descriptor descriptor;  // a duplicate
     uint64_t bytes = 0;
   };
-  // NOT_FOUND: unknown or another tenant's. FAILED_PRECONDITION: the session has no right to leases.
+  // NOT_FOUND: unknown or another tenant's. FAILED_PRECONDITION: the session has no right to
+  // leases.
   virtual absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) = 0;
 
   // ---- the data path. Unknown namespaces are misses (get, probe) or a failed call:
   // done gets NOT_FOUND for a put, delete or pin into a namespace that the tenant has not opened.
-  virtual void Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) = 0;
-  virtual void Prefetch(const Caller& caller, PrefetchCall call,
+  virtual void Probe(const Caller& caller,
+                     ProbeCall call,
+                     std::function<void(ProbeResult)> done) = 0;
+  virtual void Prefetch(const Caller& caller,
+                        PrefetchCall call,
                         std::function<void(absl::StatusOr<PrefetchResult>)> done) = 0;
-  virtual void WaitTicket(const Caller& caller, uint64_t ticket, absl::Duration until,
+  virtual void WaitTicket(const Caller& caller,
+                          uint64_t ticket,
+                          absl::Duration until,
                           std::function<void(absl::StatusOr<TicketResult>)> done) = 0;
   // FAILED_PRECONDITION: kLease without the right, kRegion over gRPC. NOT_FOUND: region id.
-  virtual void Get(const Caller& caller, GetCall call, std::function<void(absl::StatusOr<GetResult>)> done) = 0;
-  virtual void Put(const Caller& caller, PutCall call, std::function<void(absl::StatusOr<PutResult>)> done) = 0;
-  virtual ReleaseResult Release(const Caller& caller, absl::Span<const LeaseRelease> leases,
+  virtual void Get(const Caller& caller,
+                   GetCall call,
+                   std::function<void(absl::StatusOr<GetResult>)> done) = 0;
+  virtual void Put(const Caller& caller,
+                   PutCall call,
+                   std::function<void(absl::StatusOr<PutResult>)> done) = 0;
+  virtual ReleaseResult Release(const Caller& caller,
+                                absl::Span<const LeaseRelease> leases,
                                 absl::Span<const Digest128> holds) = 0;
   struct DeleteResult {
     uint32_t deleted = 0;
@@ -376,11 +408,17 @@ class BlockStore {
   };
   virtual absl::StatusOr<DeleteResult> Delete(const Caller& caller, const StorePart& part) = 0;
   // ttl zero: until Unpin.
-  virtual absl::StatusOr<PinResult> Pin(const Caller& caller, const StorePart& part, absl::Duration ttl) = 0;
+  virtual absl::StatusOr<PinResult> Pin(const Caller& caller,
+                                        const StorePart& part,
+                                        absl::Duration ttl) = 0;
   virtual absl::StatusOr<uint32_t> Unpin(const Caller& caller, const StorePart& part) = 0;
   // `done(found)` when no copy of it can touch the caller's memory any more.
-  virtual void CancelCall(const Caller& caller, uint64_t call_id, std::function<void(bool)> done) = 0;
-  virtual void CancelTicket(const Caller& caller, uint64_t ticket, std::function<void(bool)> done) = 0;
+  virtual void CancelCall(const Caller& caller,
+                          uint64_t call_id,
+                          std::function<void(bool)> done) = 0;
+  virtual void CancelTicket(const Caller& caller,
+                            uint64_t ticket,
+                            std::function<void(bool)> done) = 0;
 
   // ---- time, operation
   virtual void Tick() = 0;
@@ -391,7 +429,8 @@ class BlockStore {
   [[nodiscard]] virtual std::vector<NamespaceUsage> Namespaces() const = 0;
   virtual absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) = 0;
   // tenant "": all.
-  virtual absl::StatusOr<EvictResult> Evict(std::string_view tenant, uint64_t target_used_bytes) = 0;
+  virtual absl::StatusOr<EvictResult> Evict(std::string_view tenant,
+                                            uint64_t target_used_bytes) = 0;
   // Recomputes checksums of everything on the executor; corrupt blocks are dropped.
   virtual void Verify(std::function<void(VerifyResult)> done) = 0;
 };

@@ -1,0 +1,426 @@
+// Blocks on their way into DRAM: who waits for them, reads from lower tiers, prefetch tickets.
+#include <algorithm>
+#include <utility>
+
+#include "daemon/store/store.h"
+#include "tiers/vocab/check.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint32_t kMaxReadsRunning = 32;
+constexpr absl::Duration kReadCap = absl::Seconds(30);
+constexpr absl::Duration kTicketMemory = absl::Seconds(60);
+
+}  // namespace
+
+Flight& Store::OpenFlightLocked(BlockId block) {
+  const auto [at, inserted] = flights_.try_emplace(block);
+  TERRACE_CHECK(inserted);
+  return at->second;
+}
+
+void Store::CloseFlightLocked(BlockId block, GetOutcome outcome, Deferred& deferred) {
+  const auto found = flights_.find(block);
+  TERRACE_CHECK(found != flights_.end());
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  const bool ok = outcome == GetOutcome::kOk;
+  if (!ok) {
+    HideLocked(block);
+  }
+  for (const FlightWaiter& waiter : flight.waiters) {
+    if (waiter.get != nullptr) {
+      GetTarget& target = waiter.get->targets[waiter.index];
+      if (ok) {
+        LockBlockLocked(block);
+        target.locked = true;
+      } else {
+        target.outcome = outcome;
+        target.block = kNoBlock;
+      }
+      if (--waiter.get->waiting == 0 && !waiter.get->dispatched) {
+        std::erase(waiting_, waiter.get);
+        DeliverLocked(waiter.get, deferred);
+      }
+    } else if (waiter.put != nullptr) {
+      if (ok) {
+        LockBlockLocked(block);
+        SetPutResult(*waiter.put, waiter.index, PutOutcome::kDuplicate, Reason::kNone);
+      } else {
+        waiter.put->chain[waiter.index] = kNoBlock;
+        SetPutResult(*waiter.put, waiter.index, PutOutcome::kDeclined, Reason::kTooLate);
+      }
+      if (--waiter.put->waiting == 0) {
+        std::erase(waiting_, waiter.put);
+        MaybeFinishPutLocked(*waiter.put, deferred);
+      }
+    } else if (const auto ticket = tickets_.find(waiter.ticket); ticket != tickets_.end()) {
+      TicketResult& result = ticket->second.result;
+      if (ok) {
+        ++result.keys_arrived;
+        result.bytes_arrived += blocks_.at(block).payload_bytes;
+        AddToHoldLocked(ticket->second.hold_id, block);
+      } else {
+        ++result.keys_failed;
+      }
+      if (--ticket->second.waiting == 0) {
+        EndTicketLocked(waiter.ticket, TicketState::kDone, deferred);
+      }
+    }
+  }
+}
+
+// ---------------------------------------------------------------- giving up
+
+void Store::DropWaiterLocked(BlockId block, const Operation* operation, uint64_t ticket) {
+  const auto found = flights_.find(block);
+  if (found == flights_.end()) {
+    return;
+  }
+  std::erase_if(found->second.waiters, [&](const FlightWaiter& waiter) {
+    return operation != nullptr ? waiter.get.get() == operation || waiter.put.get() == operation
+                                : ticket != 0 && waiter.ticket == ticket;
+  });
+}
+
+// The operation stops waiting for the flights of others; what it has goes on to delivery.
+void Store::AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
+                               GetOutcome outcome,
+                               Deferred& deferred) {
+  if (operation->waiting == 0) {
+    return;
+  }
+  operation->waiting = 0;
+  std::erase(waiting_, operation);
+  if (operation->kind == Operation::Kind::kGet) {
+    const auto get = std::static_pointer_cast<GetOperation>(operation);
+    for (GetTarget& target : get->targets) {
+      if (target.block != kNoBlock && !target.locked) {
+        DropWaiterLocked(target.block, get.get(), 0);
+        target.block = kNoBlock;
+        target.outcome = outcome;
+      }
+    }
+    DeliverLocked(get, deferred);
+    return;
+  }
+  const auto put = std::static_pointer_cast<PutOperation>(operation);
+  const Reason reason = outcome == GetOutcome::kDeadline ? Reason::kDeadline : Reason::kCancelled;
+  for (uint32_t i = 0; i < put->chain.size(); ++i) {
+    if (put->chain[i] == kNoBlock || !flights_.contains(put->chain[i])) {
+      continue;
+    }
+    const bool own = std::any_of(put->targets.begin(), put->targets.end(),
+                                 [&](const PutTarget& target) { return target.position == i; });
+    if (!own) {
+      DropWaiterLocked(put->chain[i], put.get(), 0);
+      put->chain[i] = kNoBlock;
+      SetPutResult(*put, i, PutOutcome::kFailed, reason);
+    }
+  }
+  MaybeFinishPutLocked(*put, deferred);
+}
+
+void Store::CancelOrphanReadsLocked(Deferred& deferred) {
+  std::vector<BlockId> orphans;
+  for (const auto& [block, flight] : flights_) {
+    if (flight.is_read && flight.waiters.empty() && !flight.cancel_wanted) {
+      orphans.push_back(block);
+    }
+  }
+  for (const BlockId block : orphans) {
+    Flight& flight = flights_.at(block);
+    flight.cancel_wanted = true;
+    const auto queued = std::find_if(queued_reads_.begin(), queued_reads_.end(),
+                                     [block](const auto& entry) { return entry.second == block; });
+    if (queued != queued_reads_.end()) {
+      queued_reads_.erase(queued);
+      CloseFlightLocked(block, GetOutcome::kCancelled, deferred);
+      UnlockBlockLocked(block);
+    } else if (flight.reading && flight.read_token != 0) {
+      deferred.Add(
+          [tier = lower_tiers_[flight.tier], token = flight.read_token] { tier->Cancel(token); });
+    }
+  }
+}
+
+// ---------------------------------------------------------------- reads from lower tiers
+
+bool Store::LookupLowerLocked(
+    TenantId tenant, const StorePart& part, uint32_t key, LowerBlock* out, uint32_t* tier) {
+  const Namespace* ns = FindNamespaceLocked(tenant, part.namespace_digest);
+  if (ns == nullptr || part.key_bytes < kMinKeyBytes || part.key_bytes > kMaxKeyBytes) {
+    return false;
+  }
+  const BlockIdentity identity{ns->digest, ns->generation, part.salt, part.key(key)};
+  for (uint32_t i = 0; i < lower_tiers_.size(); ++i) {
+    if (lower_tiers_[i]->Lookup(identity, out)) {
+      *tier = i;
+      return out->payload_bytes > 0 && out->payload_bytes <= ns->record.block_bytes;
+    }
+  }
+  return false;
+}
+
+BlockId Store::BeginReadLocked(
+    TenantId tenant, const StorePart& part, uint32_t key, Priority priority, uint32_t* tier) {
+  LowerBlock lower;
+  if (lower_tiers_.empty() || !LookupLowerLocked(tenant, part, key, &lower, tier)) {
+    return kNoBlock;
+  }
+  const std::optional<ScopeId> scope = UseScopeLocked(tenant, part);
+  if (!scope.has_value()) {
+    return kNoBlock;
+  }
+  const BlockId block = blocks_.Add(*scope, part.key(key));
+  blocks_.at(block).payload_bytes = lower.payload_bytes;
+  index_.Insert(block);
+  LockBlockLocked(block);
+  Flight& flight = OpenFlightLocked(block);
+  flight.is_read = true;
+  flight.tier = *tier;
+  flight.lower = lower;
+  flight.priority = priority;
+  const auto at =
+      std::upper_bound(queued_reads_.begin(), queued_reads_.end(), priority,
+                       [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
+  queued_reads_.insert(at, {priority, block});
+  return block;
+}
+
+void Store::PumpReadsLocked(Deferred& deferred) {
+  while (reads_running_ < kMaxReadsRunning && !queued_reads_.empty()) {
+    const BlockId block = queued_reads_.back().second;
+    queued_reads_.pop_back();
+    ++reads_running_;
+    ++in_flight_;  // until ReadEnded
+    deferred.Add([this, block, priority = flights_.at(block).priority] {
+      RunJob(priority, [this, block] { StartRead(block); });
+    });
+  }
+}
+
+void Store::StartRead(BlockId block) {
+  LowerTier::ReadRequest request;
+  std::string salt;
+  std::string key;
+  LowerTier* tier = nullptr;
+  bool wanted = false;
+  uint64_t payload_bytes = 0;
+  {
+    Lock lock(&mutex_);
+    const Flight& flight = flights_.at(block);
+    wanted = !flight.cancel_wanted;
+    tier = lower_tiers_[flight.tier];
+    request.block = flight.lower;
+    request.priority = flight.priority;
+    payload_bytes = flight.lower.payload_bytes;
+    const Scope& scope = scopes_[static_cast<uint32_t>(blocks_.at(block).scope)];
+    salt = scope.salt;
+    key = std::string(blocks_.at(block).key());
+    request.identity.namespace_digest = NamespaceOf(blocks_.at(block).scope).digest;
+    request.identity.generation = scope.generation;
+  }
+  request.identity.salt = salt;
+  request.identity.key = key;
+  request.deadline = clock_.Now() + kReadCap;
+  if (!wanted || AcquireSlot(block, payload_bytes) != Reason::kNone) {
+    ReadEnded(block, ReadOutcome::kCancelled);
+    return;
+  }
+  {
+    Lock lock(&mutex_);
+    flights_.at(block).reading = true;
+    request.destination = PayloadLocked(blocks_.at(block));
+  }
+  const uint64_t token = tier->Read(request, [this, block](ReadOutcome outcome) {
+    RunJob(Priority::kHigh, [this, block, outcome] { ReadEnded(block, outcome); });
+  });
+  bool cancel = false;
+  {
+    Lock lock(&mutex_);
+    const auto found = flights_.find(block);
+    if (found != flights_.end() && found->second.reading && found->second.read_token == 0) {
+      found->second.read_token = token;
+      cancel = found->second.cancel_wanted;
+    }
+  }
+  if (cancel) {
+    tier->Cancel(token);
+  }
+}
+
+void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
+  Deferred deferred;
+  Lock lock(&mutex_);
+  --reads_running_;
+  JobEndedLocked();
+  Block& entry = blocks_.at(block);
+  const Flight& flight = flights_.at(block);
+  const bool current =
+      scopes_[static_cast<uint32_t>(entry.scope)].generation == NamespaceOf(entry.scope).generation;
+  if (outcome == ReadOutcome::kVerified && entry.state == BlockState::kFilling && current) {
+    entry.checksum = flight.lower.checksum;
+    EnterReadyLocked(block);
+    ++counters_.prefetch_arrived;
+    CloseFlightLocked(block, GetOutcome::kOk, deferred);
+  } else {
+    ++counters_.prefetch_failed;
+    counters_.corrupt += outcome == ReadOutcome::kCorrupt ? 1 : 0;
+    CloseFlightLocked(block,
+                      outcome == ReadOutcome::kCorrupt ? GetOutcome::kCorrupt : GetOutcome::kMiss,
+                      deferred);
+  }
+  UnlockBlockLocked(block);
+  PumpReadsLocked(deferred);
+}
+
+// ---------------------------------------------------------------- prefetch tickets
+
+void Store::Prefetch(const Caller& caller,
+                     PrefetchCall call,
+                     std::function<void(absl::StatusOr<PrefetchResult>)> done) {
+  Deferred deferred;
+  absl::StatusOr<PrefetchResult> result;
+  {
+    Lock lock(&mutex_);
+    if (TenantOf(caller.tenant).tickets >= options_.max_tickets_per_tenant) {
+      result = absl::ResourceExhaustedError("tickets: too many are running");
+    } else {
+      result = BeginPrefetchLocked(caller, call, deferred);
+    }
+  }
+  deferred.Run();
+  done(std::move(result));
+}
+
+PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
+                                          const PrefetchCall& call,
+                                          Deferred& deferred) {
+  PrefetchResult result;
+  const uint64_t id = ++last_ticket_;
+  std::vector<BlockId> ready;
+  for (const StorePart& part : call.parts) {
+    std::vector<BlockId> found;
+    FindPartLocked(caller.tenant, part, found);
+    for (uint32_t i = 0; i < part.key_count(); ++i) {
+      if (found[i] != kNoBlock && blocks_.at(found[i]).state == BlockState::kReady) {
+        ++result.keys_ready;
+        ready.push_back(found[i]);
+        continue;
+      }
+      uint32_t tier = 0;
+      const BlockId block = found[i] != kNoBlock
+                                ? found[i]
+                                : BeginReadLocked(caller.tenant, part, i, call.priority, &tier);
+      if (block != kNoBlock) {
+        counters_.single_flight_joined += found[i] != kNoBlock ? 1 : 0;
+        flights_.at(block).waiters.push_back(FlightWaiter{nullptr, nullptr, id, 0});
+        ++result.keys_moving;
+      } else if (part.rule == Rule::kPrefix) {
+        result.keys_missing += part.key_count() - i;
+        break;
+      } else {
+        ++result.keys_missing;
+      }
+    }
+  }
+  TouchLocked(ready);
+  if (call.hold > absl::ZeroDuration()) {
+    result.hold_id = GrantHoldLocked(caller, clock_.Now() + std::min(call.hold, kMaxHold), ready);
+  }
+  if (result.keys_moving == 0) {
+    return result;
+  }
+  result.ticket = id;
+  Ticket& ticket = tickets_[id];
+  ticket.tenant = caller.tenant;
+  ticket.session = caller.session;
+  ticket.result.keys_total = result.keys_moving;
+  ticket.waiting = result.keys_moving;
+  ticket.deadline = call.deadline;
+  ticket.hold_id = result.hold_id;
+  ++TenantOf(caller.tenant).tickets;
+  PumpReadsLocked(deferred);
+  return result;
+}
+
+void Store::EndTicketLocked(uint64_t id, TicketState state, Deferred& deferred) {
+  Ticket& ticket = tickets_.at(id);
+  if (ticket.result.state != TicketState::kRunning) {
+    return;
+  }
+  ticket.result.state = state;
+  ticket.ended_at = clock_.Now();
+  --TenantOf(ticket.tenant).tickets;
+  if (state != TicketState::kDone) {
+    for (auto& [block, flight] : flights_) {
+      std::erase_if(flight.waiters,
+                    [id](const FlightWaiter& waiter) { return waiter.ticket == id; });
+    }
+  }
+  for (Ticket::Waiter& waiter : ticket.waiters) {
+    deferred.Add([done = std::move(waiter.done), result = ticket.result] { done(result); });
+  }
+  ticket.waiters.clear();
+}
+
+void Store::WaitTicket(const Caller& caller,
+                       uint64_t ticket,
+                       absl::Duration until,
+                       std::function<void(absl::StatusOr<TicketResult>)> done) {
+  Deferred deferred;
+  Lock lock(&mutex_);
+  const auto found = tickets_.find(ticket);
+  if (found == tickets_.end() || found->second.tenant != caller.tenant) {
+    deferred.Add([done = std::move(done)] {
+      done(absl::NotFoundError("ticket: unknown, foreign or long ended"));
+    });
+    return;
+  }
+  if (found->second.result.state != TicketState::kRunning || until <= clock_.Now() ||
+      found->second.waiters.size() >= kMaxPartsPerCall) {
+    deferred.Add([done = std::move(done), result = found->second.result] { done(result); });
+    return;
+  }
+  found->second.waiters.push_back({until, std::move(done)});
+}
+
+void Store::CancelTicket(const Caller& caller, uint64_t ticket, std::function<void(bool)> done) {
+  Deferred deferred;
+  Lock lock(&mutex_);
+  const auto found = tickets_.find(ticket);
+  const bool running = found != tickets_.end() && found->second.tenant == caller.tenant &&
+                       found->second.result.state == TicketState::kRunning;
+  if (running) {
+    EndTicketLocked(ticket, TicketState::kCancelled, deferred);
+    CancelOrphanReadsLocked(deferred);
+  }
+  deferred.Add([done = std::move(done), running] { done(running); });
+}
+
+void Store::TickTicketsLocked(Deferred& deferred) {
+  const absl::Duration now = clock_.Now();
+  for (auto at = tickets_.begin(); at != tickets_.end();) {
+    Ticket& ticket = at->second;
+    if (ticket.result.state != TicketState::kRunning) {
+      at = ticket.ended_at + kTicketMemory <= now ? tickets_.erase(at) : std::next(at);
+      continue;
+    }
+    if (ticket.deadline <= now) {
+      EndTicketLocked(at->first, TicketState::kExpired, deferred);
+    } else {
+      for (Ticket::Waiter& waiter : ticket.waiters) {
+        if (waiter.until <= now) {
+          deferred.Add([done = std::move(waiter.done), result = ticket.result] { done(result); });
+        }
+      }
+      std::erase_if(ticket.waiters,
+                    [now](const Ticket::Waiter& waiter) { return waiter.until <= now; });
+    }
+    ++at;
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,231 @@
+// What operators ask: usage, explain, evict, verify.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "daemon/store/store.h"
+#include "tiers/dram/one_pass.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint32_t kVerifySlice = 64;  // blocks a job
+
+}  // namespace
+
+StoreUsage Store::Usage() const {
+  Lock lock(&mutex_);
+  StoreUsage usage;
+  for (const auto& [id, ns] : [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+         std::vector<std::pair<uint32_t, const Namespace*>> all;
+         for (uint32_t i = 0; i < namespaces_.size(); ++i) {
+           all.emplace_back(i, namespaces_[i].get());
+         }
+         return all;
+       }()) {
+    usage.blocks += ns->blocks;
+  }
+  usage.payload_bytes = payload_bytes_;
+  usage.used_slot_bytes = arena_->used_slot_bytes();
+  usage.capacity_bytes = arena_->capacity_bytes();
+  for (const SlabView& slab : arena_->Slabs()) {
+    usage.assigned_slabs += slab.retired ? 0 : 1;
+  }
+  usage.free_slabs = arena_->FreeSlabs();
+  usage.page_kind = page_kind_;
+  for (const auto& [id, session] : sessions_) {
+    usage.sessions += session.closed ? 0 : 1;
+    usage.quarantined_bytes += session.closed ? session.leased_bytes : 0;
+  }
+  usage.leased_blocks = leased_blocks_;
+  usage.leased_bytes = leased_bytes_;
+  usage.holds = holds_.size();
+  usage.regions = regions_;
+  usage.region_bytes = region_bytes_;
+  for (const auto& [id, ticket] : tickets_) {
+    usage.tickets += ticket.result.state == TicketState::kRunning ? 1 : 0;
+  }
+  usage.calls_in_flight = in_flight_;
+  usage.read_bytes_per_s = static_cast<uint64_t>(read_rate_);
+  usage.write_bytes_per_s = static_cast<uint64_t>(write_rate_);
+  usage.metadata_bytes = blocks_.memory_bytes() + index_.memory_bytes();
+  for (const std::unique_ptr<Pool>& pool : pools_) {
+    usage.metadata_bytes += pool->policy->memory_bytes();
+  }
+  for (const auto& [slab, residents] : slab_blocks_) {
+    usage.metadata_bytes += residents.capacity() * sizeof(BlockId);
+  }
+  usage.counters = counters_;
+  return usage;
+}
+
+std::vector<TenantUsage> Store::Tenants() const {
+  Lock lock(&mutex_);
+  std::vector<TenantUsage> result;
+  for (const std::unique_ptr<Tenant>& tenant : tenants_) {
+    result.push_back({tenant->alias, tenant->used_bytes, tenant->guaranteed_bytes,
+                      tenant->limit_bytes, tenant->blocks, tenant->leased_bytes,
+                      tenant->pinned_bytes, tenant->sessions, tenant->hits, tenant->misses});
+  }
+  return result;
+}
+
+std::vector<NamespaceUsage> Store::Namespaces() const {
+  Lock lock(&mutex_);
+  std::vector<NamespaceUsage> result;
+  for (const std::unique_ptr<Namespace>& ns : namespaces_) {
+    result.push_back({tenants_[static_cast<uint32_t>(ns->tenant)]->alias, ns->record, ns->digest,
+                      ns->family, ns->generation, ns->blocks, ns->bytes});
+  }
+  return result;
+}
+
+absl::StatusOr<Explanation> Store::Explain(std::string_view tenant, const StorePart& part) {
+  Lock lock(&mutex_);
+  TenantId id{0};
+  if (tenant.empty()) {
+    if (tenants_.size() != 1) {
+      return absl::InvalidArgumentError("tenant: must be named when there is not exactly one");
+    }
+  } else if (const auto found = tenant_ids_.find(std::string(tenant)); found != tenant_ids_.end()) {
+    id = found->second;
+  } else {
+    return absl::NotFoundError("tenant: unknown");
+  }
+  if (FindNamespaceLocked(id, part.namespace_digest) == nullptr) {
+    return absl::NotFoundError("namespace_digest: not opened by this tenant");
+  }
+  Explanation out;
+  out.generation = FindNamespaceLocked(id, part.namespace_digest)->generation;
+  const std::optional<ScopeId> scope = FindScopeLocked(id, part);
+  const BlockId block =
+      !scope.has_value() || part.key_bytes < kMinKeyBytes || part.key_bytes > kMaxKeyBytes
+          ? kNoBlock
+          : index_.Find(*scope, part.key(0));
+  if (block == kNoBlock) {
+    out.text =
+        scope.has_value()
+            ? "Not held: never stored, evicted, deleted, or stored under an older generation."
+            : "Nothing is held under this namespace, generation and salt.";
+    return out;
+  }
+  ExplainBlockLocked(block, out);
+  return out;
+}
+
+void Store::ExplainBlockLocked(BlockId id, Explanation& out) {
+  const Block& block = blocks_.at(id);
+  out.payload_bytes = block.payload_bytes;
+  out.first_token = block.first_token;
+  if (block.state != BlockState::kReady) {
+    out.state = KeyState::kPending;
+    out.text = "On its way into DRAM; not readable yet.";
+    return;
+  }
+  out.state = KeyState::kReady;
+  out.tier = "g2";
+  out.slab = block.slab;
+  out.slab_offset = arena_->PayloadOffset({block.slab, block.slot});
+  out.leases = block.leases;
+  out.holds = block.holds;
+  out.pinned = block.pinned;
+  const uint32_t now = NowDeciseconds();
+  out.age = absl::Milliseconds(int64_t{now - block.stored_ds} * 100);
+  out.idle = absl::Milliseconds(int64_t{now - block.touched_ds} * 100);
+  const EvictionPolicy& policy = *pools_[block.pool]->policy;
+  out.eviction_rank = policy.Rank(id);
+  out.text = absl::StrCat("In DRAM, slab ", static_cast<uint32_t>(block.slab), ". ");
+  if (block.locks > 0) {
+    absl::StrAppend(&out.text, "Cannot be evicted now: ", block.leases, " leases, ", block.holds,
+                    " holds", block.pinned ? ", pinned" : "", ".");
+  } else {
+    absl::StrAppend(&out.text, "Policy ", std::string(policy.name()), " would evict ",
+                    out.eviction_rank, " of ", policy.resident(), " blocks of its size before it.");
+  }
+}
+
+absl::StatusOr<EvictResult> Store::Evict(std::string_view tenant, uint64_t target_used_bytes) {
+  EvictResult result;
+  for (bool more = true; more;) {  // in slices, so that the lock is never held for long
+    Lock lock(&mutex_);
+    std::optional<TenantId> only;
+    if (!tenant.empty()) {
+      const auto found = tenant_ids_.find(std::string(tenant));
+      if (found == tenant_ids_.end()) {
+        return absl::NotFoundError("tenant: unknown");
+      }
+      only = found->second;
+    }
+    const auto used = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return only.has_value() ? TenantOf(*only).used_bytes : arena_->used_slot_bytes();
+    };
+    for (int i = 0; i < 256 && more; ++i) {
+      BlockId victim = kNoBlock;
+      double least = std::numeric_limits<double>::infinity();
+      for (uint32_t t = 0; t < tenants_.size(); ++t) {
+        if (only.has_value() && TenantId{t} != *only) {
+          continue;
+        }
+        const BlockId oldest = OldestOfTenantLocked(TenantId{t});
+        if (oldest != kNoBlock && pools_[blocks_.at(oldest).pool]->policy->Value(oldest) < least) {
+          least = pools_[blocks_.at(oldest).pool]->policy->Value(oldest);
+          victim = oldest;
+        }
+      }
+      more = victim != kNoBlock && used() > target_used_bytes;
+      if (more) {
+        const uint64_t blocks = counters_.evictions;
+        const uint64_t bytes = counters_.evicted_bytes;
+        EvictFamilyLocked(victim);
+        result.blocks += counters_.evictions - blocks;
+        result.bytes += counters_.evicted_bytes - bytes;
+      }
+    }
+    result.used_bytes = used();
+  }
+  return result;
+}
+
+void Store::Verify(std::function<void(VerifyResult)> done) {
+  RunJob(Priority::kLow, [this, done = std::move(done)] { RunVerify(0, {}, done); });
+}
+
+void Store::RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done) {
+  uint32_t next = begin;
+  bool more = true;
+  for (uint32_t i = 0; i < kVerifySlice && more; ++i, ++next) {
+    const BlockId id{next};
+    absl::Span<const char> payload;
+    Digest128 expected;
+    {
+      Lock lock(&mutex_);
+      more = next < blocks_.end();
+      if (!more || blocks_.at(id).state != BlockState::kReady) {
+        continue;
+      }
+      LockBlockLocked(id);
+      payload = PayloadLocked(blocks_.at(id)).first(blocks_.at(id).payload_bytes);
+      expected = blocks_.at(id).checksum;
+    }
+    const bool right = HashPayload(payload) == expected;
+    Lock lock(&mutex_);
+    ++sum.blocks;
+    sum.bytes += payload.size();
+    if (!right) {
+      ++sum.corrupt;
+      ++counters_.corrupt;
+      HideLocked(id);
+    }
+    UnlockBlockLocked(id);
+  }
+  if (more) {
+    RunJob(Priority::kLow,
+           [this, next, sum, done = std::move(done)] { RunVerify(next, sum, done); });
+  } else {
+    done(sum);
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,162 @@
+// Probe: what could be delivered, and up to which token position the whole request would be legal.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "daemon/store/part_view.h"
+#include "daemon/store/store.h"
+
+namespace terrace {
+namespace {
+
+// Boundaries shrink until every part agrees; each round lowers at least one part's end or stops.
+uint64_t LegalBoundary(const std::vector<PartView>& views) {
+  uint64_t boundary = 0;
+  for (const PartView& view : views) {
+    const uint32_t count = view.part->key_count();
+    if (view.part->rule != Rule::kIndependent && count > 0) {
+      boundary = std::max(boundary, view.End(count - 1));
+    }
+  }
+  for (bool agreed = false; !agreed && boundary > 0;) {
+    agreed = true;
+    for (const PartView& view : views) {
+      const uint64_t legal = view.LargestLegal(boundary);
+      if (legal < boundary) {
+        boundary = legal;
+        agreed = false;
+      }
+    }
+  }
+  return boundary;
+}
+
+}  // namespace
+
+void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) {
+  Deferred deferred;
+  ProbeResult result;
+  {
+    Lock lock(&mutex_);
+    result = ProbeLocked(caller, call);
+    if (call.prefetch) {
+      PrefetchCall prefetch{call.parts, call.priority, clock_.Now() + absl::Seconds(10),
+                            absl::ZeroDuration()};
+      result.ticket = BeginPrefetchLocked(caller, prefetch, deferred).ticket;
+    }
+  }
+  deferred.Run();
+  done(std::move(result));
+}
+
+void Store::FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out) {
+  out.assign(part.key_count(), kNoBlock);
+  const std::optional<ScopeId> scope = FindScopeLocked(tenant, part);
+  if (!scope.has_value() || part.key_bytes < kMinKeyBytes || part.key_bytes > kMaxKeyBytes) {
+    return;
+  }
+  const bool stop = part.rule == Rule::kPrefix && lower_tiers_.empty();
+  index_.FindMany(*scope, part.keys, part.key_bytes,
+                  stop ? BlockIndex::OnMiss::kStop : BlockIndex::OnMiss::kGoOn,
+                  absl::MakeSpan(out));
+}
+
+// One part's states, in the order of its keys; `found` keeps only what the part can use.
+void Store::ProbePartLocked(TenantId tenant,
+                            const StorePart& part,
+                            PartView& view,
+                            std::vector<BlockId>& found,
+                            ProbeResult& result) {
+  view.part = &part;
+  const Namespace* ns = FindNamespaceLocked(tenant, part.namespace_digest);
+  view.block_tokens = ns == nullptr ? 0 : ns->record.block_tokens;
+  FindPartLocked(tenant, part, found);
+  view.usable.assign(part.key_count(), false);
+  bool broken = false;
+  uint32_t hits = 0;
+  for (uint32_t i = 0; i < part.key_count(); ++i) {
+    KeyState state = KeyState::kMiss;
+    uint32_t tier = 0;
+    LowerBlock lower;
+    if (found[i] != kNoBlock) {
+      state =
+          blocks_.at(found[i]).state == BlockState::kReady ? KeyState::kReady : KeyState::kPending;
+    } else if (!lower_tiers_.empty() && !broken &&
+               LookupLowerLocked(tenant, part, i, &lower, &tier)) {
+      state = KeyState::kLower;
+      result.load_time += lower_tiers_[tier]->EstimateRead(lower.payload_bytes);
+      ++tier;  // 0 is DRAM
+    }
+    if (part.rule == Rule::kPrefix && broken) {
+      state = KeyState::kMiss;
+      found[i] = kNoBlock;
+    }
+    broken = broken || state == KeyState::kMiss;
+    view.usable[i] = state != KeyState::kMiss;
+    hits += view.usable[i] ? 1 : 0;
+    view.run += view.usable[i] && !broken ? 1 : 0;
+    result.states.push_back(static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U)));
+  }
+  result.part_hits.push_back(part.rule == Rule::kPrefix ? view.run : hits);
+  counters_.probe_keys += part.key_count();
+  counters_.probe_hits += hits;
+}
+
+ProbeResult Store::ProbeLocked(const Caller& caller, const ProbeCall& call) {
+  ProbeResult result;
+  std::vector<PartView> views(call.parts.size());
+  std::vector<std::vector<BlockId>> found(call.parts.size());
+  for (size_t p = 0; p < call.parts.size(); ++p) {
+    ProbePartLocked(caller.tenant, call.parts[p], views[p], found[p], result);
+  }
+  result.boundary_tokens = LegalBoundary(views);
+  std::vector<BlockId> held;
+  std::vector<BlockId> touched;
+  for (size_t p = 0; p < views.size(); ++p) {
+    const bool independent = call.parts[p].rule == Rule::kIndependent;
+    const uint32_t under =
+        independent ? call.parts[p].key_count() : views[p].KeysUpTo(result.boundary_tokens);
+    result.part_boundary_keys.push_back(under);
+    touched.clear();
+    for (uint32_t i = 0; i < call.parts[p].key_count(); ++i) {
+      const BlockId block = found[p][i];
+      if (block == kNoBlock || blocks_.at(block).state != BlockState::kReady) {
+        continue;
+      }
+      touched.push_back(block);
+      if (i < under) {
+        result.hit_bytes += blocks_.at(block).payload_bytes;
+        if (call.hold > absl::ZeroDuration()) {
+          held.push_back(block);
+        }
+      }
+    }
+    TouchLocked(touched);
+  }
+  if (read_rate_ > 0) {
+    result.load_time += absl::Seconds(static_cast<double>(result.hit_bytes) / read_rate_);
+  }
+  if (!held.empty()) {
+    result.hold = std::min(call.hold, kMaxHold);
+    result.hold_id = GrantHoldLocked(caller, clock_.Now() + result.hold, std::move(held));
+  }
+  return result;
+}
+
+// Pools are touched in runs, so that a chain whose blocks share a slot size is one call to the
+// policy.
+void Store::TouchLocked(absl::Span<const BlockId> chain) {
+  const uint32_t now = NowDeciseconds();
+  for (size_t begin = 0; begin < chain.size();) {
+    const uint16_t pool = blocks_.at(chain[begin]).pool;
+    size_t end = begin;
+    while (end < chain.size() && blocks_.at(chain[end]).pool == pool) {
+      blocks_.at(chain[end]).touched_ds = now;
+      ++end;
+    }
+    pools_[pool]->policy->Touch(chain.subspan(begin, end - begin));
+    begin = end;
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,341 @@
+// Put: admit per key, copy and hash in one pass, commit, and answer when all keys are decided.
+#include <algorithm>
+#include <utility>
+
+#include "daemon/store/region_pieces.h"
+#include "daemon/store/store.h"
+#include "tiers/dram/one_pass.h"
+#include "tiers/vocab/check.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint64_t kBytesPerTurn = uint64_t{16} << 20;
+constexpr uint64_t kBytesPerJob = uint64_t{4} << 20;
+
+}  // namespace
+
+void Store::Put(const Caller& caller,
+                PutCall call,
+                std::function<void(absl::StatusOr<PutResult>)> done) {
+  auto put = std::make_shared<PutOperation>();
+  put->caller = caller;
+  put->call_id = call.call_id;
+  put->deadline = call.deadline;
+  put->call = std::move(call);
+  put->done = std::move(done);
+  const size_t keys = put->call.part.key_count();
+  put->result.outcomes.assign(keys, static_cast<char>(PutOutcome::kFailed));
+  put->result.reasons.assign(keys, static_cast<char>(Reason::kNone));
+  put->result.levels.assign(keys, '\0');
+  put->chain.assign(keys, kNoBlock);
+
+  Deferred deferred;
+  Lock lock(&mutex_);
+  if (const absl::Status status = AdmitPutLocked(*put); !status.ok()) {
+    for (const std::shared_ptr<Region>& region : put->regions) {
+      UnuseRegionLocked(*region, deferred);
+    }
+    deferred.Add([put, status] { put->done(status); });
+    return;
+  }
+  ++in_flight_;
+  TrackLocked(put);
+  PlanPutLocked(put);
+  uint64_t bytes = 0;
+  for (const PutTarget& target : put->targets) {
+    bytes += target.payload_bytes;
+  }
+  const auto parallel = static_cast<uint64_t>(executor_.parallelism());
+  const uint64_t jobs =
+      put->targets.empty()
+          ? 0
+          : std::clamp<uint64_t>((bytes + kBytesPerJob - 1) / kBytesPerJob, 1, parallel);
+  put->jobs = static_cast<uint32_t>(jobs);
+  put->dispatched = true;
+  put->copy_began = clock_.Now();
+  if (jobs == 0) {
+    MaybeFinishPutLocked(*put, deferred);
+  }
+  if (!put->ended && put->waiting > 0) {
+    waiting_.push_back(put);
+  }
+  for (uint64_t i = 0; i < jobs; ++i) {
+    deferred.Add([this, put] { RunJob(Priority::kNormal, [this, put] { RunPutJob(put); }); });
+  }
+}
+
+absl::Status Store::AdmitPutLocked(PutOperation& put) {
+  const Session* session = FindSessionLocked(put.caller.session);
+  if (session != nullptr && session->closed) {
+    return absl::CancelledError("the session has ended");
+  }
+  const StorePart& part = put.call.part;
+  if (FindNamespaceLocked(put.caller.tenant, part.namespace_digest) == nullptr) {
+    return absl::NotFoundError("part.namespace_digest: not opened by this tenant");
+  }
+  if (put.call.payload_bytes.size() != part.key_count()) {
+    return absl::InvalidArgumentError("payload_bytes: one a key is needed");
+  }
+  if (put.call.region.region_id == 0) {
+    return absl::OkStatus();
+  }
+  if (session == nullptr) {
+    return absl::FailedPreconditionError("region: regions need a session");
+  }
+  if (put.call.region.block_indexes.size() != part.key_count()) {
+    return absl::InvalidArgumentError("region.block_indexes: one a key is needed");
+  }
+  std::shared_ptr<Region> region = UseRegionLocked(put.caller.session, put.call.region.region_id);
+  if (region == nullptr) {
+    return absl::NotFoundError("region.region_id: not registered in this session");
+  }
+  put.region = region.get();
+  put.regions.push_back(std::move(region));
+  return absl::OkStatus();
+}
+
+void Store::SetPutResult(PutOperation& put, uint32_t position, PutOutcome outcome, Reason reason) {
+  put.result.outcomes[position] = static_cast<char>(outcome);
+  put.result.reasons[position] = static_cast<char>(reason);
+  const bool held = outcome == PutOutcome::kStored || outcome == PutOutcome::kDuplicate;
+  put.result.levels[position] = held ? static_cast<char>(Level::kDram) : '\0';
+}
+
+Reason Store::CheckPutKey(const PutOperation& put,
+                          uint32_t position,
+                          uint64_t inline_end,
+                          uint64_t block_bytes) const {
+  const uint32_t payload_bytes = put.call.payload_bytes[position];
+  const uint32_t key_bytes = put.call.part.key_bytes;
+  if (key_bytes < kMinKeyBytes || key_bytes > kMaxKeyBytes || payload_bytes == 0 ||
+      payload_bytes > block_bytes) {
+    return Reason::kInvalid;
+  }
+  if (put.region == nullptr) {
+    return inline_end <= put.call.payload.size() ? Reason::kNone : Reason::kInvalid;
+  }
+  if (put.call.region.block_indexes[position] >= put.region->geometry.block_count ||
+      payload_bytes > put.region->payload_bytes) {
+    return Reason::kInvalid;
+  }
+  return Reason::kNone;
+}
+
+// Decides per key: duplicate, joined to another put of it, declined, or to be copied by this one.
+void Store::PlanPutLocked(const std::shared_ptr<PutOperation>& put) {
+  const StorePart& part = put->call.part;
+  const uint32_t keys = part.key_count();
+  const std::optional<ScopeId> scope = UseScopeLocked(put->caller.tenant, part);
+  if (!scope.has_value()) {
+    for (uint32_t i = 0; i < keys; ++i) {
+      SetPutResult(*put, i, PutOutcome::kDeclined, Reason::kQuota);
+    }
+    put->scope = ScopeId{UINT32_MAX};
+    return;
+  }
+  put->scope = *scope;
+  const Namespace& ns = NamespaceOf(put->scope);
+  if (!put->call.parent.empty() && put->call.parent.size() >= kMinKeyBytes &&
+      put->call.parent.size() <= kMaxKeyBytes) {
+    put->parent = index_.Find(put->scope, put->call.parent);
+  }
+  BlockId parent = put->parent;
+  uint64_t inline_end = 0;
+  for (uint32_t i = 0; i < keys; ++i) {
+    const uint64_t inline_begin = inline_end;
+    inline_end += put->call.payload_bytes[i];
+    if (const Reason reason = CheckPutKey(*put, i, inline_end, ns.record.block_bytes);
+        reason != Reason::kNone) {
+      SetPutResult(*put, i, PutOutcome::kFailed, reason);
+      continue;
+    }
+    BlockId block = index_.Find(put->scope, part.key(i));
+    if (block != kNoBlock) {
+      put->chain[i] = block;
+      if (blocks_.at(block).state == BlockState::kReady) {
+        SetPutResult(*put, i, PutOutcome::kDuplicate, Reason::kNone);
+        LockBlockLocked(block);
+      } else {
+        ++put->waiting;
+        ++counters_.single_flight_joined;
+        flights_.at(block).waiters.push_back(FlightWaiter{nullptr, put, 0, i});
+      }
+    } else if (draining_) {
+      SetPutResult(*put, i, PutOutcome::kDeclined, Reason::kDraining);
+      continue;
+    } else {
+      block = blocks_.Add(put->scope, part.key(i));
+      ++scopes_[static_cast<uint32_t>(put->scope)].users;
+      Block& fresh = blocks_.at(block);
+      fresh.payload_bytes = put->call.payload_bytes[i];
+      const uint64_t first = part.first_token + uint64_t{ns.record.block_tokens} * i;
+      fresh.first_token = static_cast<uint32_t>(std::min<uint64_t>(first, UINT32_MAX));
+      fresh.parent = parent;
+      fresh.parent_serial = parent == kNoBlock ? 0 : blocks_.at(parent).serial;
+      index_.Insert(block);
+      OpenFlightLocked(block);
+      LockBlockLocked(block);
+      put->chain[i] = block;
+      put->targets.push_back(
+          PutTarget{block, i, fresh.payload_bytes,
+                    put->region == nullptr ? put->call.payload.data() + inline_begin : nullptr,
+                    put->region == nullptr ? 0 : put->call.region.block_indexes[i], false});
+    }
+    parent = part.rule == Rule::kPrefix ? block : kNoBlock;
+  }
+}
+
+void Store::RunPutJob(const std::shared_ptr<PutOperation>& put) {
+  uint64_t turn = 0;
+  for (;;) {
+    const uint32_t index = put->next.fetch_add(1);
+    if (index >= put->targets.size()) {
+      break;
+    }
+    PutTarget& target = put->targets[index];
+    const Reason reason = StoreTarget(*put, target);
+    if (reason != Reason::kNone) {
+      const bool declined = reason == Reason::kNoSpace || reason == Reason::kQuota ||
+                            reason == Reason::kAdmission || reason == Reason::kBusy;
+      Deferred deferred;
+      Lock lock(&mutex_);
+      SetPutResult(*put, target.position, declined ? PutOutcome::kDeclined : PutOutcome::kFailed,
+                   reason);
+      put->chain[target.position] = kNoBlock;
+      CloseFlightLocked(target.block, GetOutcome::kMiss, deferred);
+      UnlockBlockLocked(target.block);
+    }
+    turn += target.payload_bytes;
+    if (turn >= kBytesPerTurn) {
+      RunJob(Priority::kNormal, [this, put] { RunPutJob(put); });
+      return;
+    }
+  }
+  if (put->jobs.fetch_sub(1) == 1) {
+    Deferred deferred;
+    Lock lock(&mutex_);
+    MaybeFinishPutLocked(*put, deferred);
+  }
+}
+
+// Takes a slot, copies and hashes, commits. The block stays locked until the whole put is over, so
+// that a put never evicts its own blocks.
+Reason Store::StoreTarget(PutOperation& put, PutTarget& target) {
+  if (put.cancelled) {
+    return Reason::kCancelled;
+  }
+  if (clock_.Now() > put.deadline) {
+    return Reason::kDeadline;
+  }
+  if (const Reason reason = AcquireSlot(target.block, target.payload_bytes);
+      reason != Reason::kNone) {
+    return reason;
+  }
+  char* slot = nullptr;
+  {
+    Lock lock(&mutex_);
+    slot = PayloadLocked(blocks_.at(target.block)).data();
+  }
+  std::vector<ConstPiece> pieces;
+  if (put.region != nullptr) {
+    PiecesOf(*put.region, target.region_block, target.payload_bytes, pieces);
+  } else {
+    pieces.push_back({target.inline_source, target.payload_bytes});
+  }
+  const Digest128 checksum = CopyAndHash(pieces, slot);
+  if (put.region != nullptr && put.region->memory.failed()) {
+    return Reason::kRegionFailed;
+  }
+  put.copied_bytes += target.payload_bytes;
+  Deferred deferred;
+  Lock lock(&mutex_);
+  if (scopes_[static_cast<uint32_t>(put.scope)].generation != NamespaceOf(put.scope).generation) {
+    return Reason::kCleared;
+  }
+  if (blocks_.at(target.block).state != BlockState::kFilling) {
+    return Reason::kCancelled;  // deleted while it was on its way
+  }
+  CommitLocked(put, target, checksum, deferred);
+  return Reason::kNone;
+}
+
+void Store::CommitLocked(PutOperation& put,
+                         PutTarget& target,
+                         const Digest128& checksum,
+                         Deferred& deferred) {
+  Block& block = blocks_.at(target.block);
+  block.checksum = checksum;
+  EnterReadyLocked(target.block);
+  target.committed = true;
+  counters_.bytes_in += block.payload_bytes;
+  SetPutResult(put, target.position, PutOutcome::kStored, Reason::kNone);
+  CloseFlightLocked(target.block, GetOutcome::kOk, deferred);
+}
+
+// Ancestors first, then the new blocks, in chain order: the policy makes the suffix older than the
+// prefix.
+void Store::TouchPutLocked(const PutOperation& put) {
+  std::vector<BlockId> chain;
+  BlockId at = put.parent;
+  for (uint32_t steps = 0; at != kNoBlock && steps < kMaxKeysPerCall; ++steps) {
+    const Block& block = blocks_.at(at);
+    if (block.state != BlockState::kReady || block.scope != put.scope) {
+      break;
+    }
+    chain.push_back(at);
+    const BlockId parent = block.parent;
+    at = parent != kNoBlock && blocks_.at(parent).serial == block.parent_serial ? parent : kNoBlock;
+  }
+  std::reverse(chain.begin(), chain.end());
+  for (const BlockId block : put.chain) {
+    if (block != kNoBlock && blocks_.at(block).state == BlockState::kReady) {
+      chain.push_back(block);
+    }
+  }
+  TouchLocked(chain);
+}
+
+// Runs when the last job ended and when the last joined flight ended; the later of the two
+// finishes.
+void Store::MaybeFinishPutLocked(PutOperation& put, Deferred& deferred) {
+  if (put.ended || put.waiting > 0 || put.jobs.load() > 0) {
+    return;
+  }
+  if (put.scope != ScopeId{UINT32_MAX}) {
+    if (put.call.part.rule == Rule::kPrefix) {
+      TouchPutLocked(put);
+    }
+    for (const PutTarget& target : put.targets) {
+      if (target.committed) {
+        UnlockBlockLocked(target.block);
+      }
+    }
+    for (uint32_t i = 0; i < put.chain.size(); ++i) {
+      if (put.result.outcomes[i] == static_cast<char>(PutOutcome::kDuplicate) &&
+          put.chain[i] != kNoBlock) {
+        UnlockBlockLocked(put.chain[i]);
+      }
+    }
+    UnuseScopeLocked(put.scope);
+  }
+  for (uint32_t i = 0; i < put.result.outcomes.size(); ++i) {
+    ++counters_.put_outcomes[static_cast<size_t>(put.result.outcomes[i])];
+    ++counters_.put_reasons[static_cast<size_t>(put.result.reasons[i])];
+  }
+  const uint64_t copied = put.copied_bytes.load();
+  const double seconds = absl::ToDoubleSeconds(clock_.Now() - put.copy_began);
+  if (copied >= (uint64_t{1} << 20) && seconds > 0) {
+    const double rate = static_cast<double>(copied) / seconds;
+    write_rate_ = write_rate_ == 0 ? rate : 0.9 * write_rate_ + 0.1 * rate;
+  }
+  EndOperationLocked(put, deferred);
+  auto result = std::make_shared<PutResult>(std::move(put.result));
+  deferred.Add([this, done = std::move(put.done), result] {
+    done(std::move(*result));
+    Lock lock(&mutex_);
+    JobEndedLocked();
+  });
+}
+
+}  // namespace terrace

@@ -1,0 +1,237 @@
+// What the store keeps besides blocks: tenants, scopes, pools, sessions, leases, holds, regions,
+// tickets, operations. Plain records; all guarded by the store's lock unless a field says
+// otherwise.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/time/time.h"
+
+#include "daemon/block_store.h"
+#include "tiers/placement/eviction_policy.h"
+
+namespace terrace {
+
+// Blocks of one tenant and slot size: the domain of one eviction policy.
+struct Pool {
+  TenantId tenant{0};
+  uint64_t slot_bytes = 0;
+  std::unique_ptr<EvictionPolicy> policy;
+};
+
+struct Namespace {
+  TenantId tenant{0};
+  NamespaceRecord record;
+  Digest128 digest;
+  Digest128 family;
+  uint64_t generation = 1;
+  uint64_t blocks = 0;
+  uint64_t bytes = 0;
+};
+
+// (namespace, generation, salt). Lives while blocks or operations use it.
+struct Scope {
+  NamespaceId ns{0};
+  uint64_t generation = 0;
+  std::string salt;
+  uint64_t users = 0;
+};
+
+struct ScopeName {
+  NamespaceId ns{0};
+  uint64_t generation = 0;
+  std::string salt;
+  friend bool operator==(const ScopeName&, const ScopeName&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const ScopeName& n) {
+    return H::combine(std::move(h), static_cast<uint32_t>(n.ns), n.generation, n.salt);
+  }
+};
+
+struct Tenant {
+  std::string alias;
+  uint64_t guaranteed_bytes = 0;
+  uint64_t limit_bytes = 0;
+  uint64_t used_bytes = 0;
+  uint64_t blocks = 0;
+  uint64_t leased_bytes = 0;
+  uint64_t pinned_bytes = 0;
+  uint32_t sessions = 0;
+  uint32_t holds = 0;
+  uint32_t tickets = 0;
+  uint64_t hits = 0;
+  uint64_t misses = 0;
+  std::map<uint64_t, uint16_t> pools;  // by slot bytes
+  absl::flat_hash_map<Digest128, NamespaceId> namespaces;
+};
+
+// `users` counts operations whose copies may touch the memory. Shared by the session's table and
+// those operations.
+struct Region {
+  uint32_t id = 0;
+  GuardedRegion memory;
+  RegionGeometry geometry;
+  uint64_t payload_bytes = 0;
+  bool read_only = false;
+  bool counted_failed = false;
+  uint32_t users = 0;
+  std::vector<std::function<void()>> when_idle;
+};
+
+struct Operation;
+
+struct Session {
+  TenantId tenant{0};
+  bool lease_right = false;
+  bool closed = false;
+  uint64_t leased_bytes = 0;
+  absl::flat_hash_set<Digest128> leases;
+  absl::flat_hash_set<Digest128> holds;
+  absl::flat_hash_set<SlabId> mapped;
+  std::map<uint32_t, std::shared_ptr<Region>> regions;
+  std::map<uint64_t, std::shared_ptr<Operation>>
+      operations;  // by call id, those that can be cancelled
+};
+
+struct Lease {
+  SessionId session = kNoSession;
+  TenantId tenant{0};
+  std::vector<BlockId> blocks;  // by position in the reply; kNoBlock: not delivered or given up
+  uint64_t live = 0;
+};
+
+struct Hold {
+  SessionId session = kNoSession;
+  TenantId tenant{0};
+  absl::Duration expiry;
+  std::vector<BlockId> blocks;
+};
+
+// A get or put between its call and its done. Shared by the jobs that work on it and the tables
+// that wait for it.
+struct Operation {
+  enum class Kind : uint8_t { kGet, kPut };
+  explicit Operation(Kind operation_kind) : kind(operation_kind) {}
+  const Kind kind;
+  Caller caller;
+  uint64_t call_id = 0;
+  absl::Duration deadline;
+  uint32_t waiting = 0;     // flights of others that it waits for
+  bool dispatched = false;  // delivery or copying has begun
+  bool ended = false;
+  std::vector<std::function<void(bool)>> on_end;
+  std::vector<std::shared_ptr<Region>> regions;
+  // Lock-free: read and advanced by jobs while they copy.
+  std::atomic<bool> cancelled{false};
+  std::atomic<uint32_t> next{0};
+  std::atomic<uint32_t> jobs{0};
+  absl::Duration copy_began;
+  std::atomic<uint64_t> copied_bytes{0};
+};
+
+struct GetTarget {
+  BlockId block = kNoBlock;
+  bool locked = false;
+  uint32_t position = 0;  // in the reply
+  const Region* region = nullptr;
+  uint32_t region_block = 0;
+  const char* source = nullptr;
+  uint32_t payload_bytes = 0;
+  uint64_t inline_offset = 0;
+  Digest128 checksum;
+  GetOutcome outcome = GetOutcome::kMiss;
+};
+
+struct GetOperation : Operation {
+  GetOperation() : Operation(Kind::kGet) {}
+  GetCall call;
+  GetResult result;
+  std::vector<GetTarget> targets;  // one a key
+  std::function<void(absl::StatusOr<GetResult>)> done;
+};
+
+struct PutTarget {
+  BlockId block = kNoBlock;
+  uint32_t position = 0;
+  uint32_t payload_bytes = 0;
+  const char* inline_source = nullptr;
+  uint32_t region_block = 0;
+  bool committed = false;
+};
+
+struct PutOperation : Operation {
+  PutOperation() : Operation(Kind::kPut) {}
+  PutCall call;
+  PutResult result;
+  ScopeId scope{0};
+  const Region* region = nullptr;
+  BlockId parent = kNoBlock;
+  std::vector<BlockId> chain;  // per key: the block that it names, kNoBlock when it is not stored
+  std::vector<PutTarget> targets;  // what this put has to copy
+  std::function<void(absl::StatusOr<PutResult>)> done;
+};
+
+struct Ticket {
+  TenantId tenant{0};
+  SessionId session = kNoSession;
+  TicketResult result;
+  absl::Duration deadline;
+  absl::Duration ended_at;
+  uint32_t waiting = 0;
+  Digest128 hold_id;
+  struct Waiter {
+    absl::Duration until;
+    std::function<void(absl::StatusOr<TicketResult>)> done;
+  };
+  std::vector<Waiter> waiters;
+};
+
+// Who wants to know how the filling of a block ended.
+struct FlightWaiter {
+  std::shared_ptr<GetOperation> get;
+  std::shared_ptr<PutOperation> put;
+  uint64_t ticket = 0;
+  uint32_t index = 0;  // of the target or key
+};
+
+// A block being filled, by a put or by a read from a lower tier.
+struct Flight {
+  std::vector<FlightWaiter> waiters;
+  bool is_read = false;
+  uint32_t tier = 0;  // index into the lower tiers
+  LowerBlock lower;
+  Priority priority = Priority::kNormal;
+  uint64_t read_token = 0;
+  bool reading = false;
+  bool cancel_wanted = false;
+};
+
+// Callbacks that must run when the lock is gone.
+class Deferred {
+ public:
+  Deferred() = default;
+  ~Deferred() { Run(); }
+  Deferred(const Deferred&) = delete;
+  Deferred& operator=(const Deferred&) = delete;
+  void Add(std::function<void()> callback) { callbacks_.push_back(std::move(callback)); }
+  void Run() {
+    std::vector<std::function<void()>> callbacks;
+    callbacks.swap(callbacks_);
+    for (std::function<void()>& callback : callbacks) {
+      callback();
+    }
+  }
+
+ private:
+  std::vector<std::function<void()>> callbacks_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,331 @@
+// The class behind the door BlockStore, cut by concern into the .cc files of this folder:
+//   store.cc        creation, tenants, sessions, namespaces, time
+//   probe.cc        probe and the legal boundary
+//   get.cc          get: resolve, wait, deliver
+//   put.cc          put: admit, copy, commit
+//   flights.cc      blocks being filled, reads from lower tiers, prefetch tickets
+//   leases.cc       leases, holds, pins, release, delete
+//   regions.cc      regions, slabs for clients
+//   space.cc        slots, eviction, slabs between pools and tenants
+//   operator.cc     usage, explain, evict, verify
+//
+// One lock, mutex_, guards all metadata; it is held for microseconds, never over a hash, the making
+// of memory or a callback, and over a copy only where a slab changes its owner (at most a quarter
+// of a slab, which is rare). Names that end in Locked need it. Callbacks are collected in a
+// Deferred, which is declared before the lock and so runs after it.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+
+#include "daemon/block_store.h"
+#include "daemon/store/block_table.h"
+#include "daemon/store/part_view.h"
+#include "daemon/store/records.h"
+
+namespace terrace {
+
+class Store final : public BlockStore {
+ public:
+  Store(const BlockStoreOptions& options, const Parts& parts);
+  ~Store() override;
+  absl::Status FillArena();
+
+  absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override;
+  absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) override;
+  SessionId OpenSession(TenantId tenant, LeaseRight leases) override;
+  void CloseSession(SessionId session) override;
+  void ProcessGone(SessionId session) override;
+  [[nodiscard]] uint64_t LeaseLimitBytes(SessionId session) const override;
+  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant,
+                                                const NamespaceRecord& record) override;
+  absl::StatusOr<uint64_t> ClearNamespace(TenantId tenant, const Digest128& digest) override;
+  absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) override;
+  void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) override;
+  absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) override;
+  void Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) override;
+  void Prefetch(const Caller& caller,
+                PrefetchCall call,
+                std::function<void(absl::StatusOr<PrefetchResult>)> done) override;
+  void WaitTicket(const Caller& caller,
+                  uint64_t ticket,
+                  absl::Duration until,
+                  std::function<void(absl::StatusOr<TicketResult>)> done) override;
+  void Get(const Caller& caller,
+           GetCall call,
+           std::function<void(absl::StatusOr<GetResult>)> done) override;
+  void Put(const Caller& caller,
+           PutCall call,
+           std::function<void(absl::StatusOr<PutResult>)> done) override;
+  ReleaseResult Release(const Caller& caller,
+                        absl::Span<const LeaseRelease> leases,
+                        absl::Span<const Digest128> holds) override;
+  absl::StatusOr<DeleteResult> Delete(const Caller& caller, const StorePart& part) override;
+  absl::StatusOr<PinResult> Pin(const Caller& caller,
+                                const StorePart& part,
+                                absl::Duration ttl) override;
+  absl::StatusOr<uint32_t> Unpin(const Caller& caller, const StorePart& part) override;
+  void CancelCall(const Caller& caller, uint64_t call_id, std::function<void(bool)> done) override;
+  void CancelTicket(const Caller& caller, uint64_t ticket, std::function<void(bool)> done) override;
+  void Tick() override;
+  void SetDraining(bool draining) override;
+  [[nodiscard]] StoreUsage Usage() const override;
+  [[nodiscard]] std::vector<TenantUsage> Tenants() const override;
+  [[nodiscard]] std::vector<NamespaceUsage> Namespaces() const override;
+  absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) override;
+  absl::StatusOr<EvictResult> Evict(std::string_view tenant, uint64_t target_used_bytes) override;
+  void Verify(std::function<void(VerifyResult)> done) override;
+
+ private:
+  using Lock = absl::MutexLock;
+
+  // ---- store.cc
+  [[nodiscard]] uint32_t NowDeciseconds() const;
+  static Digest128 RandomId();
+  Tenant& TenantOf(TenantId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return *tenants_[static_cast<uint32_t>(id)];
+  }
+  Session* FindSessionLocked(SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Namespace* FindNamespaceLocked(TenantId tenant, const Digest128& digest)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Namespace& NamespaceOf(ScopeId scope) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // nullopt: nothing was ever stored under it.
+  std::optional<ScopeId> FindScopeLocked(TenantId tenant, const StorePart& part)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<ScopeId> UseScopeLocked(TenantId tenant, const StorePart& part)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnuseScopeLocked(ScopeId scope) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndSessionLocked(SessionId id, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetSessionLocked(SessionId id, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SweepStaleLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TrackLocked(const std::shared_ptr<Operation>& operation)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The operation is over: unlinks it and answers those who cancelled it.
+  void EndOperationLocked(Operation& operation, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- probe.cc
+  ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ProbePartLocked(TenantId tenant,
+                       const StorePart& part,
+                       PartView& view,
+                       std::vector<BlockId>& found,
+                       ProbeResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Finds the part's blocks; entries behind the end of a PREFIX run are kNoBlock.
+  void FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TouchLocked(absl::Span<const BlockId> chain) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- get.cc
+  absl::Status AdmitGetLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ResolveGetLocked(const std::shared_ptr<GetOperation>& get, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
+                         size_t part_index,
+                         uint32_t first,
+                         Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverLocked(const std::shared_ptr<GetOperation>& get, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverLeaseLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PlanInlineLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PrepareTargetLocked(GetOperation& get, GetTarget& target)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FinishGetLocked(GetOperation& get, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunGetJob(const std::shared_ptr<GetOperation>& get);
+  void CopyTarget(GetOperation& get, GetTarget& target);
+
+  // ---- put.cc
+  absl::Status AdmitPutLocked(PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PlanPutLocked(const std::shared_ptr<PutOperation>& put)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void SetPutResult(PutOperation& put, uint32_t position, PutOutcome outcome, Reason reason);
+  Reason CheckPutKey(const PutOperation& put,
+                     uint32_t position,
+                     uint64_t inline_end,
+                     uint64_t block_bytes) const;
+  void RunPutJob(const std::shared_ptr<PutOperation>& put);
+  Reason StoreTarget(PutOperation& put, PutTarget& target);
+  void CommitLocked(PutOperation& put,
+                    PutTarget& target,
+                    const Digest128& checksum,
+                    Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeFinishPutLocked(PutOperation& put, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TouchPutLocked(const PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- flights.cc
+  Flight& OpenFlightLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The filling of `block` ended; `ok`: it is kReady now, else it is gone after this call.
+  void CloseFlightLocked(BlockId block, GetOutcome outcome, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Looks the key up in the lower tiers; names it in the index and queues its read. kNoBlock: on no
+  // tier.
+  BlockId BeginReadLocked(TenantId tenant,
+                          const StorePart& part,
+                          uint32_t key,
+                          Priority priority,
+                          uint32_t* tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool LookupLowerLocked(TenantId tenant,
+                         const StorePart& part,
+                         uint32_t key,
+                         LowerBlock* out,
+                         uint32_t* tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartRead(BlockId block);
+  void ReadEnded(BlockId block, ReadOutcome outcome);
+  PrefetchResult BeginPrefetchLocked(const Caller& caller,
+                                     const PrefetchCall& call,
+                                     Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndTicketLocked(uint64_t id, TicketState state, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TickTicketsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Asks reads that nobody waits for any more to end.
+  void CancelOrphanReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropWaiterLocked(BlockId block, const Operation* operation, uint64_t ticket)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
+                          GetOutcome outcome,
+                          Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- leases.cc
+  void LockBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnlockBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Digest128 GrantLeaseLocked(const Caller& caller, std::vector<BlockId> blocks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropLeasedBlockLocked(Lease& lease, size_t position) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndLeaseLocked(const Digest128& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Zero id: the tenant has too many holds, or nothing was given.
+  Digest128 GrantHoldLocked(const Caller& caller,
+                            absl::Duration expiry,
+                            std::vector<BlockId> blocks) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddToHoldLocked(const Digest128& id, BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndHoldLocked(const Digest128& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes the block out of sight; it is freed now or with its last lock.
+  void HideLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Its bytes are complete: visible from now on, and known to its pool's policy.
+  void EnterReadyLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnpinLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] uint64_t DramOfLocked(const Tenant& tenant) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  // ---- regions.cc
+  std::shared_ptr<Region> UseRegionLocked(SessionId session, uint32_t region)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnuseRegionLocked(Region& region, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseRetiredLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- space.cc
+  uint16_t PoolForLocked(TenantId tenant, uint64_t slot_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A slot for the block, evicting and moving slabs as needed. kNone: block has it. May make
+  // memory: no lock held.
+  Reason AcquireSlot(BlockId block, uint64_t payload_bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kNone };
+  Room TryAllocateLocked(TenantId tenant, uint64_t slot_bytes, SlotRef* out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool FreeSlabAllowedLocked(TenantId tenant, uint64_t slab_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  BlockId OldestOfTenantLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EvictLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EvictFamilyLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Frees slot and metadata; the block is out of the index already or never was in it.
+  void FreeBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AttachSlotLocked(BlockId block, SlotRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DetachSlotLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool MakeMemory(uint64_t slot_bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The slab worth least that the tenant may take; nullopt when none is worth less than `bar`.
+  std::optional<SlabView> CheapestSlabLocked(TenantId tenant, uint64_t slot_bytes, double bar)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double SlabValueLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar) ABSL_LOCKS_EXCLUDED(mutex_);
+  void MoveOutLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool MoveBlockLocked(BlockId block, const SlabView& from, std::vector<SlotRef>& inside)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool EmptySlabLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetireSlabLocked(const SlabView& slab, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] absl::Span<char> PayloadLocked(const Block& block) const
+      ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  // ---- operator.cc
+  void ExplainBlockLocked(BlockId block, Explanation& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done);
+
+  // Counts the jobs in the executor and reads in the tiers, so that the destructor can wait for
+  // them.
+  void RunJob(Priority priority, std::function<void()> job);
+  void JobStarted() {
+    Lock lock(&mutex_);
+    ++in_flight_;
+  }
+  void JobEndedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { --in_flight_; }
+
+  const BlockStoreOptions options_;
+  const Clock& clock_;
+  Executor& executor_;
+  SlabSource& slabs_;
+  const std::vector<LowerTier*> lower_tiers_;
+  StoreObserver* const observer_;
+  const absl::Duration began_;
+  std::atomic<uint32_t> verify_turn_{0};
+  std::atomic<uint32_t> verify_one_in_;
+
+  mutable absl::Mutex mutex_;
+  std::unique_ptr<Arena> arena_ ABSL_GUARDED_BY(mutex_);
+  PageKind page_kind_ ABSL_GUARDED_BY(mutex_) = PageKind::kSmall;
+  BlockTable blocks_ ABSL_GUARDED_BY(mutex_);
+  BlockIndex index_ ABSL_GUARDED_BY(mutex_);
+  RecencySource recency_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Tenant>> tenants_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::string, TenantId> tenant_ids_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<Namespace>> namespaces_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<Digest128, std::vector<NamespaceId>> families_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Scope> scopes_ ABSL_GUARDED_BY(mutex_);
+  std::vector<ScopeId> free_scopes_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<ScopeName, ScopeId> scope_ids_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<SlabId, std::vector<BlockId>> slab_blocks_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<SlabId, uint32_t> slab_mappings_
+      ABSL_GUARDED_BY(mutex_);  // sessions that may map it
+  std::map<SessionId, Session> sessions_ ABSL_GUARDED_BY(mutex_);
+  uint64_t last_session_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::flat_hash_map<Digest128, Lease> leases_ ABSL_GUARDED_BY(mutex_);
+  uint64_t leased_blocks_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t leased_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::flat_hash_map<Digest128, Hold> holds_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<absl::Duration, Digest128> hold_expiries_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<absl::Duration, std::pair<BlockId, uint32_t>> pin_expiries_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<BlockId, Flight> flights_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::pair<Priority, BlockId>> queued_reads_
+      ABSL_GUARDED_BY(mutex_);  // sorted: best last
+  uint32_t reads_running_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<uint64_t, Ticket> tickets_ ABSL_GUARDED_BY(mutex_);
+  uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Operations that wait for others' flights; few, walked by Tick.
+  std::vector<std::shared_ptr<Operation>> waiting_ ABSL_GUARDED_BY(mutex_);
+  uint32_t stale_cursor_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t stale_rounds_ ABSL_GUARDED_BY(mutex_) =
+      0;  // sweeps of the table still to do after a clear
+  std::vector<std::unique_ptr<SlabMemory>> dying_memory_ ABSL_GUARDED_BY(mutex_);
+  bool draining_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t regions_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t region_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  double read_rate_ ABSL_GUARDED_BY(mutex_) = 0;
+  double write_rate_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t steal_turn_ ABSL_GUARDED_BY(mutex_) = 0;
+  StoreCounters counters_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace terrace
