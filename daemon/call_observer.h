@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {
@@ -17,7 +18,8 @@ struct FinishedCall {
   Carrier carrier = Carrier::kSession;
   TenantId tenant{0};
   absl::StatusCode status = absl::StatusCode::kOk;
-  absl::Duration duration;  // from the whole request read to the reply handed to the kernel or to gRPC
+  absl::Duration
+      duration;  // from the whole request read to the reply handed to the kernel or to gRPC
   uint32_t keys = 0;
 };
 

@@ -1,12 +1,13 @@
-// The front of the core: three Unix sockets, their peers' identities, both carriers over one set of handlers.
+// The front of the core: three Unix sockets, their peers' identities, both carriers over one set of
+// handlers.
 //
 //   RUNTIME/terrace.sock   gRPC, service Cache + health + reflection
 //   RUNTIME/session.sock   frames of proto/terrace/v1/session.proto
 //   RUNTIME/admin.sock     gRPC, service Admin; peers of uid 0 and the daemon's own uid only
 //
-// Every connection is accepted here, its SO_PEERCRED read, and its tenant resolved before a byte of it is parsed.
-// gRPC connections go to a server object of their own per tenant, so that a handler's tenant is structure and not a
-// look-up by descriptor number.
+// Every connection is accepted here, its SO_PEERCRED read, and its tenant resolved before a byte of
+// it is parsed. gRPC connections go to a server object of their own per tenant, so that a handler's
+// tenant is structure and not a look-up by descriptor number.
 //
 // Threads: Start, BeginDrain and Stop from one thread; everything else is the front's own.
 #pragma once
@@ -21,6 +22,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 
@@ -40,9 +42,10 @@ struct FrontLimits {
   uint32_t connections_total = 1024;
   uint32_t calls_in_flight_per_uid = 256;
   uint32_t message_bytes = 4U << 20;
-  absl::Duration hello_timeout = absl::Seconds(2);       // a session that does not say Hello
+  absl::Duration hello_timeout = absl::Seconds(2);         // a session that does not say Hello
   absl::Duration write_stall_timeout = absl::Seconds(10);  // a peer that does not read its replies
-  uint64_t reply_backlog_bytes = uint64_t{16} << 20;     // a session: beyond it requests are not read, then closed
+  uint64_t reply_backlog_bytes = uint64_t{16}
+                                 << 20;  // a session: beyond it requests are not read, then closed
   // Server-side caps, used also when the caller names no deadline.
   absl::Duration probe_cap = absl::Milliseconds(500);
   absl::Duration get_cap = absl::Seconds(30);
@@ -52,9 +55,9 @@ struct FrontLimits {
 
 struct FrontOptions {
   std::string runtime_dir;
-  mode_t socket_mode = 0660;       // terrace.sock and session.sock; admin.sock is 0600
+  mode_t socket_mode = 0660;                  // terrace.sock and session.sock; admin.sock is 0600
   gid_t socket_gid = static_cast<gid_t>(-1);  // -1: unchanged
-  int io_threads = 2;              // session sockets
+  int io_threads = 2;                         // session sockets
   FrontLimits limits;
   TenantResolver tenant_of;
 };
@@ -73,15 +76,20 @@ struct AdminHooks {
 class Front {
  public:
   // Removes a stale socket of a dead daemon, never one that still answers.
-  // Errors: ALREADY_EXISTS (another daemon serves this folder), PERMISSION_DENIED, INVALID_ARGUMENT (path too long).
-  static absl::StatusOr<std::unique_ptr<Front>> Start(FrontOptions options, BlockStore& store, const Clock& clock,
-                                                      CallObserver& observer, AdminHooks hooks);
+  // Errors: ALREADY_EXISTS (another daemon serves this folder), PERMISSION_DENIED, INVALID_ARGUMENT
+  // (path too long).
+  static absl::StatusOr<std::unique_ptr<Front>> Start(FrontOptions options,
+                                                      BlockStore& store,
+                                                      const Clock& clock,
+                                                      CallObserver& observer,
+                                                      AdminHooks hooks);
   virtual ~Front() = default;
 
   [[nodiscard]] virtual uint64_t boot_id() const = 0;
   // For BlockStore::Parts::observer hand-over: pushes SlabRetiredNotice to the session.
   virtual void SlabRetired(SessionId session, SlabId slab) = 0;
-  // True when the threads of the data path have turned over since the last call: feeds the watchdog.
+  // True when the threads of the data path have turned over since the last call: feeds the
+  // watchdog.
   virtual bool Alive() = 0;
   // Refuses new connections and sessions, tells sessions, lets calls in flight end.
   virtual void BeginDrain(absl::Duration grace) = 0;

@@ -12,8 +12,7 @@
  * Ownership: arrays given to a submit are copied before it returns, except memory of regions and staging, which must
  * stay until the completion. Pointers in a completion are valid until terrace_completion_free.
  */
-#ifndef TERRACE_TERRACE_H_
-#define TERRACE_TERRACE_H_
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -312,4 +311,3 @@ TERRACE_API void terrace_completion_free(terrace_completion* completion);
 }
 #endif
 
-#endif /* TERRACE_TERRACE_H_ */

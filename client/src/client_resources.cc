@@ -1,0 +1,338 @@
+// Client: namespaces, regions and staging, which outlive sessions.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "client/src/client.h"
+
+namespace terrace::client {
+namespace {
+
+constexpr int64_t kLeastRetryNs = 10 * kNsPerMs;
+constexpr size_t kStagingAlignment = 4096;
+
+// Small blocks lie at cache lines, large ones at pages.
+uint64_t StrideOf(uint64_t block_bytes) {
+  const uint64_t alignment = block_bytes < kStagingAlignment ? 64 : kStagingAlignment;
+  return (block_bytes + alignment - 1) / alignment * alignment;
+}
+
+// All pages are there when this returns: without memory it fails here and not with a signal at the first write.
+Verdict MakeStaging(uint64_t bytes, Descriptor* fd, Mapping* mapping) {
+  const Verdict refused{TERRACE_RESOURCE_EXHAUSTED,
+                        "no memory for " + std::to_string(bytes) + " bytes of staging"};
+  *fd = Descriptor(static_cast<int>(
+      ::syscall(SYS_memfd_create, "terrace-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
+  if (!fd->valid() || ::ftruncate(fd->get(), static_cast<off_t>(bytes)) != 0 ||
+      ::fcntl(fd->get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return refused;
+  }
+  *mapping = Mapping::Map(*fd, bytes, PROT_READ | PROT_WRITE);
+  if (!mapping->valid()) {
+    return refused;
+  }
+  // Only a wish; before pages are there.
+  ::madvise(mapping->data(), mapping->size(), MADV_HUGEPAGE);
+  if (::fallocate(fd->get(), 0, 0, static_cast<off_t>(bytes)) != 0) {
+    return refused;
+  }
+#ifndef MADV_POPULATE_WRITE
+  constexpr int MADV_POPULATE_WRITE = 23;
+#endif
+  ::madvise(mapping->data(), mapping->size(), MADV_POPULATE_WRITE);
+  return {};
+}
+
+bool Transient(terrace_status status) {
+  return status == TERRACE_RESOURCE_EXHAUSTED || status == TERRACE_UNAVAILABLE ||
+         status == TERRACE_DEADLINE_EXCEEDED || status == TERRACE_CANCELLED;
+}
+
+}  // namespace
+
+Client::Refusal Client::RefusalOf(const ReceivedFrame& frame, Instant now) {
+  ErrorDetail detail;
+  DecodeError(frame.message, &detail);
+  Refusal refusal;
+  refusal.status = StatusOfWire(frame.header.status);
+  if (!detail.field.empty()) {
+    refusal.text.append(detail.field).append(": ");
+  }
+  refusal.text.append(detail.message);
+  if (Transient(refusal.status)) {
+    refusal.retry_at = now + std::max(kLeastRetryNs, int64_t{detail.retry_after_ms} * kNsPerMs);
+  }
+  return refusal;
+}
+
+Verdict Client::OpenNamespace(const terrace_namespace_record& record, terrace_namespace* out) {
+  if (!SameProcess()) {
+    return {TERRACE_FAILED_PRECONDITION, "a child of fork must open a client of its own"};
+  }
+  std::string opening;
+  EncodeOpenNamespace(record, &opening);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto known = namespace_by_record_.find(opening);
+  if (known != namespace_by_record_.end()) {
+    *out = known->second;
+    return {};
+  }
+  if (namespaces_.size() >= kMaxNamespaces) {
+    return {TERRACE_RESOURCE_EXHAUSTED,
+            "more than " + std::to_string(kMaxNamespaces) + " namespaces of one client"};
+  }
+  NamespaceEntry entry;
+  entry.opening = opening;
+  namespaces_.push_back(std::move(entry));
+  const auto ns = static_cast<terrace_namespace>(namespaces_.size());
+  try {
+    namespace_by_record_.emplace(std::move(opening), ns);
+  } catch (...) {
+    namespaces_.pop_back();
+    return {TERRACE_RESOURCE_EXHAUSTED, "no memory"};
+  }
+  *out = ns;
+  EnsureConnectedLocked(Now());
+  // A session that has just begun has opened it with all the others.
+  if (!namespaces_.back().asked) {
+    OpenNamespaceLocked(ns);
+  }
+  SettleLocked();
+  return {};
+}
+
+void Client::OpenNamespaceLocked(terrace_namespace ns) {
+  NamespaceEntry& entry = namespaces_[ns - 1];
+  entry.refusal = Refusal{};
+  entry.asked = link_.connected();
+  Call call;
+  call.subject = ns;
+  SendOwnLocked(Method::kOpenNamespace, std::move(call), entry.opening, -1);
+}
+
+void Client::TakeNamespaceLocked(const Call& call, const ReceivedFrame& frame, Instant now) {
+  NamespaceEntry& entry = namespaces_[call.subject - 1];
+  if (frame.header.status != TERRACE_OK) {
+    entry.refusal = RefusalOf(frame, now);
+  } else {
+    std::string_view digest;
+    if (!DecodeOpenNamespace(frame.message, &digest)) {
+      GiveUpLocked("a malformed reply to OpenNamespace");
+      return;
+    }
+    std::memcpy(entry.digest.data(), digest.data(), entry.digest.size());
+    entry.digest_known = true;
+  }
+  SendWaitingLocked(now);
+}
+
+// Sends the calls whose namespaces are all known, and ends those with a refused one.
+void Client::SendWaitingLocked(Instant now) {
+  std::deque<uint64_t> still;
+  while (!waiting_calls_.empty()) {
+    const uint64_t id = waiting_calls_.front();
+    waiting_calls_.pop_front();
+    const auto found = calls_.find(id);
+    if (found == calls_.end()) {
+      continue;  // expired or cancelled
+    }
+    Call& call = found->second;
+    const Refusal* refusal = nullptr;
+    bool known = true;
+    for (const DigestSlot& slot : call.missing) {
+      const NamespaceEntry& entry = namespaces_[slot.ns - 1];
+      known = known && entry.digest_known;
+      refusal = entry.refusal.status != TERRACE_OK ? &entry.refusal : refusal;
+      std::memcpy(call.frame.data() + slot.offset, entry.digest.data(), entry.digest.size());
+    }
+    if (refusal != nullptr) {
+      Call refused = TakeCallLocked(found);
+      FailLocked(&refused, refusal->status, refusal->text);
+    } else if (known) {
+      waiting_bytes_ -= call.frame.size();
+      call.stage = Stage::kSent;
+      SendCallLocked(&call.frame, call.method, id, call.deadline, now);
+      call.frame = std::string();
+    } else {
+      still.push_back(id);
+    }
+  }
+  waiting_calls_ = std::move(still);
+}
+
+Verdict Client::RegisterRegion(const terrace_region_spec& spec, Mapping staging,
+                               terrace_region* out) {
+  if (!SameProcess()) {
+    return {TERRACE_FAILED_PRECONDITION, "a child of fork must open a client of its own"};
+  }
+  RegionEntry entry;
+  entry.fd = Descriptor(::fcntl(spec.fd, F_DUPFD_CLOEXEC, 0));
+  if (!entry.fd.valid()) {
+    return errno == EBADF
+               ? Verdict::Invalid("fd: not an open descriptor")
+               : Verdict{TERRACE_RESOURCE_EXHAUSTED, "fd: this process has no descriptor left"};
+  }
+  entry.is_staging = staging.valid();
+  entry.staging = std::move(staging);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (regions_.size() >= kMaxRegions) {
+    return {TERRACE_RESOURCE_EXHAUSTED,
+            "more than " + std::to_string(kMaxRegions) + " regions of one client"};
+  }
+  const terrace_region region = next_region_++;
+  EncodeRegisterRegion(region, spec, &entry.registration);
+  if (entry.registration.size() > kMaxMessageBytes) {
+    return Verdict::Invalid("planes: the geometry exceeds 4 MiB");
+  }
+  EnsureConnectedLocked(Now());
+  regions_.emplace(region, std::move(entry));
+  RegisterRegionLocked(region);
+  *out = region;
+  SettleLocked();
+  return {};
+}
+
+void Client::RegisterRegionLocked(terrace_region region) {
+  RegionEntry& entry = regions_.at(region);
+  entry.refusal = Refusal{};
+  Call call;
+  call.subject = region;
+  SendOwnLocked(Method::kRegisterRegion, std::move(call), entry.registration, entry.fd.get());
+}
+
+void Client::TakeRegionLocked(const Call& call, const ReceivedFrame& frame, Instant now) {
+  const auto found = regions_.find(call.subject);
+  if (found != regions_.end() && frame.header.status != TERRACE_OK) {
+    found->second.refusal = RefusalOf(frame, now);
+  }
+}
+
+void Client::RetryRefusedLocked(const Request& request, const Call& call, Instant now) {
+  if (!link_.connected()) {
+    return;
+  }
+  for (uint32_t i = 0; i < request.part_count; ++i) {
+    const terrace_namespace ns = request.parts[i].part.ns;
+    if (namespaces_[ns - 1].refusal.retry_at <= now) {
+      OpenNamespaceLocked(ns);
+    }
+  }
+  for (const terrace_region region : call.regions) {
+    if (regions_.at(region).refusal.retry_at <= now) {
+      RegisterRegionLocked(region);
+    }
+  }
+}
+
+Verdict Client::CreateStaging(uint64_t block_bytes, uint32_t block_count, terrace_region* region,
+                              void** memory, uint64_t* stride) {
+  const uint64_t step = StrideOf(block_bytes);
+  Descriptor fd;
+  Mapping mapping;
+  const uint64_t bytes = (step * block_count + kStagingAlignment - 1) / kStagingAlignment * kStagingAlignment;
+  Verdict verdict = MakeStaging(bytes, &fd, &mapping);
+  if (!verdict.ok()) {
+    return verdict;
+  }
+  const terrace_segment payload{0, block_bytes};
+  const terrace_plane plane{0, step, &payload, 1};
+  terrace_region_spec spec{};
+  spec.struct_bytes = sizeof(spec);
+  spec.fd = fd.get();
+  spec.bytes = bytes;
+  spec.block_count = block_count;
+  spec.planes = &plane;
+  spec.plane_count = 1;
+  char* address = mapping.data();
+  verdict = RegisterRegion(spec, std::move(mapping), region);
+  if (verdict.ok()) {
+    *memory = address;
+    *stride = step;
+  }
+  return verdict;
+}
+
+Verdict Client::UnregisterRegion(terrace_region region, uint32_t timeout_ms, RegionKind kind) {
+  if (!SameProcess()) {
+    return {TERRACE_FAILED_PRECONDITION, "a child of fork must open a client of its own"};
+  }
+  const Instant until = Now() + int64_t{timeout_ms} * kNsPerMs;
+  RegionEntry ended;  // outlives the lock: unmapping takes time
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto found = regions_.find(region);
+  if (found == regions_.end() || (kind == RegionKind::kStaging && !found->second.is_staging)) {
+    return {TERRACE_NOT_FOUND, "region: not a region of this client"};
+  }
+  if (found->second.state == RegionEntry::State::kActive) {
+    found->second.state = RegionEntry::State::kUnregistering;
+    // Its calls that were never sent; those that were end by themselves, before the daemon answers.
+    const std::deque<uint64_t> waiting = waiting_calls_;
+    for (const uint64_t id : waiting) {
+      const auto call = calls_.find(id);
+      const auto uses = [&](const Call& c) {
+        return std::find(c.regions.begin(), c.regions.end(), region) != c.regions.end();
+      };
+      if (call != calls_.end() && uses(call->second)) {
+        Call dropped = TakeCallLocked(call);
+        FailLocked(&dropped, TERRACE_CANCELLED, "its region was unregistered");
+      }
+    }
+  }
+  const Verdict verdict = UnregisterLocked(region, &lock, until);
+  if (verdict.ok()) {
+    const auto gone = regions_.find(region);
+    if (gone != regions_.end()) {
+      ended = std::move(gone->second);
+      regions_.erase(gone);
+    }
+  }
+  SettleLocked();
+  return verdict;
+}
+
+Verdict Client::UnregisterLocked(terrace_region region, std::unique_lock<std::mutex>* lock,
+                                 Instant until) {
+  for (;;) {
+    const auto found = regions_.find(region);
+    if (found == regions_.end() || found->second.state == RegionEntry::State::kGone ||
+        !link_.connected() || lost_) {
+      return {};
+    }
+    RegionEntry& entry = found->second;
+    const Instant now = Now();
+    if (!entry.unregister_asked || entry.unregister_again_at <= now) {
+      entry.unregister_asked = true;
+      entry.unregister_again_at = kNever;
+      std::string message;
+      EncodeUnregisterRegion(region, &message);
+      Call call;
+      call.subject = region;
+      SendOwnLocked(Method::kUnregisterRegion, std::move(call), message, -1);
+      continue;
+    }
+    if (now >= until) {
+      return {TERRACE_DEADLINE_EXCEEDED, "terraced may still touch the region"};
+    }
+    WaitInSlice(lock, std::min(until, entry.unregister_again_at));
+  }
+}
+
+void Client::TakeUnregisteredLocked(const Call& call, const ReceivedFrame& frame, Instant now) {
+  const auto found = regions_.find(call.subject);
+  if (found == regions_.end()) {
+    return;
+  }
+  if (frame.header.status == TERRACE_OK) {
+    found->second.state = RegionEntry::State::kGone;
+  } else {
+    const Refusal refusal = RefusalOf(frame, now);
+    found->second.unregister_again_at =
+        refusal.retry_at != kNever ? refusal.retry_at : now + kLeastRetryNs;
+  }
+}
+
+}  // namespace terrace::client

@@ -1,0 +1,42 @@
+// The event descriptor: an epoll descriptor over the session's socket, an eventfd for completions that are ready already,
+// and a timerfd for deadlines.
+//
+// Thread-compatible, but Wait may be called by any thread at the same time as anything else. It counts on few system calls:
+// the caller arms timer and signal only when somebody looks at the descriptor.
+#pragma once
+
+#include "client/src/descriptor.h"
+#include "client/src/instant.h"
+
+namespace terrace::client {
+
+class Wakeup {
+ public:
+  // False: the process is out of descriptors or memory.
+  bool Open();
+  [[nodiscard]] int fd() const { return epoll_.get(); }
+
+  void Add(int socket);
+  void Remove(int socket);
+  // Whether Wait also returns when the socket takes bytes again.
+  void WatchWritable(int socket, bool writable);
+
+  void SetSignal(bool on);
+  // Arms the timer if it is not armed for an earlier time already.
+  void ArmTimer(Instant when);
+  // Stops a timer that has run out from waking anybody.
+  void ClearTimer(Instant now);
+
+  // Until the descriptor is readable or `ms` have passed; the one function that may run without the client's lock.
+  void Wait(int ms) const;
+
+ private:
+  Descriptor epoll_;
+  Descriptor event_;
+  Descriptor timer_;
+  bool signalled_ = false;
+  bool watches_writable_ = false;
+  Instant timer_at_ = kNever;
+};
+
+}  // namespace terrace::client

@@ -1,0 +1,123 @@
+// Printing, comparing and applying of configurations that are known to be valid.
+#include <algorithm>
+
+#include "daemon/concat.h"
+#include "daemon/config.h"
+#include "daemon/quoted_text.h"
+#include "daemon/settings.h"
+
+namespace terrace {
+namespace {
+
+std::string IdsText(const std::vector<uint32_t>& ids) {
+  std::string text = "[";
+  for (size_t i = 0; i < ids.size(); ++i) text.append(i == 0 ? "" : ", ").append(Concat(ids[i]));
+  return text + "]";
+}
+
+// Control characters end a TOML comment or are not allowed in it.
+std::string CommentText(std::string_view origin) {
+  std::string text(origin);
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return text;
+}
+
+void AppendLine(std::string* out, std::string_view key, std::string_view value, std::string_view origin) {
+  out->append(Concat(key, " = ", value, "  # ", CommentText(origin), "\n"));
+}
+
+void AppendTenant(std::string* out, const TenantConfig& tenant, std::string_view origin) {
+  out->append("\n[[tenant]]\n");
+  AppendLine(out, "alias", QuotedText(tenant.alias), origin);
+  AppendLine(out, "uids", IdsText(tenant.uids), origin);
+  AppendLine(out, "gids", IdsText(tenant.gids), origin);
+  AppendLine(out, "guaranteed", QuotedText(SizeText(tenant.guaranteed_bytes)), origin);
+  AppendLine(out, "limit", QuotedText(SizeText(tenant.limit_bytes)), origin);
+}
+
+void Compare(std::string_view subject, const std::vector<TenantConfig>& from, const std::vector<TenantConfig>& to,
+             std::vector<std::string>* out) {
+  for (const TenantConfig& tenant : from) {
+    const bool same = std::find(to.begin(), to.end(), tenant) != to.end();
+    const std::string name = Concat(subject, ".", tenant.alias);
+    if (!same && std::find(out->begin(), out->end(), name) == out->end()) out->push_back(name);
+  }
+}
+
+}  // namespace
+
+std::string PrintConfig(const LoadedConfig& loaded) {
+  std::string out;
+  std::string_view section;
+  const absl::Span<const Setting> settings = Settings();
+  for (size_t i = 0; i < settings.size(); ++i) {
+    const Setting& setting = settings[i];
+    if (setting.section() != section) {
+      out.append(Concat(section.empty() ? "[" : "\n[", setting.section(), "]\n"));
+      section = setting.section();
+    }
+    AppendLine(&out, setting.key(), SettingText(setting, loaded.config), loaded.origins[i]);
+  }
+  for (size_t i = 0; i < loaded.config.tenants.size(); ++i) {
+    AppendTenant(&out, loaded.config.tenants[i], loaded.tenant_origins[i]);
+  }
+  return out;
+}
+
+std::string PrintConfigJson(const LoadedConfig& loaded) {
+  std::string out = Concat("{\"file\":", QuotedText(loaded.file), ",\"settings\":[");
+  const absl::Span<const Setting> settings = Settings();
+  for (size_t i = 0; i < settings.size(); ++i) {
+    // What SettingText writes as TOML is JSON as well.
+    out.append(Concat(i == 0 ? "" : ",", "{\"name\":", QuotedText(settings[i].name),
+                      ",\"value\":", SettingText(settings[i], loaded.config),
+                      ",\"origin\":", QuotedText(loaded.origins[i]), "}"));
+  }
+  out.append("],\"tenants\":[");
+  for (size_t i = 0; i < loaded.config.tenants.size(); ++i) {
+    const TenantConfig& tenant = loaded.config.tenants[i];
+    out.append(Concat(i == 0 ? "" : ",", "{\"alias\":", QuotedText(tenant.alias), ",\"uids\":", IdsText(tenant.uids),
+                      ",\"gids\":", IdsText(tenant.gids), ",\"guaranteed_bytes\":", tenant.guaranteed_bytes,
+                      ",\"limit_bytes\":", tenant.limit_bytes,
+                      ",\"origin\":", QuotedText(loaded.tenant_origins[i]), "}"));
+  }
+  return out + "]}";
+}
+
+ConfigDifference CompareConfigs(const Config& running, const Config& wanted) {
+  ConfigDifference difference;
+  for (const Setting& setting : Settings()) {
+    if (SettingText(setting, running) == SettingText(setting, wanted)) continue;
+    auto& list = setting.applies == Applies::kLive ? difference.live : difference.needs_restart;
+    list.emplace_back(setting.name);
+  }
+  Compare("tenant", running.tenants, wanted.tenants, &difference.live);
+  Compare("tenant", wanted.tenants, running.tenants, &difference.live);
+  return difference;
+}
+
+Config WithLiveSettings(const Config& running, const Config& wanted) {
+  Config result = running;
+  result.log_level = wanted.log_level;
+  result.unlisted = wanted.unlisted;
+  result.tenants = wanted.tenants;
+  return result;
+}
+
+absl::StatusOr<std::string> TenantOf(const Config& config, const PeerCredentials& peer) {
+  const auto lists = [](const std::vector<uint32_t>& ids, uint32_t id) {
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+  };
+  for (const TenantConfig& tenant : config.tenants) {
+    if (lists(tenant.uids, peer.uid)) return tenant.alias;
+  }
+  for (const TenantConfig& tenant : config.tenants) {
+    if (lists(tenant.gids, peer.gid)) return tenant.alias;
+  }
+  if (config.unlisted == UnlistedPeers::kPerUid) return Concat("uid-", peer.uid);
+  return absl::PermissionDeniedError("no tenant lists this user, and sockets.unlisted is \"deny\"");
+}
+
+}  // namespace terrace

@@ -1,0 +1,309 @@
+#include "daemon/core.h"
+
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "daemon/block_store.h"
+#include "daemon/concat.h"
+#include "daemon/folders.h"
+#include "daemon/metrics.h"
+#include "daemon/process_facts.h"
+#include "daemon/quotas.h"
+#include "daemon/settings.h"
+#include "daemon/thread_executor.h"
+#include "tiers/dram/arena.h"
+#include "tiers/dram/one_pass.h"
+
+namespace terrace {
+namespace {
+
+constexpr absl::Duration kProgressInterval = absl::Seconds(1);
+
+int ThreadsOrCores(uint32_t configured) {
+  if (configured > 0) return static_cast<int>(configured);
+  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+// Says how far the arena is while it is made.
+class ReportingSlabSource final : public SlabSource {
+ public:
+  ReportingSlabSource(std::unique_ptr<SlabSource> source, uint64_t total_bytes, Log& log, const ServiceNotify& notify)
+      : source_(std::move(source)), total_bytes_(total_bytes), log_(log), notify_(notify) {}
+
+  absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
+    absl::StatusOr<std::unique_ptr<SlabMemory>> made = source_->Make(bytes);
+    if (made.ok() && !started_.load()) Report(made_bytes_.fetch_add(bytes) + bytes);
+    return made;
+  }
+
+  // Later slabs replace retired ones, which is no progress.
+  void Started() { started_.store(true); }
+
+ private:
+  void Report(uint64_t made_bytes) {
+    const absl::Duration now = BootClock().Now();
+    {
+      absl::MutexLock lock(&mutex_);
+      if (now - last_report_ < kProgressInterval) return;
+      last_report_ = now;
+    }
+    const std::string percent = Concat(made_bytes * 100 / std::max<uint64_t>(total_bytes_, 1), "%");
+    log_.Info("preparing memory", {{"done", percent}, {"of", SizeText(total_bytes_)}});
+    notify_.Status(Concat("preparing memory: ", percent, " of ", SizeText(total_bytes_)));
+    notify_.ExtendStart(absl::Seconds(60));
+  }
+
+  const std::unique_ptr<SlabSource> source_;
+  const uint64_t total_bytes_;
+  Log& log_;
+  const ServiceNotify& notify_;
+  std::atomic<bool> started_{false};
+  std::atomic<uint64_t> made_bytes_{0};
+  absl::Mutex mutex_;
+  absl::Duration last_report_ ABSL_GUARDED_BY(mutex_) = BootClock().Now();
+};
+
+// The store exists before the front and outlives it; this stands between them.
+class ObserverRelay final : public StoreObserver {
+ public:
+  void SlabRetired(SessionId session, SlabId slab) override {
+    // Held in shared mode over a call that only hands on, so that Attach(nullptr) can wait for its end.
+    absl::ReaderMutexLock lock(&mutex_);
+    if (front_ != nullptr) front_->SlabRetired(session, slab);
+  }
+  void Attach(Front* front) {
+    absl::MutexLock lock(&mutex_);
+    front_ = front;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  Front* front_ ABSL_GUARDED_BY(mutex_) = nullptr;
+};
+
+// Makes time pass for the store, and feeds the watchdog while the copy threads and the front turn over.
+class Ticker {
+ public:
+  Ticker(BlockStore& store, Executor& executor, const ServiceNotify& notify)
+      : store_(store), executor_(executor), notify_(notify) {}
+  ~Ticker() { Stop(); }
+
+  void Start(Front* front) {
+    front_ = front;
+    thread_ = std::thread([this] { Loop(); });
+  }
+  void Stop() {
+    if (!thread_.joinable()) return;
+    stop_.Notify();
+    thread_.join();
+  }
+
+ private:
+  void Loop() {
+    // Half the interval leaves room for one beat that comes late.
+    const absl::Duration interval = notify_.watchdog_interval() / 2;
+    absl::Duration next_beat = BootClock().Now();
+    while (!stop_.WaitForNotificationWithTimeout(kTickInterval)) {
+      store_.Tick();
+      if (interval <= absl::ZeroDuration() || BootClock().Now() < next_beat) continue;
+      if (Beat()) next_beat = BootClock().Now() + interval;
+    }
+  }
+
+  bool Beat() {
+    if (!probe_running_->load()) {
+      if (probes_sent_ > 0) copy_threads_turn_ = true;
+      probe_running_->store(true);
+      ++probes_sent_;
+      executor_.Run(Priority::kHigh, [running = probe_running_] { running->store(false); });
+    }
+    if (!copy_threads_turn_ || !front_->Alive()) return false;
+    copy_threads_turn_ = false;
+    notify_.Watchdog();
+    return true;
+  }
+
+  BlockStore& store_;
+  Executor& executor_;
+  const ServiceNotify& notify_;
+  Front* front_ = nullptr;
+  // Shared with the work in the executor, which may run after the ticker is gone.
+  std::shared_ptr<std::atomic<bool>> probe_running_ = std::make_shared<std::atomic<bool>>(false);
+  uint64_t probes_sent_ = 0;
+  bool copy_threads_turn_ = false;
+  absl::Notification stop_;
+  std::thread thread_;
+};
+
+class DaemonCore final : public Core {
+ public:
+  DaemonCore(Options options, Log& log, const ServiceNotify& notify)
+      : request_(std::move(options.request)),
+        version_(std::move(options.version)),
+        log_(log),
+        notify_(notify),
+        config_(std::make_shared<const Config>(options.loaded.config)) {}
+
+  ~DaemonCore() override { Stop(absl::ZeroDuration()); }
+
+  absl::Status Build() {
+    const std::shared_ptr<const Config> config = CurrentConfig();
+    absl::StatusOr<Descriptor> lock = PrepareFolders({config->runtime_dir, config->data_dir, config->socket_gid});
+    if (!lock.ok()) return lock.status();
+    lock_ = std::move(*lock);
+    if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok()) return s;
+    if (absl::Status s = BuildMetrics(*config); !s.ok()) return s;
+    if (absl::Status s = BuildStore(*config); !s.ok()) return s;
+    if (absl::Status s = BuildFront(*config); !s.ok()) return s;
+    metrics_->SetStore(store_.get());
+    ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_);
+    ticker_->Start(front_.get());
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<AdminHooks::ReloadResult> Reload() override {
+    if (reloading_.exchange(true)) return absl::UnavailableError("a reload is running already");
+    absl::StatusOr<AdminHooks::ReloadResult> result = ReloadAlone();
+    reloading_.store(false);
+    return result;
+  }
+
+  void Stop(absl::Duration grace) override {
+    if (std::exchange(stopped_, true)) return;
+    const absl::Duration deadline = BootClock().Now() + grace;
+    if (metrics_ != nullptr) metrics_->SetDraining(true);
+    if (store_ != nullptr) store_->SetDraining(true);
+    if (front_ != nullptr) {
+      front_->BeginDrain(grace);
+      front_->Stop(std::max(absl::ZeroDuration(), deadline - BootClock().Now()));
+    }
+    if (ticker_ != nullptr) ticker_->Stop();
+    relay_.Attach(nullptr);
+    front_.reset();
+    if (metrics_ != nullptr) metrics_->SetStore(nullptr);
+  }
+
+  [[nodiscard]] std::string metrics_address() const override { return metrics_->address(); }
+
+ private:
+  absl::Status BuildMetrics(const Config& config) {
+    MetricsOptions options;
+    options.listen = config.metrics_listen;
+    options.version = version_;
+    options.copy_kernel = std::string(CopyKernelName(ActiveCopyKernel()));
+    options.log_lines_dropped = [&log = log_] { return log.dropped(); };
+    absl::StatusOr<std::unique_ptr<Metrics>> metrics = Metrics::Start(std::move(options), BootClock());
+    if (!metrics.ok()) return metrics.status();
+    metrics_ = std::move(*metrics);
+    return absl::OkStatus();
+  }
+
+  absl::Status BuildStore(const Config& config) {
+    absl::StatusOr<std::unique_ptr<Executor>> executor =
+        MakeThreadExecutor({.threads = ThreadsOrCores(config.copy_threads), .name = "copy"});
+    if (!executor.ok()) return executor.status();
+    executor_ = std::move(*executor);
+    slabs_ = std::make_unique<ReportingSlabSource>(
+        MakeSealedSlabSource(config.huge_pages, ThreadsOrCores(config.touch_threads)), config.store.dram_bytes, log_,
+        notify_);
+    BlockStore::Parts parts;
+    parts.clock = &BootClock();
+    parts.executor = executor_.get();
+    parts.slabs = slabs_.get();
+    parts.observer = &relay_;
+    absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(config.store, parts);
+    if (!store.ok()) {
+      return absl::Status(store.status().code(), Concat("the DRAM tier of ", SizeText(config.store.dram_bytes),
+                                                        " (dram.capacity) cannot be made: ",
+                                                        std::string(store.status().message())));
+    }
+    slabs_->Started();
+    store_ = std::move(*store);
+    return ApplyQuotas(*store_, {}, config.tenants);
+  }
+
+  absl::Status BuildFront(const Config& config) {
+    FrontOptions options;
+    options.runtime_dir = config.runtime_dir;
+    options.socket_mode = config.socket_mode;
+    options.socket_gid = config.socket_gid;
+    options.io_threads = static_cast<int>(config.io_threads);
+    options.limits = config.front;
+    options.tenant_of = [this](const PeerCredentials& peer) { return TenantOf(*CurrentConfig(), peer); };
+    AdminHooks hooks;
+    hooks.reload = [this] { return Reload(); };
+    hooks.metrics_address = [this] { return metrics_->address(); };
+    hooks.version = version_;
+    absl::StatusOr<std::unique_ptr<Front>> front =
+        Front::Start(std::move(options), *store_, BootClock(), *metrics_, std::move(hooks));
+    if (!front.ok()) return front.status();
+    front_ = std::move(*front);
+    relay_.Attach(front_.get());
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<AdminHooks::ReloadResult> ReloadAlone() {
+    const absl::StatusOr<LoadedConfig> loaded = LoadConfig(request_);
+    if (!loaded.ok()) {
+      log_.Error("reload refused", {{"error", std::string(loaded.status().message())}});
+      return loaded.status();
+    }
+    const std::shared_ptr<const Config> running = CurrentConfig();
+    const ConfigDifference difference = CompareConfigs(*running, loaded->config);
+    Config next = WithLiveSettings(*running, loaded->config);
+    if (absl::Status status = ApplyQuotas(*store_, running->tenants, next.tenants); !status.ok()) {
+      log_.Error("reload refused", {{"error", std::string(status.message())}});
+      return absl::FailedPreconditionError(std::string(status.message()));
+    }
+    log_.SetLevel(next.log_level);
+    {
+      absl::MutexLock lock(&mutex_);
+      config_ = std::make_shared<const Config>(std::move(next));
+    }
+    log_.Info("configuration reloaded", {{"changed", difference.live.size()},
+                                         {"needs_restart", difference.needs_restart.size()}});
+    return AdminHooks::ReloadResult{difference.live, difference.needs_restart};
+  }
+
+  std::shared_ptr<const Config> CurrentConfig() const {
+    absl::MutexLock lock(&mutex_);
+    return config_;
+  }
+
+  const ConfigRequest request_;
+  const std::string version_;
+  Log& log_;
+  const ServiceNotify& notify_;
+  mutable absl::Mutex mutex_;
+  // Shared with readers that look at one configuration while the next one takes its place.
+  std::shared_ptr<const Config> config_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> reloading_{false};
+  bool stopped_ = false;
+
+  // Destroyed from the last to the first: the front borrows the store, the store what stands above it.
+  Descriptor lock_;
+  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<ReportingSlabSource> slabs_;
+  ObserverRelay relay_;
+  std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<Front> front_;
+  std::unique_ptr<Ticker> ticker_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Core>> Core::Start(Options options, Log& log, const ServiceNotify& notify) {
+  auto core = std::make_unique<DaemonCore>(std::move(options), log, notify);
+  if (absl::Status status = core->Build(); !status.ok()) return status;
+  return core;
+}
+
+}  // namespace terrace

@@ -1,0 +1,301 @@
+#include "daemon/wire/admin_calls.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "daemon/wire/call_status.h"
+#include "daemon/wire/part_checks.h"
+#include "tiers/dram/one_pass.h"
+
+namespace terrace {
+namespace {
+
+constexpr absl::string_view kDramTier = "g2";
+
+uint64_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  uint64_t size = 0;
+  uint64_t resident = 0;
+  statm >> size >> resident;
+  return resident * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+uint64_t OpenDescriptors() {
+  std::error_code error;
+  uint64_t count = 0;
+  for (std::filesystem::directory_iterator it("/proc/self/fd", error), end; it != end && !error;
+       it.increment(error)) {
+    ++count;
+  }
+  return count == 0 ? 0 : count - 1;  // less the one that read the folder
+}
+
+absl::Status CheckTier(const std::string& tier) {
+  return tier.empty() || tier == kDramTier ? absl::OkStatus()
+                                           : absl::NotFoundError("tier: none of this name");
+}
+
+void FillCounters(const StoreCounters& counters, v1::StatusReply* reply) {
+  reply->set_hits(counters.get_outcomes[static_cast<size_t>(GetOutcome::kOk)]);
+  reply->set_misses(counters.get_outcomes[static_cast<size_t>(GetOutcome::kMiss)]);
+  reply->set_puts(counters.put_outcomes[static_cast<size_t>(PutOutcome::kStored)]);
+  reply->set_evictions(counters.evictions);
+  reply->set_corrupt(counters.corrupt);
+  reply->set_bytes_in(counters.bytes_in);
+  reply->set_bytes_out(counters.bytes_copied_out + counters.bytes_leased);
+}
+
+}  // namespace
+
+AdminCalls::AdminCalls(std::shared_ptr<FrontShared> shared, AdminRoom room)
+    : shared_(std::move(shared)), room_(std::move(room)), started_at_(shared_->clock.Now()) {}
+
+void AdminCalls::Status(CallContext& /*context*/,
+                        v1::StatusRequest& /*request*/,
+                        const CallDone<v1::StatusReply>& done) {
+  const StoreUsage usage = shared_->store.Usage();
+  v1::StatusReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  reply.set_version(shared_->version);
+  reply.set_uptime_ms(
+      static_cast<uint64_t>(absl::ToInt64Milliseconds(shared_->clock.Now() - started_at_)));
+  reply.set_sessions(usage.sessions);
+  reply.set_leases(usage.leased_blocks);
+  reply.set_leased_bytes(usage.leased_bytes);
+  reply.set_holds(usage.holds);
+  reply.set_regions(usage.regions);
+  reply.set_region_bytes(usage.region_bytes);
+  reply.set_blocks(usage.blocks);
+  reply.set_block_bytes(usage.payload_bytes);
+  reply.set_tickets(usage.tickets);
+  reply.set_quarantined_bytes(usage.quarantined_bytes);
+  reply.set_draining(draining_);
+  for (const v1::Feature feature : ServedFeatures()) {
+    reply.add_features(feature);
+  }
+  FillCounters(usage.counters, &reply);
+  reply.set_resident_bytes(ResidentBytes());
+  reply.set_open_descriptors(OpenDescriptors());
+  if (room_.hooks.metrics_address) {
+    reply.set_metrics_address(room_.hooks.metrics_address());
+  }
+  reply.set_copy_kernel(std::string(CopyKernelName(ActiveCopyKernel())));
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Tiers(CallContext& /*context*/,
+                       v1::TiersRequest& /*request*/,
+                       const CallDone<v1::TiersReply>& done) {
+  const StoreUsage usage = shared_->store.Usage();
+  v1::TiersReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  v1::TierStatus* tier = reply.add_tiers();
+  tier->set_name(std::string(kDramTier));
+  tier->set_kind("dram");
+  tier->set_state(draining_ ? "draining" : "ready");
+  tier->set_capacity_bytes(usage.capacity_bytes);
+  tier->set_used_bytes(usage.used_slot_bytes);
+  tier->set_blocks(usage.blocks);
+  tier->set_slabs(usage.assigned_slabs);
+  tier->set_free_slabs(usage.free_slabs);
+  tier->set_page_kind(std::string(PageKindName(usage.page_kind)));
+  tier->set_read_bytes_per_s(usage.read_bytes_per_s);
+  tier->set_write_bytes_per_s(usage.write_bytes_per_s);
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Tenants(CallContext& /*context*/,
+                         v1::TenantsRequest& /*request*/,
+                         const CallDone<v1::TenantsReply>& done) {
+  v1::TenantsReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  for (const TenantUsage& usage : shared_->store.Tenants()) {
+    v1::TenantStatus* tenant = reply.add_tenants();
+    tenant->set_tenant(usage.alias);
+    tenant->set_used_bytes(usage.used_bytes);
+    tenant->set_guaranteed_bytes(usage.guaranteed_bytes);
+    tenant->set_limit_bytes(usage.limit_bytes);
+    tenant->set_blocks(usage.blocks);
+    tenant->set_leased_bytes(usage.leased_bytes);
+    tenant->set_pinned_bytes(usage.pinned_bytes);
+    tenant->set_sessions(usage.sessions);
+    tenant->set_hits(usage.hits);
+    tenant->set_misses(usage.misses);
+  }
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Namespaces(CallContext& /*context*/,
+                            v1::NamespacesRequest& /*request*/,
+                            const CallDone<v1::NamespacesReply>& done) {
+  v1::NamespacesReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  for (const NamespaceUsage& usage : shared_->store.Namespaces()) {
+    v1::NamespaceStatus* out = reply.add_namespaces();
+    out->set_tenant(usage.tenant);
+    out->set_namespace_digest(usage.digest.ToBytes());
+    out->set_family_digest(usage.family.ToBytes());
+    FillRecord(usage.record, out->mutable_record());
+    out->set_generation(usage.generation);
+    out->set_blocks(usage.blocks);
+    out->set_bytes(usage.bytes);
+  }
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Explain(CallContext& context,
+                         v1::ExplainRequest& request,
+                         const CallDone<v1::ExplainReply>& done) {
+  v1::Part part;
+  part.set_namespace_digest(request.namespace_digest());
+  part.set_salt(request.salt());
+  part.set_key_bytes(static_cast<uint32_t>(std::max<size_t>(1, request.key().size())));
+  part.set_keys(request.key());
+  if (request.key().size() < kMinKeyBytes || request.key().size() > kMaxKeyBytes) {
+    return Refuse(InvalidField("key", "16 to 64 bytes"), done);
+  }
+  if (absl::Status status = CheckPart(part, {""}); !status.ok()) {
+    return Refuse(status, done);
+  }
+  std::string tenant = request.tenant();
+  if (tenant.empty()) {
+    const std::vector<TenantUsage> tenants = shared_->store.Tenants();
+    if (tenants.size() != 1) {
+      return Refuse(InvalidField("tenant", "required when there is not exactly one"), done);
+    }
+    tenant = tenants.front().alias;
+  }
+  context.keys = 1;
+  const absl::StatusOr<Explanation> found = shared_->store.Explain(tenant, TakePart(part));
+  if (!found.ok()) {
+    return Refuse(found.status(), done);
+  }
+  v1::ExplainReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  reply.set_state(static_cast<v1::KeyState>(found->state));
+  reply.set_tier(found->tier);
+  reply.set_payload_bytes(found->payload_bytes);
+  reply.set_generation(found->generation);
+  reply.set_slab_id(static_cast<uint32_t>(found->slab));
+  reply.set_slab_offset(found->slab_offset);
+  reply.set_leases(found->leases);
+  reply.set_holds(found->holds);
+  reply.set_pinned(found->pinned);
+  reply.set_age_ms(static_cast<uint64_t>(absl::ToInt64Milliseconds(found->age)));
+  reply.set_idle_ms(static_cast<uint64_t>(absl::ToInt64Milliseconds(found->idle)));
+  reply.set_eviction_rank(found->eviction_rank);
+  reply.set_first_token(found->first_token);
+  reply.set_text(found->text);
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::SetQuota(CallContext& /*context*/,
+                          v1::SetQuotaRequest& request,
+                          const CallDone<v1::SetQuotaReply>& done) {
+  // OpenTenant would make one of a name that nobody has.
+  const std::vector<TenantUsage> tenants = shared_->store.Tenants();
+  const bool known = std::any_of(tenants.begin(), tenants.end(), [&](const TenantUsage& usage) {
+    return usage.alias == request.tenant();
+  });
+  if (!known) {
+    return Refuse(absl::NotFoundError("tenant: none of this name"), done);
+  }
+  const absl::StatusOr<TenantId> tenant = shared_->store.OpenTenant(request.tenant());
+  absl::Status status = tenant.status();
+  if (status.ok()) {
+    status = shared_->store.SetQuota(*tenant, request.guaranteed_bytes(), request.limit_bytes());
+  }
+  v1::SetQuotaReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  done(status, reply);
+}
+
+void AdminCalls::Evict(CallContext& /*context*/,
+                       v1::EvictRequest& request,
+                       const CallDone<v1::EvictReply>& done) {
+  if (absl::Status status = CheckTier(request.tier()); !status.ok()) {
+    return Refuse(status, done);
+  }
+  const absl::StatusOr<EvictResult> result =
+      shared_->store.Evict(request.tenant(), request.target_used_bytes());
+  if (!result.ok()) {
+    return Refuse(result.status(), done);
+  }
+  v1::EvictReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  reply.set_evicted_blocks(result->blocks);
+  reply.set_evicted_bytes(result->bytes);
+  reply.set_used_bytes(result->used_bytes);
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Drain(CallContext& /*context*/,
+                       v1::DrainRequest& request,
+                       const CallDone<v1::DrainReply>& done) {
+  const bool draining = !request.resume();
+  draining_ = draining;
+  shared_->store.SetDraining(draining);
+  if (room_.draining_changed) {
+    room_.draining_changed(draining);
+  }
+  v1::DrainReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Scrub(CallContext& /*context*/,
+                       v1::ScrubRequest& /*request*/,
+                       const CallDone<v1::ScrubReply>& done) {
+  Refuse(NotImplemented("Scrub"), done);
+}
+
+void AdminCalls::Verify(CallContext& /*context*/,
+                        v1::VerifyRequest& request,
+                        CallDone<v1::VerifyReply> done) {
+  if (absl::Status status = CheckTier(request.tier()); !status.ok()) {
+    return Refuse(status, done);
+  }
+  shared_->store.Verify([boot_id = shared_->boot_id, done = std::move(done)](VerifyResult result) {
+    v1::VerifyReply reply;
+    reply.set_boot_id(boot_id);
+    reply.set_blocks(result.blocks);
+    reply.set_bytes(result.bytes);
+    reply.set_corrupt(result.corrupt);
+    done(absl::OkStatus(), reply);
+  });
+}
+
+void AdminCalls::Reload(CallContext& /*context*/,
+                        v1::ReloadRequest& /*request*/,
+                        const CallDone<v1::ReloadReply>& done) {
+  if (!room_.hooks.reload) {
+    return Refuse(absl::FailedPreconditionError("there is nothing to reload"), done);
+  }
+  const absl::StatusOr<AdminHooks::ReloadResult> result = room_.hooks.reload();
+  if (!result.ok()) {
+    return Refuse(result.status(), done);
+  }
+  v1::ReloadReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  for (const std::string& name : result->changed) {
+    reply.add_changed(name);
+  }
+  for (const std::string& name : result->needs_restart) {
+    reply.add_needs_restart(name);
+  }
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Checkpoint(CallContext& /*context*/,
+                            v1::CheckpointRequest& /*request*/,
+                            const CallDone<v1::CheckpointReply>& done) {
+  Refuse(NotImplemented("Checkpoint"), done);
+}
+
+}  // namespace terrace

@@ -1,0 +1,164 @@
+// Namespaces and the small verbs. Reading is in calls_read.cc, storing in calls_write.cc.
+#include "daemon/wire/calls.h"
+
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "daemon/wire/call_status.h"
+#include "daemon/wire/part_checks.h"
+
+namespace terrace {
+absl::Span<const v1::Feature> ServedFeatures() {
+  static constexpr std::array<v1::Feature, 8> kFeatures{v1::FEATURE_LEASES,
+                                                        v1::FEATURE_HOST_REGIONS,
+                                                        v1::FEATURE_HOLDS,
+                                                        v1::FEATURE_PREFETCH,
+                                                        v1::FEATURE_PINS,
+                                                        v1::FEATURE_DELETE,
+                                                        v1::FEATURE_CLEAR,
+                                                        v1::FEATURE_CANCEL};
+  return kFeatures;
+}
+
+absl::Duration Calls::CapOf(v1::Method method) const {
+  switch (method) {
+    case v1::METHOD_PROBE:
+      return limits_.probe_cap;
+    case v1::METHOD_GET:
+      return limits_.get_cap;
+    case v1::METHOD_PUT:
+      return limits_.put_cap;
+    default:
+      return limits_.other_cap;
+  }
+}
+
+void Calls::OpenNamespace(CallContext& context,
+                          v1::OpenNamespaceRequest& request,
+                          const CallDone<v1::OpenNamespaceReply>& done) {
+  if (!request.has_record()) {
+    return Refuse(InvalidField("record", "required"), done);
+  }
+  if (absl::Status status = CheckRecord(request.record()); !status.ok()) {
+    return Refuse(status, done);
+  }
+  const NamespaceRecord record = RecordFrom(request.record());
+  if (absl::Status status = ValidateRecord(record); !status.ok()) {
+    return Refuse(status, done);
+  }
+  absl::StatusOr<OpenedNamespace> opened = store_.OpenNamespace(context.caller.tenant, record);
+  if (!opened.ok()) {
+    return Refuse(opened.status(), done);
+  }
+  {
+    absl::MutexLock lock(&opened_mutex_);
+    opened_[{context.caller.tenant, opened->digest}] = record.block_bytes;
+  }
+  v1::OpenNamespaceReply reply;
+  reply.set_boot_id(boot_id_);
+  reply.set_namespace_digest(opened->digest.ToBytes());
+  reply.set_family_digest(opened->family.ToBytes());
+  reply.set_generation(opened->generation);
+  done(absl::OkStatus(), reply);
+}
+
+void Calls::ClearNamespace(CallContext& context,
+                           v1::ClearNamespaceRequest& request,
+                           const CallDone<v1::ClearNamespaceReply>& done) {
+  if (absl::Status status = CheckDigest(request.namespace_digest(), "namespace_digest");
+      !status.ok()) {
+    return Refuse(status, done);
+  }
+  const absl::StatusOr<uint64_t> generation =
+      store_.ClearNamespace(context.caller.tenant, DigestFrom(request.namespace_digest()));
+  if (!generation.ok()) {
+    return Refuse(generation.status(), done);
+  }
+  v1::ClearNamespaceReply reply;
+  reply.set_boot_id(boot_id_);
+  reply.set_generation(*generation);
+  done(absl::OkStatus(), reply);
+}
+
+void Calls::Release(CallContext& context,
+                    v1::ReleaseRequest& request,
+                    const CallDone<v1::ReleaseReply>& done) {
+  if (request.leases_size() > static_cast<int>(kMaxReleases)) {
+    return Refuse(InvalidField("leases", "at most 1024"), done);
+  }
+  if (request.hold_ids_size() > static_cast<int>(kMaxReleases)) {
+    return Refuse(InvalidField("hold_ids", "at most 1024"), done);
+  }
+  for (int i = 0; i < request.leases_size(); ++i) {
+    const v1::LeaseRelease& lease = request.leases(i);
+    const FieldPath path{"leases", i};
+    if (lease.lease_id().size() != kDigestBytes) {
+      return Refuse(InvalidField(path.Text("lease_id"), "16 bytes"), done);
+    }
+    if (lease.key_positions_size() > static_cast<int>(kMaxKeysPerCall)) {
+      return Refuse(InvalidField(path.Text("key_positions"), "at most 16384"), done);
+    }
+  }
+  for (int i = 0; i < request.hold_ids_size(); ++i) {
+    const FieldPath path{"hold_ids", i};
+    if (request.hold_ids(i).size() != kDigestBytes) {
+      return Refuse(InvalidField(path.Text(), "16 bytes"), done);
+    }
+  }
+  std::vector<LeaseRelease> leases;
+  leases.reserve(static_cast<size_t>(request.leases_size()));
+  for (const v1::LeaseRelease& lease : request.leases()) {
+    leases.push_back({DigestFrom(lease.lease_id()),
+                      {lease.key_positions().begin(), lease.key_positions().end()}});
+  }
+  std::vector<Digest128> holds;
+  holds.reserve(static_cast<size_t>(request.hold_ids_size()));
+  for (const std::string& hold : request.hold_ids()) {
+    holds.push_back(DigestFrom(hold));
+  }
+  context.keys = static_cast<uint32_t>(leases.size() + holds.size());
+  const ReleaseResult result = store_.Release(context.caller, leases, holds);
+  v1::ReleaseReply reply;
+  reply.set_boot_id(boot_id_);
+  reply.set_released(result.released);
+  reply.set_not_found(result.not_found);
+  done(absl::OkStatus(), reply);
+}
+
+void Calls::Flush(CallContext& /*context*/,
+                  v1::FlushRequest& request,
+                  const CallDone<v1::FlushReply>& done) {
+  if (absl::Status status = CheckLevel(request.level(), "level"); !status.ok()) {
+    return Refuse(status, done);
+  }
+  // What a put reported as stored is in DRAM already.
+  v1::FlushReply reply;
+  reply.set_boot_id(boot_id_);
+  done(absl::OkStatus(), reply);
+}
+
+void Calls::Cancel(CallContext& context,
+                   v1::CancelRequest& request,
+                   CallDone<v1::CancelReply> done) {
+  if ((request.ticket() == 0) == (request.call_id() == 0)) {
+    return Refuse(InvalidField("ticket", "exactly one of ticket and call_id"), done);
+  }
+  if (request.call_id() != 0 && context.caller.session == kNoSession) {
+    return Refuse(absl::FailedPreconditionError("call_id: only on a session"), done);
+  }
+  auto found = [boot_id = boot_id_, done = std::move(done)](bool was_found) {
+    v1::CancelReply reply;
+    reply.set_boot_id(boot_id);
+    reply.set_found(was_found);
+    done(absl::OkStatus(), reply);
+  };
+  if (request.ticket() != 0) {
+    store_.CancelTicket(context.caller, request.ticket(), std::move(found));
+  } else {
+    store_.CancelCall(context.caller, request.call_id(), std::move(found));
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,98 @@
+// The handlers of the data contract: one function a verb, in which both carriers end. Each checks the request, hands it
+// to the BlockStore and turns the result into the reply.
+//
+// Order in each: check everything, then move the large strings out of the request, then call. A refused request has had
+// no effect. `done` runs exactly once, on the calling thread or on one of the store's; with a status other than OK the
+// reply is empty. The request may be reused when the function has returned. Nothing here blocks.
+//
+// Thread-safe. Callbacks given to the store hold no reference to this object, so that a late completion may outlive it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "daemon/block_store.h"
+#include "daemon/call_observer.h"
+#include "daemon/front.h"
+#include "terrace/v1/cache.pb.h"
+#include "terrace/v1/session.pb.h"
+
+namespace terrace {
+
+// Who calls and until when; lives until `done` has run.
+struct CallContext {
+  Caller caller;
+  Carrier carrier = Carrier::kSession;
+  absl::Duration arrived;                              // on the clock
+  absl::Duration timeout = absl::InfiniteDuration();   // as the caller wants it; from arrival
+  uint64_t call_id = 0;                                // of the session's frame; 0: cannot be cancelled
+  uint32_t keys = 0;                                   // set by the handler once it has checked the request
+
+  [[nodiscard]] absl::Duration Deadline(absl::Duration cap) const {
+    return arrived + (timeout < cap ? timeout : cap);
+  }
+};
+
+template <typename Reply>
+using CallDone = std::function<void(const absl::Status& status, Reply& reply)>;
+
+template <typename Reply>
+void Refuse(const absl::Status& status, const CallDone<Reply>& done) {
+  Reply empty;
+  done(status, empty);
+}
+
+class Calls {
+ public:
+  Calls(BlockStore& store, const FrontLimits& limits, uint64_t boot_id)
+      : store_(store), limits_(limits), boot_id_(boot_id) {}
+
+  void OpenNamespace(CallContext& context,
+                     v1::OpenNamespaceRequest& request,
+                     const CallDone<v1::OpenNamespaceReply>& done);
+  void ClearNamespace(CallContext& context,
+                      v1::ClearNamespaceRequest& request,
+                      const CallDone<v1::ClearNamespaceReply>& done);
+  void Probe(CallContext& context, v1::ProbeRequest& request, CallDone<v1::ProbeReply> done);
+  void Prefetch(CallContext& context, v1::PrefetchRequest& request, CallDone<v1::PrefetchReply> done);
+  void Ticket(CallContext& context, v1::TicketRequest& request, CallDone<v1::TicketReply> done);
+  void Get(CallContext& context, v1::GetRequest& request, CallDone<v1::GetReply> done);
+  void Release(CallContext& context, v1::ReleaseRequest& request, const CallDone<v1::ReleaseReply>& done);
+  void Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutReply> done);
+  void Flush(CallContext& context, v1::FlushRequest& request, const CallDone<v1::FlushReply>& done);
+  void Delete(CallContext& context, v1::DeleteRequest& request, const CallDone<v1::DeleteReply>& done);
+  void Pin(CallContext& context, v1::PinRequest& request, const CallDone<v1::PinReply>& done);
+  void Unpin(CallContext& context, v1::UnpinRequest& request, const CallDone<v1::UnpinReply>& done);
+  void Cancel(CallContext& context, v1::CancelRequest& request, CallDone<v1::CancelReply> done);
+
+  [[nodiscard]] uint64_t boot_id() const { return boot_id_; }
+  // The server-side cap of the verb's deadline.
+  [[nodiscard]] absl::Duration CapOf(v1::Method method) const;
+
+ private:
+  absl::Status CheckPut(const CallContext& context, const v1::PutRequest& request, uint32_t* keys);
+  // Per key; NOT_FOUND when block_bytes is needed and the namespace is not open.
+  absl::Status PayloadBytesOf(const CallContext& context,
+                              const v1::PutRequest& request,
+                              uint32_t keys,
+                              std::vector<uint32_t>* out);
+
+  BlockStore& store_;
+  const FrontLimits limits_;
+  const uint64_t boot_id_;
+
+  // block_bytes of what was opened, for puts that name no payload_bytes. As large as the store lets namespaces be.
+  using OpenedKey = std::pair<TenantId, Digest128>;
+  absl::Mutex opened_mutex_;
+  absl::flat_hash_map<OpenedKey, uint64_t> opened_ ABSL_GUARDED_BY(opened_mutex_);
+};
+
+// What the server does, for Hello and Status.
+absl::Span<const v1::Feature> ServedFeatures();
+
+}  // namespace terrace

@@ -1,0 +1,193 @@
+// Put, Delete, Pin, Unpin; see calls.h.
+#include <utility>
+
+#include "daemon/wire/call_status.h"
+#include "daemon/wire/calls.h"
+#include "daemon/wire/part_checks.h"
+
+namespace terrace {
+namespace {
+
+absl::Status CheckMetadata(const v1::PutRequest& request, uint32_t keys) {
+  if (request.metadata_size() != 0 && request.metadata_size() != static_cast<int>(keys)) {
+    return InvalidField("metadata", "none, or one a key");
+  }
+  for (int i = 0; i < request.metadata_size(); ++i) {
+    const FieldPath path{"metadata", i};
+    if (request.metadata(i).ByteSizeLong() > kMaxMetadataBytes) {
+      return InvalidField(path.Text(), "at most 12288 bytes");
+    }
+  }
+  if (request.hints().stop_reason().size() > kMaxStopReasonBytes) {
+    return InvalidField("hints.stop_reason", "at most 32 bytes");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSource(const CallContext& context, const v1::PutRequest& request, uint32_t keys) {
+  if (!request.has_region()) {
+    return request.payload().size() > kMaxInlineBytes
+               ? InvalidField("payload", "at most 3145728 bytes inline")
+               : absl::OkStatus();
+  }
+  if (context.caller.session == kNoSession) {
+    return absl::FailedPreconditionError("region: only on a session");
+  }
+  if (!request.payload().empty()) {
+    return InvalidField("payload", "empty when a region is given");
+  }
+  return CheckRegionBlocks(request.region(), keys, {"region"});
+}
+
+}  // namespace
+
+absl::Status Calls::CheckPut(const CallContext& context,
+                             const v1::PutRequest& request,
+                             uint32_t* keys) {
+  if (absl::Status status = CheckRequestId(request.request_id()); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckOnlyPart(request.has_part(), request.part(), keys); !status.ok()) {
+    return status;
+  }
+  const uint32_t key_bytes =
+      request.part().key_bytes() == 0 ? kDefaultKeyBytes : request.part().key_bytes();
+  if (!request.parent().empty() && request.parent().size() != key_bytes) {
+    return InvalidField("parent", "as long as the keys, or empty");
+  }
+  if (request.payload_bytes_size() > 1 && request.payload_bytes_size() != static_cast<int>(*keys)) {
+    return InvalidField("payload_bytes", "none, one, or one a key");
+  }
+  if (absl::Status status = CheckMetadata(request, *keys); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckLevel(request.wait_for(), "wait_for"); !status.ok()) {
+    return status;
+  }
+  return CheckSource(context, request, *keys);
+}
+
+absl::Status Calls::PayloadBytesOf(const CallContext& context,
+                                   const v1::PutRequest& request,
+                                   uint32_t keys,
+                                   std::vector<uint32_t>* out) {
+  const auto& given = request.payload_bytes();
+  uint64_t each = given.empty() ? 0 : given[0];
+  if (given.empty()) {
+    absl::ReaderMutexLock lock(&opened_mutex_);
+    const auto found =
+        opened_.find({context.caller.tenant, DigestFrom(request.part().namespace_digest())});
+    if (found == opened_.end()) {
+      return absl::NotFoundError("part.namespace_digest: not opened by this tenant");
+    }
+    each = found->second;
+  }
+  const bool one_each = given.size() == static_cast<int>(keys) && keys != 0;
+  if (!request.has_region()) {
+    uint64_t total = one_each ? 0 : each * keys;  // 16,384 x 4 GiB at most: no overflow
+    for (int i = 0; one_each && i < given.size(); ++i) {
+      total += given[i];
+    }
+    if (total != request.payload().size()) {
+      return InvalidField("payload", "must be as long as all payload_bytes together");
+    }
+  }
+  if (one_each) {
+    out->assign(given.begin(), given.end());
+  } else {
+    out->assign(keys, static_cast<uint32_t>(each));
+  }
+  return absl::OkStatus();
+}
+
+void Calls::Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutReply> done) {
+  if (absl::Status status = CheckPut(context, request, &context.keys); !status.ok()) {
+    return Refuse(status, done);
+  }
+  PutCall call;
+  if (absl::Status status = PayloadBytesOf(context, request, context.keys, &call.payload_bytes);
+      !status.ok()) {
+    return Refuse(status, done);
+  }
+  call.part = TakePart(*request.mutable_part());
+  call.parent = std::move(*request.mutable_parent());
+  if (request.has_region()) {
+    call.region = TakeRegionBlocks(request.region());
+  }
+  call.payload = std::move(*request.mutable_payload());
+  call.wait_for = LevelFrom(request.wait_for());
+  call.deadline = context.Deadline(limits_.put_cap);
+  call.call_id = context.call_id;
+  store_.Put(context.caller,
+             std::move(call),
+             [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<PutResult> result) {
+               if (!result.ok()) {
+                 return Refuse(result.status(), done);
+               }
+               v1::PutReply reply;
+               reply.set_boot_id(boot_id);
+               reply.set_outcomes(std::move(result->outcomes));
+               reply.set_reasons(std::move(result->reasons));
+               reply.set_levels(std::move(result->levels));
+               done(absl::OkStatus(), reply);
+             });
+}
+
+void Calls::Delete(CallContext& context,
+                   v1::DeleteRequest& request,
+                   const CallDone<v1::DeleteReply>& done) {
+  if (absl::Status status = CheckOnlyPart(request.has_part(), request.part(), &context.keys);
+      !status.ok()) {
+    return Refuse(status, done);
+  }
+  const auto result = store_.Delete(context.caller, TakePart(*request.mutable_part()));
+  if (!result.ok()) {
+    return Refuse(result.status(), done);
+  }
+  v1::DeleteReply reply;
+  reply.set_boot_id(boot_id_);
+  reply.set_deleted(result->deleted);
+  reply.set_not_found(result->not_found);
+  done(absl::OkStatus(), reply);
+}
+
+void Calls::Pin(CallContext& context, v1::PinRequest& request, const CallDone<v1::PinReply>& done) {
+  if (absl::Status status = CheckOnlyPart(request.has_part(), request.part(), &context.keys);
+      !status.ok()) {
+    return Refuse(status, done);
+  }
+  if (request.ttl_s() > kMaxPinSeconds) {
+    return Refuse(InvalidField("ttl_s", "at most 2592000"), done);
+  }
+  absl::StatusOr<PinResult> result = store_.Pin(
+      context.caller, TakePart(*request.mutable_part()), absl::Seconds(request.ttl_s()));
+  if (!result.ok()) {
+    return Refuse(result.status(), done);
+  }
+  v1::PinReply reply;
+  reply.set_boot_id(boot_id_);
+  reply.set_reasons(std::move(result->reasons));
+  reply.set_pinned_bytes(result->pinned_bytes);
+  reply.set_budget_bytes(result->budget_bytes);
+  done(absl::OkStatus(), reply);
+}
+
+void Calls::Unpin(CallContext& context,
+                  v1::UnpinRequest& request,
+                  const CallDone<v1::UnpinReply>& done) {
+  if (absl::Status status = CheckOnlyPart(request.has_part(), request.part(), &context.keys);
+      !status.ok()) {
+    return Refuse(status, done);
+  }
+  const absl::StatusOr<uint32_t> unpinned =
+      store_.Unpin(context.caller, TakePart(*request.mutable_part()));
+  if (!unpinned.ok()) {
+    return Refuse(unpinned.status(), done);
+  }
+  v1::UnpinReply reply;
+  reply.set_boot_id(boot_id_);
+  reply.set_unpinned(*unpinned);
+  done(absl::OkStatus(), reply);
+}
+
+}  // namespace terrace

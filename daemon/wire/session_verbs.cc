@@ -1,0 +1,363 @@
+// The verbs of a session: those of the contract, which end in Calls, and those that only a session has.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "daemon/wire/call_status.h"
+#include "daemon/wire/message_bytes.h"
+#include "daemon/wire/peer_process.h"
+#include "daemon/wire/session.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint32_t kProtocolMajor = 1;
+constexpr uint32_t kProtocolMinor = 0;
+constexpr size_t kMaxNameBytes = 64;
+constexpr uint32_t kMaxPlanes = 1024;
+constexpr uint32_t kMaxSegments = 1024;
+constexpr uint64_t kRegionAlignment = 4096;
+
+// Whether the verb may read or write memory of the client until the store says that it is over.
+template <typename Request>
+bool TouchesMemory(const Request& /*request*/) {
+  return false;
+}
+bool TouchesMemory(const v1::GetRequest& request) {
+  return request.delivery() == v1::DELIVERY_REGION;
+}
+bool TouchesMemory(const v1::PutRequest& request) { return request.has_region(); }
+// The answers of these say that memory is free again, and must not come early.
+bool TouchesMemory(const v1::CancelRequest& /*request*/) { return true; }
+bool TouchesMemory(const v1::UnregisterRegionRequest& /*request*/) { return true; }
+
+bool IsName(const std::string& text) {
+  return text.size() <= kMaxNameBytes && std::all_of(text.begin(), text.end(), [](char c) {
+           return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+         });
+}
+
+absl::Status CheckHello(const v1::HelloRequest& request) {
+  if (request.protocol_major() != kProtocolMajor) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("protocol_major: this server speaks ", kProtocolMajor, " to ", kProtocolMajor));
+  }
+  if (!IsName(request.client_name())) {
+    return InvalidField("client_name", "[A-Za-z0-9._-], at most 64 bytes");
+  }
+  if (request.client_version().size() > kMaxNameBytes) {
+    return InvalidField("client_version", "at most 64 bytes");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGeometry(const v1::Geometry& geometry) {
+  if (geometry.block_count() == 0) {
+    return InvalidField("geometry.block_count", "from 1");
+  }
+  if (geometry.planes_size() < 1 || geometry.planes_size() > static_cast<int>(kMaxPlanes)) {
+    return InvalidField("geometry.planes", "1 to 1024");
+  }
+  for (int i = 0; i < geometry.planes_size(); ++i) {
+    const int segments = geometry.planes(i).segments_size();
+    if (segments < 1 || segments > static_cast<int>(kMaxSegments)) {
+      return InvalidField(absl::StrCat("geometry.planes[", i, "].segments"), "1 to 1024");
+    }
+  }
+  return absl::OkStatus();
+}
+
+RegionGeometry GeometryFrom(const v1::Geometry& geometry) {
+  RegionGeometry out;
+  out.block_count = geometry.block_count();
+  out.planes.reserve(static_cast<size_t>(geometry.planes_size()));
+  for (const v1::Plane& plane : geometry.planes()) {
+    RegionPlane& to = out.planes.emplace_back();
+    to.offset = plane.offset();
+    to.block_stride = plane.block_stride();
+    to.segments.reserve(static_cast<size_t>(plane.segments_size()));
+    for (const v1::Segment& segment : plane.segments()) {
+      to.segments.push_back({segment.offset(), segment.bytes()});
+    }
+  }
+  return out;
+}
+
+// What must hold before the descriptor is looked at.
+absl::Status CheckRegion(const v1::RegisterRegionRequest& request) {
+  if (!v1::RegionKind_IsValid(request.kind())) {
+    return InvalidField("kind", "unknown value");
+  }
+  if (request.kind() == v1::REGION_KIND_CUDA_IPC || request.kind() == v1::REGION_KIND_CUDA_VMM) {
+    return NotImplemented("GPU regions");
+  }
+  if (request.region_id() == 0) {
+    return InvalidField("region_id", "from 1");
+  }
+  if (request.offset() % kRegionAlignment != 0) {
+    return InvalidField("offset", "a multiple of 4096");
+  }
+  if (request.bytes() == 0) {
+    return InvalidField("bytes", "from 1");
+  }
+  if (!request.handle().empty() || !request.device_uuid().empty()) {
+    return InvalidField("handle", "only with GPU regions");
+  }
+  return CheckGeometry(request.geometry());
+}
+
+// Memory only: a mapped file of a hung mount would hold up the copy threads. F_GET_SEALS knows shared memory and huge
+// pages, sealed or not, from all else without asking any file system.
+absl::StatusOr<GuardedRegion> MapRegion(const v1::RegisterRegionRequest& request, const Descriptor& fd) {
+  struct stat found {};
+  if (fcntl(fd.get(), F_GET_SEALS) < 0 || fstat(fd.get(), &found) != 0) {
+    return InvalidField("descriptor", "a memfd or a file on tmpfs or hugetlbfs");
+  }
+  const auto size = static_cast<uint64_t>(std::max<off_t>(0, found.st_size));
+  if (request.bytes() > size || request.offset() > size - request.bytes()) {
+    return InvalidField("bytes", "at most what the descriptor holds from offset on");
+  }
+  const MapAccess access = request.read_only() ? MapAccess::kReadOnly : MapAccess::kReadWrite;
+  return GuardedRegion::Map(fd.get(), request.offset(), request.bytes(), access);
+}
+
+}  // namespace
+
+absl::Status Session::Parse(const Frame& frame, google::protobuf::Message* out) {
+  absl::Status status = ParseMessage(frame.payload, out);
+  if (IsUndecodable(status)) {
+    faults_.Undecodable(shared_->clock.Now());
+  }
+  return status;
+}
+
+template <typename Request, typename Reply, typename Verb>
+bool Session::Run(Frame& frame, google::protobuf::Arena& arena, Verb verb) {
+  if (!frame.descriptors.empty()) {
+    return Break(frame.header, "descriptor_count");
+  }
+  const std::shared_ptr<SessionCall> call = Begin(frame);
+  if (call == nullptr) {
+    return true;
+  }
+  auto* request = google::protobuf::Arena::CreateMessage<Request>(&arena);
+  if (absl::Status status = Parse(frame, request); !status.ok()) {
+    Finish(*call, status, v1::PingReply());
+    return true;
+  }
+  if (TouchesMemory(*request)) {
+    Unbound(*call);
+  }
+  CallDone<Reply> done = [call](const absl::Status& status, Reply& reply) {
+    call->session->Finish(*call, status, reply);
+  };
+  std::invoke(verb, shared_->calls, call->context, *request, std::move(done));
+  return true;
+}
+
+bool Session::Dispatch(Frame& frame, google::protobuf::Arena& arena) {
+  switch (frame.header.method) {
+    case v1::METHOD_HELLO:
+      return Hello(frame, arena);
+    case v1::METHOD_OPEN_NAMESPACE:
+      return Run<v1::OpenNamespaceRequest, v1::OpenNamespaceReply>(frame, arena, &Calls::OpenNamespace);
+    case v1::METHOD_CLEAR_NAMESPACE:
+      return Run<v1::ClearNamespaceRequest, v1::ClearNamespaceReply>(
+          frame, arena, &Calls::ClearNamespace);
+    case v1::METHOD_REGISTER_REGION:
+      return RegisterRegion(frame, arena);
+    case v1::METHOD_UNREGISTER_REGION:
+      return UnregisterRegion(frame, arena);
+    case v1::METHOD_PROBE:
+      return Run<v1::ProbeRequest, v1::ProbeReply>(frame, arena, &Calls::Probe);
+    case v1::METHOD_PREFETCH:
+      return Run<v1::PrefetchRequest, v1::PrefetchReply>(frame, arena, &Calls::Prefetch);
+    case v1::METHOD_TICKET:
+      return Run<v1::TicketRequest, v1::TicketReply>(frame, arena, &Calls::Ticket);
+    case v1::METHOD_GET:
+      return Run<v1::GetRequest, v1::GetReply>(frame, arena, &Calls::Get);
+    case v1::METHOD_RELEASE:
+      return Run<v1::ReleaseRequest, v1::ReleaseReply>(frame, arena, &Calls::Release);
+    case v1::METHOD_PUT:
+      return Run<v1::PutRequest, v1::PutReply>(frame, arena, &Calls::Put);
+    case v1::METHOD_FLUSH:
+      return Run<v1::FlushRequest, v1::FlushReply>(frame, arena, &Calls::Flush);
+    case v1::METHOD_DELETE:
+      return Run<v1::DeleteRequest, v1::DeleteReply>(frame, arena, &Calls::Delete);
+    case v1::METHOD_PIN:
+      return Run<v1::PinRequest, v1::PinReply>(frame, arena, &Calls::Pin);
+    case v1::METHOD_UNPIN:
+      return Run<v1::UnpinRequest, v1::UnpinReply>(frame, arena, &Calls::Unpin);
+    case v1::METHOD_CANCEL:
+      return Run<v1::CancelRequest, v1::CancelReply>(frame, arena, &Calls::Cancel);
+    case v1::METHOD_MAP_SLAB:
+      return MapSlab(frame, arena);
+    case v1::METHOD_PING:
+      return Ping(frame, arena);
+    default:
+      if (!frame.descriptors.empty()) {
+        return Break(frame.header, "descriptor_count");
+      }
+      ReplyNow(frame.header, NotImplemented("method"), v1::PingReply());
+      return true;
+  }
+}
+
+bool Session::Hello(Frame& frame, google::protobuf::Arena& arena) {
+  auto* request = google::protobuf::Arena::CreateMessage<v1::HelloRequest>(&arena);
+  absl::Status status = Parse(frame, request);
+  if (status.ok()) {
+    if (frame.descriptors.size() != (request->pidfd() ? 1U : 0U)) {
+      return Break(frame.header, "descriptor_count");
+    }
+    status = CheckHello(*request);
+  }
+  if (status.ok() && id_ != kNoSession) {
+    status = frame.payload == hello_
+                 ? absl::OkStatus()
+                 : absl::AlreadyExistsError("Hello: said before, and differently");
+  } else if (status.ok() && !AcceptHello(frame, *request)) {
+    return Break(frame.header, "descriptor");
+  }
+  ReplyNow(frame.header, status, HelloReplyNow());
+  if (status.ok()) {
+    // From now on, so that no push goes before the reply.
+    shared_->directory.Add(id_, weak_from_this());
+  }
+  return true;
+}
+
+bool Session::AcceptHello(Frame& frame, const v1::HelloRequest& request) {
+  Descriptor passed;
+  if (request.pidfd()) {
+    passed = std::move(frame.descriptors.front());
+  }
+  absl::StatusOr<PidDescriptor> process =
+      ProveProcess(socket_.get(), credentials_, std::move(passed));
+  if (!process.ok()) {
+    return false;
+  }
+  process_ = *std::move(process);
+  leases_ = process_.valid();
+  new_process_ = leases_;
+  id_ = shared_->store.OpenSession(tenant_,
+                                   leases_ ? BlockStore::LeaseRight::kProvenByPidfd
+                                           : BlockStore::LeaseRight::kNone);
+  hello_.assign(frame.payload);
+  return true;
+}
+
+v1::HelloReply Session::HelloReplyNow() const {
+  v1::HelloReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  reply.set_protocol_major(kProtocolMajor);
+  reply.set_protocol_minor(kProtocolMinor);
+  reply.set_server_version(shared_->version);
+  for (const v1::Feature feature : ServedFeatures()) {
+    reply.add_features(feature);
+  }
+  reply.set_leases(leases_);
+  reply.set_lease_limit_bytes(leases_ ? shared_->store.LeaseLimitBytes(id_) : 0);
+  reply.set_max_keys(kMaxKeysPerCall);
+  reply.set_max_message_bytes(shared_->limits.message_bytes);
+  reply.set_max_calls_in_flight(shared_->limits.calls_in_flight_per_uid);
+  reply.set_session_id(static_cast<uint64_t>(id_));
+  reply.set_tenant(tenant_alias_);
+  return reply;
+}
+
+bool Session::RegisterRegion(Frame& frame, google::protobuf::Arena& arena) {
+  auto* request = google::protobuf::Arena::CreateMessage<v1::RegisterRegionRequest>(&arena);
+  v1::RegisterRegionReply reply;
+  absl::Status status = Parse(frame, request);
+  if (status.ok()) {
+    const size_t wanted = request->kind() == v1::REGION_KIND_CUDA_IPC ? 0 : 1;
+    if (frame.descriptors.size() != wanted) {
+      return Break(frame.header, "descriptor_count");
+    }
+    status = CheckRegion(*request);
+  }
+  RegionGeometry geometry;
+  if (status.ok()) {
+    geometry = GeometryFrom(request->geometry());
+    status = ValidateGeometry(geometry, request->bytes()).status();
+  }
+  if (status.ok()) {
+    absl::StatusOr<GuardedRegion> memory = MapRegion(*request, frame.descriptors.front());
+    status = memory.status();
+    if (status.ok()) {
+      const absl::StatusOr<uint64_t> bytes = shared_->store.RegisterRegion(
+          id_,
+          {request->region_id(), *std::move(memory), std::move(geometry), request->read_only()});
+      status = bytes.status();
+      reply.set_payload_bytes(bytes.ok() ? *bytes : 0);
+    }
+  }
+  reply.set_boot_id(shared_->boot_id);
+  ReplyNow(frame.header, status, reply);
+  return true;
+}
+
+bool Session::UnregisterRegion(Frame& frame, google::protobuf::Arena& arena) {
+  return Run<v1::UnregisterRegionRequest, v1::UnregisterRegionReply>(
+      frame,
+      arena,
+      [this](Calls& /*calls*/,
+             CallContext& /*context*/,
+             const v1::UnregisterRegionRequest& request,
+             CallDone<v1::UnregisterRegionReply> done) {
+        if (request.region_id() == 0) {
+          return ::terrace::Refuse(InvalidField("region_id", "from 1"), done);
+        }
+        shared_->store.UnregisterRegion(
+            id_,
+            request.region_id(),
+            [boot_id = shared_->boot_id, done = std::move(done)] {
+              v1::UnregisterRegionReply reply;
+              reply.set_boot_id(boot_id);
+              done(absl::OkStatus(), reply);
+            });
+      });
+}
+
+bool Session::MapSlab(Frame& frame, google::protobuf::Arena& arena) {
+  if (!frame.descriptors.empty()) {
+    return Break(frame.header, "descriptor_count");
+  }
+  auto* request = google::protobuf::Arena::CreateMessage<v1::MapSlabRequest>(&arena);
+  v1::MapSlabReply reply;
+  Descriptor descriptor;
+  absl::Status status = Parse(frame, request);
+  if (status.ok()) {
+    absl::StatusOr<BlockStore::SlabGrant> grant =
+        shared_->store.MapSlab(id_, SlabId{request->slab_id()});
+    status = grant.status();
+    if (grant.ok()) {
+      reply.set_slab_bytes(grant->bytes);
+      descriptor = std::move(grant->descriptor);
+    }
+  }
+  reply.set_boot_id(shared_->boot_id);
+  ReplyNow(frame.header, status, reply, std::move(descriptor));
+  return true;
+}
+
+bool Session::Ping(Frame& frame, google::protobuf::Arena& arena) {
+  if (!frame.descriptors.empty()) {
+    return Break(frame.header, "descriptor_count");
+  }
+  auto* request = google::protobuf::Arena::CreateMessage<v1::PingRequest>(&arena);
+  const absl::Status status = Parse(frame, request);
+  v1::PingReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  ReplyNow(frame.header, status, reply);
+  return true;
+}
+
+}  // namespace terrace

@@ -1,0 +1,156 @@
+#include "tests/doubles/front_room.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "daemon/thread_executor.h"
+#include "tests/doubles/heap_slab_source.h"
+
+namespace terrace::doubles {
+
+void CountingObserver::Finished(const FinishedCall& call) {
+  absl::MutexLock lock(&mutex_);
+  ++calls_[{std::string(call.verb), call.status}];
+}
+
+void CountingObserver::Connection(Carrier carrier, std::string_view kind) {
+  absl::MutexLock lock(&mutex_);
+  ++connections_[{carrier, std::string(kind)}];
+}
+
+int CountingObserver::Calls(std::string_view verb, absl::StatusCode status) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = calls_.find({std::string(verb), status});
+  return found == calls_.end() ? 0 : found->second;
+}
+
+int CountingObserver::Connections(Carrier carrier, std::string_view kind) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = connections_.find({carrier, std::string(kind)});
+  return found == connections_.end() ? 0 : found->second;
+}
+
+absl::StatusOr<std::unique_ptr<FrontRoom>> FrontRoom::Open(FrontRoomOptions options) {
+  std::unique_ptr<FrontRoom> room(new FrontRoom());
+  if (absl::Status status = room->Fill(std::move(options)); !status.ok()) {
+    return status;
+  }
+  return room;
+}
+
+absl::Status FrontRoom::Fill(FrontRoomOptions options) {
+  std::string pattern = (std::filesystem::temp_directory_path() / "terrace-front-XXXXXX").string();
+  if (mkdtemp(pattern.data()) == nullptr) {
+    return StatusFromErrno(errno, pattern);
+  }
+  folder_ = pattern;
+  // Others may pass through, so that what keeps them out is the sockets' own mode.
+  std::filesystem::permissions(folder_, std::filesystem::perms(0755));
+  if (options.sealed) {
+    slabs_ = MakeSealedSlabSource(/*huge_pages=*/false, /*touch_threads=*/1);
+  } else {
+    slabs_ = std::make_unique<HeapSlabSource>();
+  }
+  if (options.executor == nullptr) {
+    absl::StatusOr<std::unique_ptr<Executor>> executor = MakeThreadExecutor({});
+    if (!executor.ok()) {
+      return executor.status();
+    }
+    own_executor_ = *std::move(executor);
+    options.executor = own_executor_.get();
+  }
+  const Clock& clock = options.clock == nullptr ? BootClock() : *options.clock;
+  BlockStoreOptions store_options;
+  store_options.dram_bytes = options.dram_bytes;
+  absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(
+      store_options, {&clock, options.executor, slabs_.get(), options.lower_tiers, nullptr});
+  if (!store.ok()) {
+    return store.status();
+  }
+  store_ = *std::move(store);
+  FrontOptions front_options;
+  front_options.runtime_dir = folder_;
+  front_options.socket_mode = options.socket_mode;
+  front_options.io_threads = options.io_threads;
+  front_options.limits = options.limits;
+  front_options.tenant_of = [](const PeerCredentials& peer) -> absl::StatusOr<std::string> {
+    return absl::StrCat("uid-", peer.uid);
+  };
+  absl::StatusOr<std::unique_ptr<Front>> front =
+      Front::Start(std::move(front_options), *store_, clock, observer_, std::move(options.hooks));
+  if (!front.ok()) {
+    return front.status();
+  }
+  front_ = *std::move(front);
+  ticker_ = std::thread([this] {
+    while (!stopping_) {
+      store_->Tick();
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+  });
+  return absl::OkStatus();
+}
+
+void FrontRoom::StopFront() { front_.reset(); }
+
+FrontRoom::~FrontRoom() {
+  front_.reset();
+  stopping_ = true;
+  if (ticker_.joinable()) {
+    ticker_.join();
+  }
+  store_.reset();
+  if (!folder_.empty()) {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<FrameClient>> FrontRoom::NewSession() {
+  absl::StatusOr<std::unique_ptr<FrameClient>> client = Connect();
+  if (!client.ok()) {
+    return client.status();
+  }
+  if (const auto hello = (*client)->Hello(); !hello.ok()) {
+    return hello.status();
+  }
+  return client;
+}
+
+std::string TestKey(uint64_t n, uint32_t key_bytes) {
+  std::string key = TestPayload(n ^ 0x9e3779b97f4a7c15ULL, key_bytes);
+  for (size_t i = 0; i < sizeof(n); ++i) {
+    key[i] = static_cast<char>(n >> (8 * i));
+  }
+  return key;
+}
+
+std::string TestPayload(uint64_t n, size_t bytes) {
+  std::string payload(bytes, '\0');
+  uint64_t state = n * 0x9e3779b97f4a7c15ULL + 1;
+  for (char& byte : payload) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    byte = static_cast<char>(state >> 56U);
+  }
+  return payload;
+}
+
+v1::NamespaceRecord TestRecord(uint64_t block_bytes) {
+  v1::NamespaceRecord record;
+  record.set_model("test/model");
+  record.set_weights_revision("r1");
+  record.set_kv_dtype("bf16");
+  record.set_layout("test/1");
+  record.set_hash_algorithm("sha256_cbor");
+  record.set_block_tokens(16);
+  record.set_block_bytes(block_bytes);
+  return record;
+}
+
+}  // namespace terrace::doubles

@@ -1,0 +1,8 @@
+/* The ABI's header alone, as a C99 program sees it. */
+#include "terrace/terrace.h"
+
+int terrace_header_is_c99(void) {
+  terrace_options options = {0};
+  options.struct_bytes = sizeof(options);
+  return options.struct_bytes == sizeof(terrace_options) ? TERRACE_OK : TERRACE_INTERNAL;
+}

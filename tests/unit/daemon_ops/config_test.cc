@@ -1,0 +1,324 @@
+#include "daemon/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <sstream>
+
+#include "daemon/config_toml.h"
+#include "daemon/settings.h"
+#include "tests/unit/daemon_ops/bad_configs.h"
+
+namespace terrace {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// Another value than the default for every setting, in the table's order.
+constexpr char kEverythingChanged[] = R"([daemon]
+runtime_dir = "/tmp/r"
+data_dir = "/tmp/d"
+io_threads = 3
+copy_threads = 5
+log_level = "debug"
+log_format = "json"
+core_dumps = true
+[dram]
+capacity = "3GiB"
+huge_pages = false
+touch_threads = 7
+verify_one_in = 1
+policy = "lru"
+lease_share = 0.1
+pin_share = 1
+[limits]
+connections_per_uid = 65
+connections_total = 1025
+calls_in_flight_per_uid = 257
+message_bytes = 65537
+hello_timeout = "2.5s"
+write_stall_timeout = "1m30s"
+reply_backlog = "17MiB"
+probe_cap = "1ms"
+get_cap = "10m"
+put_cap = "31s"
+other_cap = "32s"
+tenants = 65
+namespaces_per_tenant = 1025
+scopes_per_tenant = 65537
+holds_per_tenant = 16385
+regions_per_session = 65
+tickets_per_tenant = 4097
+[sockets]
+mode = "0666"
+group = "0"
+unlisted = "deny"
+[metrics]
+listen = "off"
+[[tenant]]
+alias = "search"
+uids = [1001, 1002]
+guaranteed = "1GiB"
+limit = "2GiB"
+[[tenant]]
+alias = "chat.v2_x-1"
+gids = [0, 4294967294]
+)";
+
+std::string ReadAll(const std::string& path) {
+  const std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+
+class BadConfigTest : public testing::TestWithParam<BadConfig> {};
+
+TEST_P(BadConfigTest, IsRefusedWithOnePreciseLine) {
+  const BadConfig& bad = GetParam();
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(bad.text, "t.toml");
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_EQ(loaded.status().code(), absl::StatusCode::kInvalidArgument);
+  const std::string message = MessageOf(loaded.status());
+  if (bad.message.back() == '*') {
+    EXPECT_EQ(message.substr(0, bad.message.size() - 1), bad.message.substr(0, bad.message.size() - 1));
+  } else {
+    EXPECT_EQ(message, bad.message);
+  }
+  EXPECT_EQ(message.find_first_of("\n\r"), std::string::npos) << message;
+  EXPECT_LT(message.size(), 400U);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, BadConfigTest, testing::ValuesIn(BadConfigs()),
+                         [](const auto& param) { return param.param.name; });
+
+TEST(Config, AnEmptyFileIsTheDefaults) {
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig("", "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->config.runtime_dir, "/run/terrace");
+  EXPECT_EQ(loaded->config.data_dir, "/var/lib/terrace");
+  EXPECT_EQ(loaded->config.store.dram_bytes, uint64_t{1} << 30);
+  EXPECT_EQ(loaded->config.metrics_listen, "127.0.0.1:9464");
+  EXPECT_EQ(loaded->config.unlisted, UnlistedPeers::kPerUid);
+  EXPECT_THAT(loaded->config.tenants, IsEmpty());
+  for (const std::string& origin : loaded->origins) EXPECT_EQ(origin, "default");
+}
+
+TEST(Config, DefaultsObeyTheirOwnRules) {
+  Config config;
+  for (const Setting& setting : Settings()) {
+    const std::string line = std::string(setting.key()) + " = " + SettingText(setting, config);
+    const auto entries = ParseToml("[s]\n" + line + "\n", "t");
+    ASSERT_TRUE(entries.ok()) << entries.status();
+    EXPECT_TRUE(AssignSetting(setting, entries->back().value, &config).ok()) << line;
+  }
+}
+
+TEST(Config, EverySettingReachesItsField) {
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(kEverythingChanged, "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const Config& c = loaded->config;
+  EXPECT_EQ(c.runtime_dir, "/tmp/r");
+  EXPECT_EQ(c.data_dir, "/tmp/d");
+  EXPECT_EQ(c.io_threads, 3U);
+  EXPECT_EQ(c.copy_threads, 5U);
+  EXPECT_EQ(c.log_level, LogLevel::kDebug);
+  EXPECT_EQ(c.log_format, LogFormat::kJson);
+  EXPECT_TRUE(c.core_dumps);
+  EXPECT_EQ(c.store.dram_bytes, uint64_t{3} << 30);
+  EXPECT_FALSE(c.huge_pages);
+  EXPECT_EQ(c.touch_threads, 7U);
+  EXPECT_EQ(c.store.verify_one_in, 1U);
+  EXPECT_EQ(c.store.policy, "lru");
+  EXPECT_EQ(c.store.lease_share, 0.1);
+  EXPECT_EQ(c.store.pin_share, 1.0);
+  EXPECT_EQ(c.front.connections_per_uid, 65U);
+  EXPECT_EQ(c.front.connections_total, 1025U);
+  EXPECT_EQ(c.front.calls_in_flight_per_uid, 257U);
+  EXPECT_EQ(c.front.message_bytes, 65537U);
+  EXPECT_EQ(c.front.hello_timeout, absl::Milliseconds(2500));
+  EXPECT_EQ(c.front.write_stall_timeout, absl::Seconds(90));
+  EXPECT_EQ(c.front.reply_backlog_bytes, uint64_t{17} << 20);
+  EXPECT_EQ(c.front.probe_cap, absl::Milliseconds(1));
+  EXPECT_EQ(c.front.get_cap, absl::Minutes(10));
+  EXPECT_EQ(c.front.put_cap, absl::Seconds(31));
+  EXPECT_EQ(c.front.other_cap, absl::Seconds(32));
+  EXPECT_EQ(c.store.max_tenants, 65U);
+  EXPECT_EQ(c.store.max_namespaces_per_tenant, 1025U);
+  EXPECT_EQ(c.store.max_scopes_per_tenant, 65537U);
+  EXPECT_EQ(c.store.max_holds_per_tenant, 16385U);
+  EXPECT_EQ(c.store.max_regions_per_session, 65U);
+  EXPECT_EQ(c.store.max_tickets_per_tenant, 4097U);
+  EXPECT_EQ(c.socket_mode, 0666U);
+  EXPECT_EQ(c.socket_gid, 0U);
+  EXPECT_EQ(c.unlisted, UnlistedPeers::kDeny);
+  EXPECT_EQ(c.metrics_listen, "");
+  const TenantConfig search = {"search", {1001, 1002}, {}, uint64_t{1} << 30, uint64_t{2} << 30};
+  const TenantConfig chat = {"chat.v2_x-1", {}, {0, 4294967294U}, 0, 0};
+  EXPECT_THAT(c.tenants, ElementsAre(search, chat));
+}
+
+TEST(Config, TheTestAboveLeavesNoSettingOut) {
+  const LoadedConfig changed = *ParseConfig(kEverythingChanged, "t.toml");
+  const std::set<std::string_view> same_by_need = {"dram.policy"};  // there is only one
+  for (const Setting& setting : Settings()) {
+    if (same_by_need.contains(setting.name)) continue;
+    EXPECT_NE(SettingText(setting, changed.config), SettingText(setting, Config())) << setting.name;
+  }
+}
+
+TEST(Config, PrintedConfigReadsBackAsItself) {
+  for (const std::string& text : {std::string(), std::string(kEverythingChanged)}) {
+    const absl::StatusOr<LoadedConfig> first = ParseConfig(text, "t.toml");
+    ASSERT_TRUE(first.ok()) << first.status();
+    const std::string printed = PrintConfig(*first);
+    const absl::StatusOr<LoadedConfig> second = ParseConfig(printed, "p.toml");
+    ASSERT_TRUE(second.ok()) << second.status() << "\n" << printed;
+    for (const Setting& setting : Settings()) {
+      EXPECT_EQ(SettingText(setting, first->config), SettingText(setting, second->config)) << setting.name;
+    }
+    EXPECT_EQ(first->config.tenants, second->config.tenants);
+    EXPECT_EQ(first->config.socket_gid, second->config.socket_gid);
+  }
+}
+
+TEST(Config, PrintedConfigSaysWhereEverySettingCameFrom) {
+  const LoadedConfig loaded = *ParseConfig("[dram]\ncapacity = \"2GiB\"\n[[tenant]]\nalias='a'\nuids=[1]\n", "/e/t.toml");
+  const std::string printed = PrintConfig(loaded);
+  EXPECT_THAT(printed, HasSubstr("capacity = \"2GiB\"  # /e/t.toml:2\n"));
+  EXPECT_THAT(printed, HasSubstr("io_threads = 2  # default\n"));
+  EXPECT_THAT(printed, HasSubstr("alias = \"a\"  # /e/t.toml:3\n"));
+  for (const Setting& setting : Settings()) {
+    EXPECT_THAT(printed, HasSubstr("\n" + std::string(setting.key()) + " = ")) << setting.name;
+  }
+}
+
+TEST(Config, OriginsCannotBreakOutOfTheirComment) {
+  LoadedConfig loaded = *ParseConfig("", "t.toml");
+  loaded.origins[0] = "evil\n[dram]\ncapacity = 1";
+  const absl::StatusOr<LoadedConfig> again = ParseConfig(PrintConfig(loaded), "p.toml");
+  EXPECT_TRUE(again.ok()) << again.status();
+}
+
+TEST(Config, JsonHoldsEverySettingAndTenant) {
+  const LoadedConfig loaded = *ParseConfig(kEverythingChanged, "t.toml");
+  const std::string json = PrintConfigJson(loaded);
+  EXPECT_EQ(json.find('\n'), std::string::npos);
+  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.capacity","value":"3GiB","origin":"t.toml:10"})"));
+  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:16"})"));
+  EXPECT_THAT(json, HasSubstr(R"({"alias":"search","uids":[1001, 1002],"gids":[],"guaranteed_bytes":1073741824)"));
+}
+
+TEST(Config, TheAnnotatedExampleIsTheDefaults) {
+  const std::string text = ReadAll(TERRACE_EXAMPLE_CONFIG);
+  ASSERT_FALSE(text.empty()) << TERRACE_EXAMPLE_CONFIG;
+  const absl::StatusOr<LoadedConfig> as_it_is = ParseConfig(text, "terraced.toml");
+  ASSERT_TRUE(as_it_is.ok()) << as_it_is.status();
+
+  // "#key = value" is a setting, "# text" is prose.
+  std::istringstream lines(text);
+  std::string uncommented;
+  for (std::string line; std::getline(lines, line);) {
+    const bool setting = line.size() > 1 && line[0] == '#' && line[1] != ' ';
+    uncommented += (setting ? line.substr(1) : line) + "\n";
+  }
+  const absl::StatusOr<LoadedConfig> written_out = ParseConfig(uncommented, "terraced.toml");
+  ASSERT_TRUE(written_out.ok()) << written_out.status();
+  for (size_t i = 0; i < Settings().size(); ++i) {
+    const Setting& setting = Settings()[i];
+    EXPECT_EQ(as_it_is->origins[i], "default") << setting.name;
+    EXPECT_NE(written_out->origins[i], "default") << setting.name << " is missing in the example";
+    EXPECT_EQ(SettingText(setting, written_out->config), SettingText(setting, Config())) << setting.name;
+  }
+}
+
+TEST(Config, TheTenantOfTheExampleIsValid) {
+  const std::string text = ReadAll(TERRACE_EXAMPLE_CONFIG);
+  const size_t begin = text.find("# [[tenant]]\n");
+  ASSERT_NE(begin, std::string::npos);
+  std::istringstream lines(text.substr(begin));
+  std::string tenant;
+  for (std::string line; std::getline(lines, line);) tenant += line.substr(std::min<size_t>(2, line.size())) + "\n";
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(tenant, "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status() << "\n" << tenant;
+  ASSERT_EQ(loaded->config.tenants.size(), 1U);
+  EXPECT_EQ(loaded->config.tenants[0].guaranteed_bytes, uint64_t{256} << 20);
+  EXPECT_EQ(loaded->config.tenants[0].limit_bytes, 0U);
+}
+
+TEST(Config, BoundsAreInclusive) {
+  EXPECT_TRUE(ParseConfig("[dram]\ncapacity = \"64MiB\"\nverify_one_in = 0\nlease_share = 0\npin_share = 1.0\n", "t").ok());
+  EXPECT_TRUE(ParseConfig("[dram]\ncapacity = \"64TiB\"\nverify_one_in = 1000000\n", "t").ok());
+  EXPECT_TRUE(ParseConfig("[daemon]\nio_threads = 64\nruntime_dir = \"/" + std::string(93, 'r') + "\"\n", "t").ok());
+  EXPECT_TRUE(ParseConfig("[limits]\nhello_timeout = \"100ms\"\nprobe_cap = \"10m\"\n", "t").ok());
+  EXPECT_TRUE(ParseConfig("[metrics]\nlisten = \"127.255.255.254:0\"\n", "t").ok());
+}
+
+TEST(Config, SizesReadBackFromTheirText) {
+  for (const uint64_t bytes : {uint64_t{0}, uint64_t{1}, uint64_t{1023}, uint64_t{1024}, uint64_t{1} << 20,
+                               (uint64_t{1} << 20) + 1, uint64_t{3} << 30, uint64_t{5} << 40}) {
+    const absl::StatusOr<uint64_t> back = ParseSize(SizeText(bytes));
+    ASSERT_TRUE(back.ok()) << SizeText(bytes);
+    EXPECT_EQ(*back, bytes);
+  }
+  EXPECT_EQ(*ParseSize("64 MiB"), uint64_t{64} << 20);
+  EXPECT_EQ(*ParseSize("4096"), 4096U);
+}
+
+TEST(Config, APeerBelongsToTheTenantThatListsItsUserElseItsGroup) {
+  const Config config = ParseConfig(
+                            "[[tenant]]\nalias = \"by-group\"\ngids = [50]\n"
+                            "[[tenant]]\nalias = \"by-user\"\nuids = [1000]\n",
+                            "t")
+                            ->config;
+  EXPECT_EQ(*TenantOf(config, {.uid = 1000, .gid = 50}), "by-user");
+  EXPECT_EQ(*TenantOf(config, {.uid = 1001, .gid = 50}), "by-group");
+  EXPECT_EQ(*TenantOf(config, {.uid = 1001, .gid = 51}), "uid-1001");
+}
+
+TEST(Config, UnlistedPeersCanBeDenied) {
+  const Config config = ParseConfig("[sockets]\nunlisted = \"deny\"\n", "t")->config;
+  EXPECT_EQ(TenantOf(config, {.uid = 0, .gid = 0}).status().code(), absl::StatusCode::kPermissionDenied);
+}
+
+TEST(Config, TheDifferenceNamesEverySettingThatDiffers) {
+  const Config wanted = ParseConfig(kEverythingChanged, "t")->config;
+  const ConfigDifference difference = CompareConfigs(Config(), wanted);
+  EXPECT_THAT(difference.live,
+              ElementsAre("daemon.log_level", "sockets.unlisted", "tenant.search", "tenant.chat.v2_x-1"));
+  // All others, but the policy, of which there is only one.
+  EXPECT_EQ(difference.needs_restart.size(), Settings().size() - 3);
+  EXPECT_THAT(difference.needs_restart, Contains("dram.capacity"));
+}
+
+TEST(Config, LiveSettingsAndNoOthersAreTakenOver) {
+  const Config wanted = ParseConfig(kEverythingChanged, "t")->config;
+  const Config result = WithLiveSettings(Config(), wanted);
+  const ConfigDifference left = CompareConfigs(result, wanted);
+  EXPECT_THAT(left.live, IsEmpty());
+  EXPECT_EQ(left.needs_restart, CompareConfigs(Config(), wanted).needs_restart);
+}
+
+TEST(Config, EqualConfigsDoNotDiffer) {
+  const Config config = ParseConfig(kEverythingChanged, "t")->config;
+  const ConfigDifference difference = CompareConfigs(config, config);
+  EXPECT_THAT(difference.live, IsEmpty());
+  EXPECT_THAT(difference.needs_restart, IsEmpty());
+}
+
+TEST(Config, ATenantThatIsGoneIsADifference) {
+  const Config running = ParseConfig("[[tenant]]\nalias = \"a\"\nuids = [1]\n", "t")->config;
+  EXPECT_THAT(CompareConfigs(running, Config()).live, ElementsAre("tenant.a"));
+}
+
+}  // namespace
+}  // namespace terrace

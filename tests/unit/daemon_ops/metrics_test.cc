@@ -1,0 +1,290 @@
+#include "daemon/metrics.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "daemon/call_counts.h"
+#include "daemon/config.h"
+#include "tests/doubles/manual_clock.h"
+#include "tests/unit/daemon_ops/private_folder.h"
+#include "tests/unit/daemon_ops/stub_store.h"
+
+namespace terrace {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+StoreUsage FullUsage() {
+  StoreUsage usage;
+  usage.blocks = 3;
+  usage.payload_bytes = 300;
+  usage.used_slot_bytes = 400;
+  usage.capacity_bytes = 1000;
+  usage.assigned_slabs = 2;
+  usage.free_slabs = 5;
+  usage.page_kind = PageKind::kHuge;
+  usage.sessions = 4;
+  usage.leased_blocks = 6;
+  usage.leased_bytes = 700;
+  usage.quarantined_bytes = 80;
+  usage.holds = 9;
+  usage.regions = 10;
+  usage.region_bytes = 1100;
+  usage.tickets = 12;
+  usage.calls_in_flight = 13;
+  usage.metadata_bytes = 1400;
+  StoreCounters& counters = usage.counters;
+  for (size_t i = 0; i < counters.get_outcomes.size(); ++i) counters.get_outcomes[i] = 100 + i;
+  for (size_t i = 0; i < counters.put_outcomes.size(); ++i) counters.put_outcomes[i] = 200 + i;
+  for (size_t i = 0; i < counters.put_reasons.size(); ++i) counters.put_reasons[i] = 300 + i;
+  counters.corrupt = 15;
+  counters.evictions = 3;
+  counters.eviction_age_log2_s[0] = 1;   // below 1 s
+  counters.eviction_age_log2_s[3] = 1;   // 4 to 8 s
+  counters.eviction_age_log2_s[23] = 1;  // the last takes everything older
+  return usage;
+}
+
+class MetricsTest : public testing::Test {
+ protected:
+  void Start(const std::string& listen) {
+    absl::StatusOr<std::unique_ptr<Metrics>> metrics = Metrics::Start(
+        {.listen = listen, .version = "1.2.3", .copy_kernel = "avx2", .log_lines_dropped = [] { return 17; }}, clock_);
+    ASSERT_TRUE(metrics.ok()) << metrics.status();
+    metrics_ = std::move(*metrics);
+  }
+  void SetUp() override { Start(""); }
+
+  // A text in which every family has series.
+  std::string FullText() {
+    store_.usage = FullUsage();
+    store_.tenants = {{.alias = "search", .used_bytes = 5}, {.alias = "uid-1000", .used_bytes = 6}};
+    metrics_->SetStore(&store_);
+    for (const std::string_view verb : kVerbs) {
+      for (const Carrier carrier : {Carrier::kSession, Carrier::kGrpc}) {
+        metrics_->Finished({.verb = verb, .carrier = carrier, .duration = absl::Microseconds(30), .keys = 2});
+        metrics_->Connection(carrier, "accepted");
+      }
+    }
+    return metrics_->Text();
+  }
+
+  doubles::ManualClock clock_;
+  StubStore store_{1000};
+  std::unique_ptr<Metrics> metrics_;
+};
+
+TEST_F(MetricsTest, SayWhatRunsBeforeThereIsAStore) {
+  const std::string text = metrics_->Text();
+  EXPECT_THAT(text, HasSubstr("terrace_build_info{version=\"1.2.3\",copy_kernel=\"avx2\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_log_lines_dropped_total 17\n"));
+  EXPECT_THAT(text, Not(HasSubstr("terrace_tier_capacity_bytes")));
+}
+
+TEST_F(MetricsTest, ShowWhatTheStoreUses) {
+  const std::string text = FullText();
+  for (const char* line : {
+           "terrace_tier_capacity_bytes{tier=\"g2\"} 1000\n",
+           "terrace_tier_used_bytes{tier=\"g2\"} 400\n",
+           "terrace_tier_payload_bytes{tier=\"g2\"} 300\n",
+           "terrace_tier_blocks{tier=\"g2\"} 3\n",
+           "terrace_tier_slabs{tier=\"g2\",state=\"assigned\"} 2\n",
+           "terrace_tier_slabs{tier=\"g2\",state=\"free\"} 5\n",
+           "terrace_tier_page_kind{tier=\"g2\",kind=\"huge\"} 1\n",
+           "terrace_tier_page_kind{tier=\"g2\",kind=\"small\"} 0\n",
+           "terrace_sessions 4\n",
+           "terrace_leased_blocks 6\n",
+           "terrace_leased_bytes 700\n",
+           "terrace_quarantined_bytes 80\n",
+           "terrace_holds 9\n",
+           "terrace_regions 10\n",
+           "terrace_region_bytes 1100\n",
+           "terrace_tickets 12\n",
+           "terrace_calls_in_flight 13\n",
+           "terrace_metadata_bytes 1400\n",
+           "terrace_corrupt_records_total{tier=\"g2\"} 15\n",
+           "terrace_tenant_used_bytes{tenant=\"search\"} 5\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+TEST_F(MetricsTest, CountMissesByReason) {
+  const std::string text = FullText();
+  EXPECT_THAT(text, HasSubstr("terrace_tier_hits_total{tier=\"g2\"} 101\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_misses_total{reason=\"absent\"} 100\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_misses_total{reason=\"corrupt\"} 102\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_misses_total{reason=\"cancelled\"} 108\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_put_keys_total{outcome=\"stored\"} 201\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_put_keys_total{outcome=\"failed\"} 204\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_put_refusals_total{reason=\"no_space\"} 301\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_put_refusals_total{reason=\"too_late\"} 313\n"));
+}
+
+TEST_F(MetricsTest, CumulateTheAgesOfEvictedBlocks) {
+  const std::string text = FullText();
+  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_count{tier=\"g2\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"1\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"4\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"8\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"4194304\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"+Inf\"} 3\n"));
+}
+
+TEST_F(MetricsTest, CountCallsByVerbCarrierAndCode) {
+  metrics_->Finished({.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Microseconds(10), .keys = 3});
+  metrics_->Finished({.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Microseconds(11), .keys = 4});
+  metrics_->Finished({.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Minutes(1)});
+  metrics_->Finished({.verb = "Put",
+                      .carrier = Carrier::kGrpc,
+                      .status = absl::StatusCode::kInvalidArgument,
+                      .duration = absl::Milliseconds(1)});
+  const std::string text = metrics_->Text();
+  const std::string get = "{verb=\"Get\",carrier=\"session\"";
+  EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_count" + get + "} 3\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"1e-05\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"2.5e-05\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"10\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"+Inf\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_calls_total" + get + ",code=\"OK\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_call_keys_total" + get + "} 7\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_calls_total{verb=\"Put\",carrier=\"grpc\",code=\"INVALID_ARGUMENT\"} 1\n"));
+}
+
+TEST_F(MetricsTest, CountUnknownVerbsAndKindsAsOther) {
+  metrics_->Finished({.verb = "Teleport",
+                      .carrier = Carrier::kGrpc,
+                      .status = static_cast<absl::StatusCode>(99),
+                      .duration = absl::ZeroDuration()});
+  metrics_->Connection(Carrier::kGrpc, "exploded");
+  const std::string text = metrics_->Text();
+  EXPECT_THAT(text, HasSubstr("terrace_calls_total{verb=\"other\",carrier=\"grpc\",code=\"UNKNOWN\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_connections_total{carrier=\"grpc\",kind=\"other\"} 1\n"));
+}
+
+TEST_F(MetricsTest, BoundTheTenantsAndKeepTheirSum) {
+  for (uint64_t i = 0; i < 1000; ++i) {
+    store_.tenants.push_back({.alias = "uid-" + std::to_string(i), .used_bytes = i, .hits = 1});
+  }
+  metrics_->SetStore(&store_);
+  const std::string text = metrics_->Text();
+  const std::regex series("terrace_tenant_used_bytes\\{tenant=\"([^\"]*)\"\\} ([0-9]+)");
+  uint64_t sum = 0;
+  size_t count = 0;
+  for (std::sregex_iterator it(text.begin(), text.end(), series), end; it != end; ++it, ++count) sum += std::stoull((*it)[2]);
+  EXPECT_EQ(count, kMaxTenantSeries);
+  EXPECT_EQ(sum, 999U * 1000U / 2U);
+  EXPECT_THAT(text, HasSubstr("terrace_tenant_used_bytes{tenant=\"uid-999\"} 999\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_tenant_hits_total{tenant=\"other\"} 801\n"));
+}
+
+TEST_F(MetricsTest, UseNoLabelThatCouldNameAKeyAPathOrAProcess) {
+  const std::string text = FullText();
+  const std::set<std::string> allowed = {"version", "copy_kernel", "verb",   "carrier", "code", "kind",  "tier", "reason",
+                                         "outcome", "delivery",    "result", "state",   "tenant", "le"};
+  const std::regex label("([a-z_]+)=\"");
+  for (std::sregex_iterator it(text.begin(), text.end(), label), end; it != end; ++it) {
+    EXPECT_TRUE(allowed.contains((*it)[1])) << (*it)[1];
+  }
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    EXPECT_TRUE(line.starts_with("# ") || line.starts_with("terrace_")) << line;
+  }
+}
+
+TEST_F(MetricsTest, AskTheStoreAtMostOnceASnapshot) {
+  metrics_->SetStore(&store_);
+  static_cast<void>(metrics_->Text());
+  static_cast<void>(metrics_->Text());
+  EXPECT_EQ(store_.looks, 1);
+  clock_.Advance(kSnapshotAge);
+  static_cast<void>(metrics_->Text());
+  EXPECT_EQ(store_.looks, 2);
+}
+
+TEST_F(MetricsTest, LeaveAStoreAloneThatWasTakenAway) {
+  metrics_->SetStore(&store_);
+  static_cast<void>(metrics_->Text());
+  metrics_->SetStore(nullptr);
+  clock_.Advance(kSnapshotAge);
+  EXPECT_THAT(metrics_->Text(), Not(HasSubstr("terrace_tier_blocks")));
+  EXPECT_EQ(store_.looks, 1);
+}
+
+TEST_F(MetricsTest, SayThatTheDaemonDrains) {
+  EXPECT_THAT(metrics_->Text(), HasSubstr("terrace_draining 0\n"));
+  metrics_->SetDraining(true);
+  EXPECT_THAT(metrics_->Text(), HasSubstr("terrace_draining 1\n"));
+}
+
+TEST_F(MetricsTest, AreCleanUnderPromtool) {
+  if (std::system("command -v promtool >/dev/null 2>&1") != 0) GTEST_SKIP() << "promtool is not installed";
+  const PrivateFolder folder;
+  const std::string file = folder.Write("metrics", FullText());
+  const std::string complaints = folder.path() + "/complaints";
+  const int status = std::system(("promtool check metrics < " + file + " > " + complaints + " 2>&1").c_str());
+  std::ifstream said(complaints);
+  std::ostringstream text;
+  text << said.rdbuf();
+  EXPECT_EQ(status, 0) << text.str();
+  EXPECT_EQ(text.str(), "");
+}
+
+TEST_F(MetricsTest, HaveNoAddressWithoutAListener) { EXPECT_EQ(metrics_->address(), ""); }
+
+// What a request gets, headers included.
+std::string Ask(const std::string& address, const std::string& request) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in peer = {};
+  peer.sin_family = AF_INET;
+  peer.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+  inet_pton(AF_INET, "127.0.0.1", &peer.sin_addr);
+  std::string reply;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof(peer)) == 0 &&
+      send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
+    char buffer[65536];
+    for (ssize_t got = 0; (got = read(fd, buffer, sizeof(buffer))) > 0;) reply.append(buffer, static_cast<size_t>(got));
+  }
+  close(fd);
+  return reply;
+}
+
+TEST_F(MetricsTest, AreServedOnThePortThatIsReported) {
+  Start("127.0.0.1:0");
+  EXPECT_THAT(metrics_->address(), StartsWith("127.0.0.1:"));
+  EXPECT_THAT(metrics_->address(), Not(testing::EndsWith(":0")));
+  metrics_->SetStore(&store_);
+  const std::string reply = Ask(metrics_->address(), "GET /metrics HTTP/1.0\r\n\r\n");
+  EXPECT_THAT(reply, StartsWith("HTTP/1.1 200"));
+  EXPECT_THAT(reply, HasSubstr("\nterrace_tier_capacity_bytes{tier=\"g2\"}"));
+}
+
+TEST_F(MetricsTest, ServeNothingElse) {
+  Start("127.0.0.1:0");
+  EXPECT_THAT(Ask(metrics_->address(), "GET / HTTP/1.0\r\n\r\n"), HasSubstr(" 404 "));
+  EXPECT_THAT(Ask(metrics_->address(), "GET /../../../etc/passwd HTTP/1.0\r\n\r\n"), Not(HasSubstr("root:")));
+  EXPECT_THAT(Ask(metrics_->address(), "PUT /x HTTP/1.0\r\nContent-Length: 1\r\n\r\nx"), Not(HasSubstr(" 200 ")));
+  EXPECT_THAT(Ask(metrics_->address(), "GET /metrics HTTP/1.0\r\nX: " + std::string(5000, 'x') + "\r\n\r\n"),
+              Not(HasSubstr(" 200 ")));
+}
+
+TEST_F(MetricsTest, SayWhenTheirAddressIsTaken) {
+  Start("127.0.0.1:0");
+  const absl::StatusOr<std::unique_ptr<Metrics>> second = Metrics::Start({.listen = metrics_->address()}, clock_);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()), StartsWith("metrics.listen: cannot listen on 127.0.0.1:"));
+}
+
+}  // namespace
+}  // namespace terrace

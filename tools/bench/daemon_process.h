@@ -1,0 +1,68 @@
+// The daemon that a scenario measures: one that runs, or one of the bench's own on a private
+// folder, which is stopped and removed when this goes, and which the kernel kills should the bench
+// be killed.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+#include "tools/bench/child_process.h"
+#include "tools/bench/scenario.h"
+
+namespace terrace::bench {
+
+// Confined to the main thread.
+class DaemonProcess {
+ public:
+  // Attaches to options.runtime_dir, or starts a daemon with `dram_bytes` (options.dram_bytes, when
+  // given, wins) and waits until a session with it stands. The program: options.terraced, else
+  // $TERRACE_TERRACED, else ../daemon/terraced or terraced beside this program. Errors: NOT_FOUND
+  // (no program), FAILED_PRECONDITION (it ended; the end of its log is in the message),
+  // DEADLINE_EXCEEDED (not ready within two minutes), CANCELLED.
+  static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const BenchOptions& options,
+                                                              uint64_t dram_bytes);
+  // Stops an own daemon with SIGTERM, and SIGKILL after ten seconds; removes its folder.
+  ~DaemonProcess();
+  DaemonProcess(const DaemonProcess&) = delete;
+  DaemonProcess& operator=(const DaemonProcess&) = delete;
+  DaemonProcess(DaemonProcess&&) = delete;
+  DaemonProcess& operator=(DaemonProcess&&) = delete;
+
+  [[nodiscard]] const std::string& runtime_dir() const { return runtime_dir_; }
+  [[nodiscard]] pid_t pid() const { return pid_; }
+  // Of the own daemon's DRAM; 0: attached to one that was running.
+  [[nodiscard]] uint64_t own_dram_bytes() const { return dram_bytes_; }
+
+  // Processor time that the process has used, seconds. Negative: cannot be read.
+  [[nodiscard]] double CpuSeconds() const;
+  // Resident memory of the process without its arena and without files (RssAnon), bytes; 0: cannot
+  // be read.
+  [[nodiscard]] uint64_t PrivateBytes() const;
+
+ private:
+  DaemonProcess() = default;
+  absl::Status StartOwn(const BenchOptions& options, uint64_t dram_bytes);
+  absl::Status WaitReady();
+  absl::Status Attach();
+  [[nodiscard]] std::string LogEnd() const;
+
+  std::string folder_;  // private; "": attached
+  std::string runtime_dir_;
+  ChildProcess child_;
+  pid_t pid_ = 0;
+  uint64_t dram_bytes_ = 0;
+};
+
+// The folder of this program.
+std::string ProgramFolder();
+// A fresh folder below `parent` ("": $TMPDIR, else /tmp).
+absl::StatusOr<std::string> MakePrivateFolder(const std::string& parent);
+
+}  // namespace terrace::bench

@@ -1,0 +1,24 @@
+// How long an engine computes over a prompt prefix that the cache did not save it. A declared
+// model, not a measurement.
+//
+// Llama-3-70B, 16-bit, on 4 H100 (SXM, 989 TFLOP/s dense each). Work of a prefix of n tokens:
+//   linear     2 FLOP a parameter a token: 2 x 70.6e9 x n
+//   attention  causal, 80 layers of width 8,192: 2 matrix products x 2 FLOP x 80 x 8,192 x n^2 / 2
+// Published for this set-up: about 19 s to first token at 128K tokens (IBM, "Llama3-70B, 128K,
+// 4xH100", 2025-11-26). The model's 4.11e16 FLOP in 19 s are 2.16e15 FLOP/s, 55 % of the hardware's
+// peak, which fixes both terms:
+//   seconds(n) = 6.54e-5 n + 6.07e-10 n^2      (8K: 0.6 s, 32K: 2.8 s, 128K: 19 s)
+#pragma once
+
+#include <cstdint>
+
+namespace terrace::bench {
+
+inline constexpr const char* kPrefillModelName = "Llama-3-70B on 4 H100, 128K tokens = 19 s";
+
+constexpr double PrefillSeconds(uint64_t tokens) {
+  const auto n = static_cast<double>(tokens);
+  return 6.54e-5 * n + 6.07e-10 * n * n;
+}
+
+}  // namespace terrace::bench

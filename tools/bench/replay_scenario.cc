@@ -1,0 +1,367 @@
+// replay: a recorded trace through libterrace. Per request: probe with a hold, get the prefix by
+// lease, check every byte, put the rest from a region, release. Beside it, the placement code alone
+// on the same trace with as many blocks as the daemon has slots: the two hit ratios must be equal.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tiers/dram/arena.h"
+#include "tiers/placement/replay.h"
+#include "tools/bench/client_session.h"
+#include "tools/bench/daemon_process.h"
+#include "tools/bench/memory.h"
+#include "tools/bench/payload.h"
+#include "tools/bench/prefill_model.h"
+#include "tools/bench/scenario.h"
+#include "tools/trace/request_trace.h"
+
+namespace terrace::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr uint64_t kBlockBytes = uint64_t{64} << 10;
+constexpr uint64_t kDramBytes = uint64_t{1} << 30;
+constexpr uint32_t kKeyBytes = 36;  // as vLLM's: a 32-byte hash and a 4-byte group
+constexpr size_t kMaxChain = 16'384;
+constexpr uint64_t kMaxStagingBytes = uint64_t{1} << 30;
+constexpr std::chrono::seconds kHold{60};
+
+double Seconds(Clock::duration time) {
+  return std::chrono::duration<double>(time).count();
+}
+double Microseconds(Clock::duration time) {
+  return Seconds(time) * 1e6;
+}
+
+// Tokens of a block: the power of two nearest to input_tokens / blocks of the longer half of the
+// requests, where partial last blocks weigh least.
+uint32_t GuessBlockTokens(const RequestTrace& trace) {
+  std::vector<std::pair<size_t, double>> sizes;
+  for (const TraceRequest& request : trace.requests) {
+    if (!request.block_ids.empty() && request.input_tokens > 0) {
+      const auto blocks = static_cast<double>(request.block_ids.size());
+      sizes.emplace_back(request.block_ids.size(), request.input_tokens / blocks);
+    }
+  }
+  if (sizes.empty()) {
+    return 16;
+  }
+  std::sort(sizes.begin(), sizes.end());
+  const double tokens = sizes[sizes.size() * 3 / 4].second;
+  return static_cast<uint32_t>(std::clamp(std::exp2(std::round(std::log2(tokens))), 1.0, 65'536.0));
+}
+
+size_t LongestChain(const RequestTrace& trace) {
+  size_t longest = 1;
+  for (const TraceRequest& request : trace.requests) {
+    longest = std::max(longest, std::min(request.block_ids.size(), kMaxChain));
+  }
+  return longest;
+}
+
+// Blocks of this size that the daemon's DRAM holds when they are all that there is.
+uint64_t CapacityBlocks(uint64_t dram_bytes, uint64_t block_bytes) {
+  const uint64_t slot = SlotBytesFor(block_bytes);
+  const uint64_t slab = std::max(kMinSlabBytes, kMinSlotsPerSlab * slot);
+  const uint64_t slab_bytes = (slab + (uint64_t{2} << 20) - 1) >> 21U << 21U;
+  return dram_bytes / slab_bytes * (slab_bytes / slot);
+}
+
+// What the run adds up.
+struct Totals {
+  uint64_t blocks = 0;
+  uint64_t hits = 0;
+  uint64_t stored = 0;
+  uint64_t not_stored = 0;
+  uint64_t delivered_bytes = 0;
+  Clock::duration delivering{};  // in get calls, and reading and checking what they gave
+  double prefill_seconds = 0;
+  std::vector<double> probe_us;
+  std::vector<double> get_us;
+};
+
+class TraceReplay {
+ public:
+  TraceReplay(const BenchOptions& options, Report& report, RequestTrace trace)
+      : options_(options),
+        report_(report),
+        trace_(std::move(trace)),
+        source_(options.seed),
+        block_bytes_(options.block_bytes == 0 ? kBlockBytes : options.block_bytes),
+        block_tokens_(options.block_tokens != 0 ? options.block_tokens : GuessBlockTokens(trace_)) {
+  }
+
+  absl::Status Run(Progress& progress);
+  void Summarise(uint64_t dram_bytes);
+  [[nodiscard]] uint64_t block_bytes() const { return block_bytes_; }
+  absl::Status Prepare(const std::string& runtime_dir);
+
+ private:
+  absl::Status Request(const TraceRequest& request);
+  absl::StatusOr<uint32_t> Deliver(const KeyChain& prefix, const terrace_id128& hold);
+  absl::Status Store(const KeyChain& rest, std::string_view parent);
+  absl::Status WaitFor(const TraceRequest& request);
+  void AddAlone(uint64_t dram_bytes, double percent);
+
+  const BenchOptions& options_;
+  Report& report_;
+  const RequestTrace trace_;
+  const PayloadSource source_;
+  const uint64_t block_bytes_;
+  const uint32_t block_tokens_;
+  SharedMemory staging_;
+  std::unique_ptr<ClientSession> session_;
+  terrace_namespace ns_ = 0;
+  terrace_region region_ = 0;
+  uint32_t staging_blocks_ = 0;
+  uint32_t blocks_a_get_ = 1;  // so that a get stays well below the session's lease limit
+  std::vector<uint32_t> indexes_;
+  Clock::time_point started_;
+  Clock::duration took_{};
+  Totals totals_;
+};
+
+absl::Status TraceReplay::Prepare(const std::string& runtime_dir) {
+  absl::StatusOr<std::unique_ptr<ClientSession>> session = ClientSession::Connect(runtime_dir);
+  if (!session.ok()) {
+    return session.status();
+  }
+  session_ = *std::move(session);
+  const uint64_t most = std::max<uint64_t>(1, kMaxStagingBytes / block_bytes_);
+  staging_blocks_ = static_cast<uint32_t>(std::min<uint64_t>(LongestChain(trace_), most));
+  absl::StatusOr<SharedMemory> staging = SharedMemory::Create(block_bytes_ * staging_blocks_);
+  if (!staging.ok()) {
+    return staging.status();
+  }
+  staging_ = *std::move(staging);
+  indexes_.resize(staging_blocks_);
+  for (uint32_t i = 0; i < staging_blocks_; ++i) {
+    indexes_[i] = i;
+  }
+  const std::string model = "bench/replay/" + trace_.name + "/" + std::to_string(options_.seed);
+  absl::StatusOr<terrace_namespace> ns =
+      session_->OpenNamespace(model, block_bytes_, block_tokens_);
+  if (!ns.ok()) {
+    return ns.status();
+  }
+  ns_ = *ns;
+  absl::StatusOr<terrace_region> region =
+      session_->RegisterRegion(staging_.fd(), block_bytes_, staging_blocks_);
+  if (!region.ok()) {
+    return region.status();
+  }
+  region_ = *region;
+  const uint64_t lease_blocks = session_->LeaseLimitBytes() / 2 / SlotBytesFor(block_bytes_);
+  blocks_a_get_ = static_cast<uint32_t>(std::clamp<uint64_t>(lease_blocks, 1, kMaxChain));
+  return absl::OkStatus();
+}
+
+absl::Status TraceReplay::Run(Progress& progress) {
+  progress.Begin("replaying " + trace_.name, trace_.requests.size());
+  started_ = Clock::now();
+  uint64_t done = 0;
+  for (const TraceRequest& request : trace_.requests) {
+    if (Interrupted()) {
+      return absl::CancelledError("interrupted");
+    }
+    if (absl::Status status = WaitFor(request); !status.ok()) {
+      return status;
+    }
+    if (absl::Status status = Request(request); !status.ok()) {
+      report_.AddError(std::string(status.message()));
+    }
+    progress.Advance(++done);
+  }
+  took_ = Clock::now() - started_;
+  return absl::OkStatus();
+}
+
+absl::Status TraceReplay::WaitFor(const TraceRequest& request) {
+  if (options_.speed <= 0) {
+    return absl::OkStatus();
+  }
+  const double due =
+      (request.timestamp_ms - trace_.requests.front().timestamp_ms) / 1e3 / options_.speed;
+  while (Seconds(Clock::now() - started_) < due) {
+    if (Interrupted()) {
+      return absl::CancelledError("interrupted");
+    }
+    const double left = due - Seconds(Clock::now() - started_);
+    std::this_thread::sleep_for(std::chrono::duration<double>(std::clamp(left, 0.0, 0.1)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TraceReplay::Request(const TraceRequest& request) {
+  const size_t count = std::min(request.block_ids.size(), kMaxChain);
+  totals_.blocks += request.block_ids.size();
+  if (count == 0) {
+    return absl::OkStatus();
+  }
+  const std::string keys = source_.Keys({request.block_ids.data(), count}, kKeyBytes);
+  KeyChain chain;
+  chain.ns = ns_;
+  chain.keys = keys;
+  chain.key_bytes = kKeyBytes;
+  const Clock::time_point begun = Clock::now();
+  absl::StatusOr<Completion> probe = session_->Probe(chain, kHold);
+  if (!probe.ok()) {
+    return probe.status();
+  }
+  totals_.probe_us.push_back(Microseconds(Clock::now() - begun));
+  const uint32_t held = (*probe)->part_hits[0];
+  absl::StatusOr<uint32_t> hits = Deliver(chain.Slice(0, held, block_tokens_), (*probe)->hold);
+  absl::Status status = hits.status();
+  if (status.ok()) {
+    totals_.hits += *hits;
+    const uint64_t tokens = uint64_t{*hits} * block_tokens_;
+    totals_.prefill_seconds += PrefillSeconds(
+        request.input_tokens == 0 ? tokens : std::min<uint64_t>(tokens, request.input_tokens));
+    if (*hits < held) {
+      report_.AddError("get: " + std::to_string(held - *hits) +
+                       " blocks under a hold were not delivered");
+    }
+    const std::string_view parent = *hits == 0 ? std::string_view() : chain.Key(*hits - 1);
+    status = Store(chain.Slice(*hits, chain.count(), block_tokens_), parent);
+  }
+  const absl::Status released = session_->Release({}, (*probe)->hold);
+  return status.ok() ? released : status;
+}
+
+absl::StatusOr<uint32_t> TraceReplay::Deliver(const KeyChain& prefix, const terrace_id128& hold) {
+  uint32_t delivered = 0;
+  while (delivered < prefix.count()) {
+    const KeyChain part = prefix.Slice(delivered, blocks_a_get_, block_tokens_);
+    const Clock::time_point begun = Clock::now();
+    absl::StatusOr<Completion> got = session_->GetLease(part, hold);
+    if (!got.ok()) {
+      return got.status();
+    }
+    totals_.get_us.push_back(Microseconds(Clock::now() - begun));
+    const uint32_t ok = DeliveredPrefix(**got);
+    for (uint32_t i = 0; i < ok; ++i) {
+      const auto* bytes = static_cast<const char*>((*got)->data[i]);
+      const absl::Span<const char> payload(bytes, (*got)->payload_bytes[i]);
+      totals_.delivered_bytes += payload.size();
+      if (options_.verify == BenchOptions::Verify::kYes) {
+        const uint64_t missing = payload.size() < block_bytes_ ? block_bytes_ - payload.size() : 0;
+        report_.AddWrongBytes(source_.WrongBytes(part.Key(i), payload) + missing);
+      } else {
+        KeepSum(SumBytes(payload));
+      }
+    }
+    totals_.delivering += Clock::now() - begun;
+    if (absl::Status status = session_->Release((*got)->lease, {}); !status.ok()) {
+      return status;
+    }
+    delivered += ok;
+    if (ok < part.count()) {
+      break;
+    }
+  }
+  return delivered;
+}
+
+absl::Status TraceReplay::Store(const KeyChain& rest, std::string_view parent) {
+  for (uint32_t begin = 0; begin < rest.count();) {
+    KeyChain part = rest.Slice(begin, staging_blocks_, block_tokens_);
+    part.region = region_;
+    part.block_indexes = absl::MakeConstSpan(indexes_).first(part.count());
+    for (uint32_t i = 0; i < part.count(); ++i) {
+      source_.Fill(part.Key(i), staging_.bytes().subspan(i * block_bytes_, block_bytes_));
+    }
+    absl::StatusOr<Completion> put =
+        session_->Put(part, static_cast<uint32_t>(block_bytes_), parent);
+    if (!put.ok()) {
+      return put.status();
+    }
+    const uint32_t stored = CountOutcomes(**put, TERRACE_PUT_STORED);
+    const uint32_t failed = CountOutcomes(**put, TERRACE_PUT_FAILED);
+    totals_.stored += stored;
+    totals_.not_stored += part.count() - stored;
+    if (failed != 0) {
+      report_.AddError("put: " + std::to_string(failed) + " blocks failed");
+    }
+    begin += part.count();
+    parent = part.Key(part.count() - 1);
+  }
+  return absl::OkStatus();
+}
+
+void TraceReplay::AddAlone(uint64_t dram_bytes, double percent) {
+  const uint64_t capacity = CapacityBlocks(dram_bytes, block_bytes_);
+  const std::unique_ptr<PlacementReplay> alone = PlacementReplay::Create("lru", capacity);
+  for (const TraceRequest& request : trace_.requests) {
+    alone->Request(absl::MakeConstSpan(request.block_ids)
+                       .first(std::min(request.block_ids.size(), kMaxChain)));
+  }
+  const ReplayCounts& counts = alone->counts();
+  const double expected = counts.blocks == 0 ? 0
+                                             : 100.0 * static_cast<double>(counts.hits) /
+                                                   static_cast<double>(totals_.blocks);
+  report_.AddAgainst("hit_ratio", "hit ratio, against placement alone", "%", expected, {percent});
+  report_.AddNote("placement alone with " + std::to_string(capacity) +
+                  " blocks: " + std::to_string(counts.hits) +
+                  " hits; the daemon: " + std::to_string(totals_.hits));
+}
+
+void TraceReplay::Summarise(uint64_t dram_bytes) {
+  const double percent = totals_.blocks == 0 ? 0
+                                             : 100.0 * static_cast<double>(totals_.hits) /
+                                                   static_cast<double>(totals_.blocks);
+  report_.AddValue("requests", "requests", "", static_cast<double>(trace_.requests.size()));
+  if (dram_bytes != 0) {
+    AddAlone(dram_bytes, percent);
+  } else {
+    report_.AddValue("hit_ratio", "hit ratio", "%", percent);
+  }
+  report_.AddValue("hit_ratio_g2", "  of it from DRAM", "%", percent);
+  const double delivering = Seconds(totals_.delivering);
+  report_.AddValue(
+      "get_rate", "delivered and read", "GB/s",
+      delivering > 0 ? static_cast<double>(totals_.delivered_bytes) / delivering / 1e9 : 0);
+  report_.AddValue("probe", "probe, median", "us", Percentile(totals_.probe_us, 0.5));
+  report_.AddValue("probe_p99", "probe, 99 %", "us", Percentile(totals_.probe_us, 0.99));
+  report_.AddValue("get", "get, median", "us", Percentile(totals_.get_us, 0.5));
+  report_.AddValue("get_p99", "get, 99 %", "us", Percentile(totals_.get_us, 0.99));
+  report_.AddValue("stored_blocks", "blocks stored", "", static_cast<double>(totals_.stored));
+  report_.AddValue("not_stored_blocks", "blocks not stored", "",
+                   static_cast<double>(totals_.not_stored));
+  report_.AddValue("prefill_saved", "prefill saved", "s", totals_.prefill_seconds);
+  report_.AddValue("seconds", "whole replay", "s", Seconds(took_));
+  report_.AddNote(std::string("prefill by the model \"") + kPrefillModelName + "\", " +
+                  std::to_string(block_tokens_) + " tokens a block; payload " +
+                  std::to_string(block_bytes_ >> 10U) + " KiB a block");
+}
+
+}  // namespace
+
+absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& progress) {
+  absl::StatusOr<RequestTrace> trace =
+      ReadRequestTrace(options.trace, {.max_requests = options.max_requests});
+  if (!trace.ok()) {
+    return absl::Status(trace.status().code(),
+                        "--trace " + options.trace + ": " + std::string(trace.status().message()));
+  }
+  TraceReplay replay(options, report, *std::move(trace));
+  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon = DaemonProcess::Start(options, kDramBytes);
+  if (!daemon.ok()) {
+    return daemon.status();
+  }
+  if (absl::Status status = replay.Prepare((*daemon)->runtime_dir()); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = replay.Run(progress); !status.ok()) {
+    return status;
+  }
+  replay.Summarise((*daemon)->own_dram_bytes());
+  return absl::OkStatus();
+}
+
+}  // namespace terrace::bench

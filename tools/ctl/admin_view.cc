@@ -1,0 +1,189 @@
+#include "tools/ctl/admin_view.h"
+
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+
+#include "tools/ctl/proto_json.h"
+
+namespace terrace::ctl {
+namespace {
+
+std::string BlocksAndBytes(uint64_t blocks, uint64_t bytes) {
+  return absl::StrCat(FormatCount(blocks), " (", FormatBytes(bytes), ")");
+}
+
+std::string RateOrDash(uint64_t bytes_per_s) {
+  return bytes_per_s == 0 ? "-" : FormatByteRate(static_cast<double>(bytes_per_s));
+}
+
+std::string LimitOrNone(uint64_t bytes) {
+  return bytes == 0 ? "none" : FormatBytes(bytes);
+}
+
+Table::Column Left(const char* title) {
+  return {title, Table::Align::kLeft};
+}
+Table::Column Right(const char* title) {
+  return {title, Table::Align::kRight};
+}
+
+}  // namespace
+
+std::string StatusText(const v1::StatusReply& reply, const Style& style) {
+  const uint64_t asked = reply.hits() + reply.misses();
+  std::vector<std::string> features;
+  for (const int feature : reply.features()) {
+    features.push_back(EnumName(v1::Feature_descriptor(), feature));
+  }
+  std::string out = absl::StrCat(
+      style.Paint(Tone::kStrong, absl::StrCat("terraced ", Printable(reply.version()))), "  up ",
+      FormatElapsed(absl::Milliseconds(reply.uptime_ms())), "  ",
+      reply.draining() ? style.Paint(Tone::kWarning, "draining")
+                       : style.Paint(Tone::kGood, "accepting"),
+      "\n");
+  const std::vector<Fact> facts = {
+      {"blocks", BlocksAndBytes(reply.blocks(), reply.block_bytes())},
+      {"sessions", FormatCount(reply.sessions())},
+      {"leases", BlocksAndBytes(reply.leases(), reply.leased_bytes())},
+      {"holds", FormatCount(reply.holds())},
+      {"regions", BlocksAndBytes(reply.regions(), reply.region_bytes())},
+      {"tickets", FormatCount(reply.tickets())},
+      {"quarantined", FormatBytes(reply.quarantined_bytes()),
+       reply.quarantined_bytes() > 0 ? Tone::kWarning : Tone::kPlain},
+      {"gets", absl::StrCat(FormatCount(reply.hits()), " hits, ", FormatCount(reply.misses()),
+                            " misses (", FormatShare(reply.hits(), asked), ")")},
+      {"puts", FormatCount(reply.puts())},
+      {"evictions", FormatCount(reply.evictions())},
+      {"corrupt", FormatCount(reply.corrupt()), reply.corrupt() > 0 ? Tone::kBad : Tone::kPlain},
+      {"bytes in", FormatBytes(reply.bytes_in())},
+      {"bytes out", FormatBytes(reply.bytes_out())},
+      {"resident", FormatBytes(reply.resident_bytes())},
+      {"descriptors", FormatCount(reply.open_descriptors())},
+      {"copy kernel", reply.copy_kernel().empty() ? "-" : Printable(reply.copy_kernel())},
+      {"metrics", reply.metrics_address().empty() ? "off" : Printable(reply.metrics_address())},
+      {"features", features.empty() ? "-" : absl::StrJoin(features, " ")},
+      {"boot id", absl::StrFormat("%016x", reply.boot_id())},
+  };
+  return out + RenderFacts(facts, style);
+}
+
+std::string TiersText(const v1::TiersReply& reply, const Style& style) {
+  Table table({Left("TIER"), Left("KIND"), Left("STATE"), Right("USED"), Right("CAPACITY"),
+               Right("USE"), Right("BLOCKS"), Right("SLABS"), Right("FREE"), Left("PAGES"),
+               Right("READ"), Right("WRITE")});
+  for (const v1::TierStatus& tier : reply.tiers()) {
+    const bool dram = tier.kind() == "dram";
+    table.Add({Printable(tier.name()), Printable(tier.kind()),
+               Table::Cell(Printable(tier.state()),
+                           tier.state() == "ready" ? Tone::kGood : Tone::kWarning),
+               FormatBytes(tier.used_bytes()), FormatBytes(tier.capacity_bytes()),
+               FormatShare(tier.used_bytes(), tier.capacity_bytes()), FormatCount(tier.blocks()),
+               dram ? FormatCount(tier.slabs()) : "-", dram ? FormatCount(tier.free_slabs()) : "-",
+               tier.page_kind().empty() ? "-" : Printable(tier.page_kind()),
+               RateOrDash(tier.read_bytes_per_s()), RateOrDash(tier.write_bytes_per_s())});
+  }
+  return table.Render(style);
+}
+
+std::string TenantsText(const v1::TenantsReply& reply, const Style& style) {
+  if (reply.tenants().empty()) {
+    return "no tenant yet: one appears with its first connection\n";
+  }
+  Table table({Left("TENANT"), Right("USED"), Right("GUARANTEED"), Right("LIMIT"), Right("BLOCKS"),
+               Right("LEASED"), Right("PINNED"), Right("SESSIONS"), Right("HITS"), Right("MISSES"),
+               Right("RATIO")});
+  for (const v1::TenantStatus& tenant : reply.tenants()) {
+    const bool over = tenant.limit_bytes() > 0 && tenant.used_bytes() > tenant.limit_bytes();
+    table.Add({Printable(tenant.tenant()),
+               Table::Cell(FormatBytes(tenant.used_bytes()), over ? Tone::kWarning : Tone::kPlain),
+               FormatBytes(tenant.guaranteed_bytes()), LimitOrNone(tenant.limit_bytes()),
+               FormatCount(tenant.blocks()), FormatBytes(tenant.leased_bytes()),
+               FormatBytes(tenant.pinned_bytes()), FormatCount(tenant.sessions()),
+               FormatCount(tenant.hits()), FormatCount(tenant.misses()),
+               FormatShare(tenant.hits(), tenant.hits() + tenant.misses())});
+  }
+  return table.Render(style);
+}
+
+std::string NamespacesText(const v1::NamespacesReply& reply, const Style& style) {
+  if (reply.namespaces().empty()) {
+    return "no namespace is open\n";
+  }
+  Table table({Left("DIGEST"), Left("TENANT"), Left("MODEL"), Left("REVISION"), Left("DTYPE"),
+               Left("LAYOUT"), Right("GROUP"), Right("SHARD"), Right("BLOCK"), Right("TOKENS"),
+               Right("GEN"), Right("BLOCKS"), Right("BYTES")});
+  for (const v1::NamespaceStatus& ns : reply.namespaces()) {
+    const v1::NamespaceRecord& record = ns.record();
+    const uint32_t shards = std::max(1U, record.shard_count());
+    table.Add({Table::Cell(Hex(ns.namespace_digest()), Tone::kStrong), Printable(ns.tenant()),
+               Printable(record.model()), Printable(record.weights_revision()),
+               Printable(record.kv_dtype()), Printable(record.layout()),
+               absl::StrCat(record.group()), absl::StrCat(record.shard_rank(), "/", shards),
+               FormatBytes(record.block_bytes()),
+               record.block_tokens() == 0 ? "-" : FormatCount(record.block_tokens()),
+               FormatCount(ns.generation()), FormatCount(ns.blocks()), FormatBytes(ns.bytes())});
+  }
+  return table.Render(style);
+}
+
+std::string ExplainText(const v1::ExplainReply& reply, const Style& style) {
+  const std::string state = EnumName(v1::KeyState_descriptor(), reply.state());
+  const Tone tone = reply.state() == v1::KEY_STATE_READY ? Tone::kGood : Tone::kWarning;
+  std::vector<Fact> facts = {{"state", state, tone}};
+  if (reply.state() != v1::KEY_STATE_MISS && reply.state() != v1::KEY_STATE_INVALID) {
+    const std::vector<Fact> more = {
+        {"tier", reply.tier().empty() ? "-" : Printable(reply.tier())},
+        {"payload", FormatBytes(reply.payload_bytes())},
+        {"generation", FormatCount(reply.generation())},
+        {"place", absl::StrCat("slab ", reply.slab_id(), ", offset ", reply.slab_offset())},
+        {"leases", FormatCount(reply.leases())},
+        {"holds", FormatCount(reply.holds())},
+        {"pinned", reply.pinned() ? "yes" : "no"},
+        {"stored", absl::StrCat(FormatElapsed(absl::Milliseconds(reply.age_ms())), " ago")},
+        {"touched", absl::StrCat(FormatElapsed(absl::Milliseconds(reply.idle_ms())), " ago")},
+        {"eviction", absl::StrCat(FormatCount(reply.eviction_rank()), " blocks go before it")},
+        {"first token", FormatCount(reply.first_token())},
+    };
+    facts.insert(facts.end(), more.begin(), more.end());
+  }
+  std::string out = RenderFacts(facts, style);
+  if (!reply.text().empty()) {
+    absl::StrAppend(&out, Printable(reply.text()), "\n");
+  }
+  return out;
+}
+
+std::string VerifyText(const v1::VerifyReply& reply, const Style& style) {
+  const std::string checked = absl::StrCat(FormatCount(reply.blocks()), " blocks (",
+                                           FormatBytes(reply.bytes()), ") checked: ");
+  if (reply.corrupt() == 0) {
+    return absl::StrCat(checked, style.Paint(Tone::kGood, "all checksums hold"), "\n");
+  }
+  return absl::StrCat(
+      checked, style.Paint(Tone::kBad, absl::StrCat(FormatCount(reply.corrupt()), " corrupt")),
+      ", dropped; check this host's memory\n");
+}
+
+std::string EvictText(const v1::EvictReply& reply) {
+  return absl::StrCat("evicted ", FormatCount(reply.evicted_blocks()), " blocks (",
+                      FormatBytes(reply.evicted_bytes()), "), ", FormatBytes(reply.used_bytes()),
+                      " in use\n");
+}
+
+std::string ReloadText(const v1::ReloadReply& reply, const Style& style) {
+  std::string out;
+  for (const std::string& setting : reply.changed()) {
+    absl::StrAppend(&out, style.Paint(Tone::kGood, "changed"), "        ", Printable(setting),
+                    "\n");
+  }
+  for (const std::string& setting : reply.needs_restart()) {
+    absl::StrAppend(&out, style.Paint(Tone::kWarning, "needs restart"), "  ", Printable(setting),
+                    "\n");
+  }
+  return out.empty() ? "nothing differs\n" : out;
+}
+
+}  // namespace terrace::ctl

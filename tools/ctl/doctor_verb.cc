@@ -1,0 +1,33 @@
+#include "tools/ctl/doctor.h"
+#include "tools/ctl/host_facts.h"
+#include "tools/ctl/verbs.h"
+
+namespace terrace::ctl {
+
+absl::StatusOr<Answer> RunDoctor(const Run& run) {
+  HostFacts facts = GatherHostFacts(run.daemon.runtime_dir(), run.line.doctor_dirs);
+  facts.own_version = std::string(Version());
+  absl::StatusOr<v1::StatusReply> status =
+      run.daemon.Admin(&v1::Admin::StubInterface::async_interface::Status, v1::StatusRequest(),
+                       "asking the daemon", absl::Seconds(3));
+  if (status.ok()) {
+    facts.daemon_version = status->version();
+    uint64_t memlock = 0;
+    uint64_t descriptors = 0;
+    if (run.daemon.daemon_pid() > 0 &&
+        ReadLimits(run.daemon.daemon_pid(), &memlock, &descriptors)) {
+      facts.daemon_memlock_bytes = memlock;
+      facts.daemon_descriptors = descriptors;
+    }
+  } else {
+    facts.daemon_problem = std::string(status.status().message());
+  }
+  const std::vector<Finding> findings = Diagnose(facts);
+  Answer answer;
+  answer.json = DoctorJson(findings);
+  answer.text = DoctorText(findings, run.terminal.style);
+  answer.exit_code = AnyFailed(findings) ? kExitFailed : kExitOk;
+  return answer;
+}
+
+}  // namespace terrace::ctl
