@@ -1,8 +1,9 @@
 #include "daemon/command_line.h"
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+
+#include <CLI/CLI.hpp>
 
 #include "daemon/concat.h"
 #include "daemon/quoted_text.h"
@@ -11,14 +12,17 @@ namespace terrace {
 namespace {
 
 constexpr char kFooter[] =
-    "Without a file the daemon is embedded: 1 GiB of DRAM, folders DIR and DIR/run, metrics on any free loopback port.\n"
-    "Environment: TERRACE_CONFIG names the file, TERRACE_RUNTIME the runtime folder; the command line goes before it.\n"
+    "Without a file the daemon is embedded: 1 GiB of DRAM, folders DIR and DIR/run, metrics on any "
+    "free loopback port.\n"
+    "Environment: TERRACE_CONFIG names the file, TERRACE_RUNTIME the runtime folder; the command "
+    "line goes before it.\n"
     "Signals: TERM and INT stop (a second one at once), HUP reads the file again.\n"
     "Exit status: 0; 1 it failed; 2 wrong usage; 78 the configuration is wrong.";
 
 std::optional<std::string> Environment(const char* name) {
   const char* value = std::getenv(name);
-  if (value == nullptr) return std::nullopt;
+  if (value == nullptr)
+    return std::nullopt;
   return value;
 }
 
@@ -34,7 +38,9 @@ CommandLine WrongUsage(std::string_view what) {
   return End(kExitUsage, Concat("terraced: ", what, "; see terraced --help\n"));
 }
 
-void Print(std::FILE* stream, const std::string& text) { std::fwrite(text.data(), 1, text.size(), stream); }
+void Print(std::FILE* stream, const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stream);
+}
 
 }  // namespace
 
@@ -46,15 +52,20 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, const std::strin
   bool print = false;
   bool show_version = false;
   std::string worker;
-  app.add_option("--config", command.request.config_file, "Configuration file (TOML)")->type_name("FILE");
+  app.add_option("--config", command.request.config_file, "Configuration file (TOML)")
+      ->type_name("FILE");
   app.add_option("--data", command.request.data_dir, "Data folder")->type_name("DIR");
-  app.add_option("--runtime", command.request.runtime_dir, "Folder of the sockets")->type_name("DIR");
-  app.add_option("--set", command.request.overrides, "Override a setting, e.g. dram.capacity=4GiB; repeatable")
+  app.add_option("--runtime", command.request.runtime_dir, "Folder of the sockets")
+      ->type_name("DIR");
+  app.add_option("--set", command.request.overrides,
+                 "Override a setting, e.g. dram.capacity=4GiB; repeatable")
       ->type_name("SECTION.KEY=VALUE")
       ->allow_extra_args(false);
   app.add_flag("--check-config", check, "Check the configuration and exit");
-  app.add_flag("--print-config", print, "Print every setting and where it came from, as TOML, and exit");
-  app.add_flag("--json", command.json, "One JSON object on stdout (with --check-config, --print-config, --version)");
+  app.add_flag("--print-config", print,
+               "Print every setting and where it came from, as TOML, and exit");
+  app.add_flag("--json", command.json,
+               "One JSON object on stdout (with --check-config, --print-config, --version)");
   app.add_flag("--version", show_version, "Print the version and exit");
   CLI::Option* worker_option = app.add_option("--worker", worker, "Run as a worker")->group("");
   try {
@@ -64,15 +75,20 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, const std::strin
   } catch (const CLI::ParseError& error) {
     return WrongUsage(error.what());
   }
-  if (worker_option->count() > 0) return End(kExitUsage, "terraced: this version has no workers\n");
+  if (worker_option->count() > 0)
+    return End(kExitUsage, "terraced: this version has no workers\n");
   if (show_version) {
     return End(kExitOk, command.json ? Concat("{\"version\":", QuotedText(version), "}\n")
                                      : Concat("terraced ", version, "\n"));
   }
-  if (check && print) return WrongUsage("--check-config and --print-config exclude each other");
-  if (command.json && !check && !print) return WrongUsage("--json goes with --check-config, --print-config or --version");
-  if (check) command.action = CommandLine::Action::kCheckConfig;
-  if (print) command.action = CommandLine::Action::kPrintConfig;
+  if (check && print)
+    return WrongUsage("--check-config and --print-config exclude each other");
+  if (command.json && !check && !print)
+    return WrongUsage("--json goes with --check-config, --print-config or --version");
+  if (check)
+    command.action = CommandLine::Action::kCheckConfig;
+  if (print)
+    command.action = CommandLine::Action::kPrintConfig;
   command.request.environment_config = Environment("TERRACE_CONFIG");
   command.request.environment_runtime = Environment("TERRACE_RUNTIME");
   return command;
@@ -82,7 +98,8 @@ int AnswerConfigQuestion(const CommandLine& command) {
   const absl::StatusOr<LoadedConfig> loaded = LoadConfig(command.request);
   if (!loaded.ok()) {
     const std::string error(loaded.status().message());
-    if (command.json) Print(stdout, Concat("{\"valid\":false,\"error\":", QuotedText(error), "}\n"));
+    if (command.json)
+      Print(stdout, Concat("{\"valid\":false,\"error\":", QuotedText(error), "}\n"));
     Print(stderr, Concat("terraced: ", error, "\n"));
     return kExitConfig;
   }

@@ -71,7 +71,7 @@ struct ConfigRequest {
   std::optional<std::string> config_file = std::nullopt;          // --config
   std::optional<std::string> data_dir = std::nullopt;             // --data
   std::optional<std::string> runtime_dir = std::nullopt;          // --runtime
-  std::vector<std::string> overrides = {};        // --set SECTION.KEY=VALUE
+  std::vector<std::string> overrides = {};                        // --set SECTION.KEY=VALUE
   std::optional<std::string> environment_config = std::nullopt;   // TERRACE_CONFIG
   std::optional<std::string> environment_runtime = std::nullopt;  // TERRACE_RUNTIME
 };

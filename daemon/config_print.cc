@@ -19,12 +19,16 @@ std::string IdsText(const std::vector<uint32_t>& ids) {
 std::string CommentText(std::string_view origin) {
   std::string text(origin);
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+      c = '?';
   }
   return text;
 }
 
-void AppendLine(std::string* out, std::string_view key, std::string_view value, std::string_view origin) {
+void AppendLine(std::string* out,
+                std::string_view key,
+                std::string_view value,
+                std::string_view origin) {
   out->append(Concat(key, " = ", value, "  # ", CommentText(origin), "\n"));
 }
 
@@ -37,12 +41,15 @@ void AppendTenant(std::string* out, const TenantConfig& tenant, std::string_view
   AppendLine(out, "limit", QuotedText(SizeText(tenant.limit_bytes)), origin);
 }
 
-void Compare(std::string_view subject, const std::vector<TenantConfig>& from, const std::vector<TenantConfig>& to,
+void Compare(std::string_view subject,
+             const std::vector<TenantConfig>& from,
+             const std::vector<TenantConfig>& to,
              std::vector<std::string>* out) {
   for (const TenantConfig& tenant : from) {
     const bool same = std::find(to.begin(), to.end(), tenant) != to.end();
     const std::string name = Concat(subject, ".", tenant.alias);
-    if (!same && std::find(out->begin(), out->end(), name) == out->end()) out->push_back(name);
+    if (!same && std::find(out->begin(), out->end(), name) == out->end())
+      out->push_back(name);
   }
 }
 
@@ -78,8 +85,9 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
   out.append("],\"tenants\":[");
   for (size_t i = 0; i < loaded.config.tenants.size(); ++i) {
     const TenantConfig& tenant = loaded.config.tenants[i];
-    out.append(Concat(i == 0 ? "" : ",", "{\"alias\":", QuotedText(tenant.alias), ",\"uids\":", IdsText(tenant.uids),
-                      ",\"gids\":", IdsText(tenant.gids), ",\"guaranteed_bytes\":", tenant.guaranteed_bytes,
+    out.append(Concat(i == 0 ? "" : ",", "{\"alias\":", QuotedText(tenant.alias),
+                      ",\"uids\":", IdsText(tenant.uids), ",\"gids\":", IdsText(tenant.gids),
+                      ",\"guaranteed_bytes\":", tenant.guaranteed_bytes,
                       ",\"limit_bytes\":", tenant.limit_bytes,
                       ",\"origin\":", QuotedText(loaded.tenant_origins[i]), "}"));
   }
@@ -89,7 +97,8 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
 ConfigDifference CompareConfigs(const Config& running, const Config& wanted) {
   ConfigDifference difference;
   for (const Setting& setting : Settings()) {
-    if (SettingText(setting, running) == SettingText(setting, wanted)) continue;
+    if (SettingText(setting, running) == SettingText(setting, wanted))
+      continue;
     auto& list = setting.applies == Applies::kLive ? difference.live : difference.needs_restart;
     list.emplace_back(setting.name);
   }
@@ -111,12 +120,15 @@ absl::StatusOr<std::string> TenantOf(const Config& config, const PeerCredentials
     return std::find(ids.begin(), ids.end(), id) != ids.end();
   };
   for (const TenantConfig& tenant : config.tenants) {
-    if (lists(tenant.uids, peer.uid)) return tenant.alias;
+    if (lists(tenant.uids, peer.uid))
+      return tenant.alias;
   }
   for (const TenantConfig& tenant : config.tenants) {
-    if (lists(tenant.gids, peer.gid)) return tenant.alias;
+    if (lists(tenant.gids, peer.gid))
+      return tenant.alias;
   }
-  if (config.unlisted == UnlistedPeers::kPerUid) return Concat("uid-", peer.uid);
+  if (config.unlisted == UnlistedPeers::kPerUid)
+    return Concat("uid-", peer.uid);
   return absl::PermissionDeniedError("no tenant lists this user, and sockets.unlisted is \"deny\"");
 }
 

@@ -1,7 +1,5 @@
 #include "daemon/config_rules.h"
 
-#include <grp.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
@@ -9,6 +7,8 @@
 #include <map>
 #include <optional>
 #include <utility>
+
+#include <grp.h>
 
 #include "daemon/concat.h"
 #include "daemon/quoted_text.h"
@@ -42,12 +42,14 @@ size_t EditDistance(std::string_view a, std::string_view b) {
 
 // "; did you mean capacity?" when one of the names is near.
 std::string Suggestion(std::string_view wrong, absl::Span<const std::string_view> names) {
-  if (wrong.size() > 64) return "";
+  if (wrong.size() > 64)
+    return "";
   std::string_view nearest;
   size_t best = 3;
   for (const std::string_view name : names) {
     const size_t distance = EditDistance(wrong, name);
-    if (distance >= best || distance >= name.size()) continue;
+    if (distance >= best || distance >= name.size())
+      continue;
     best = distance;
     nearest = name;
   }
@@ -57,7 +59,8 @@ std::string Suggestion(std::string_view wrong, absl::Span<const std::string_view
 std::vector<std::string_view> SectionNames() {
   std::vector<std::string_view> names;
   for (const Setting& setting : Settings()) {
-    if (names.empty() || names.back() != setting.section()) names.push_back(setting.section());
+    if (names.empty() || names.back() != setting.section())
+      names.push_back(setting.section());
   }
   return names;
 }
@@ -65,7 +68,8 @@ std::vector<std::string_view> SectionNames() {
 std::vector<std::string_view> KeysOf(std::string_view section) {
   std::vector<std::string_view> keys;
   for (const Setting& setting : Settings()) {
-    if (setting.section() == section) keys.push_back(setting.key());
+    if (setting.section() == section)
+      keys.push_back(setting.key());
   }
   return keys;
 }
@@ -82,19 +86,24 @@ class FileReader {
 
   absl::Status Apply(const TomlEntry& entry) {
     if (entry.section == "tier" || (entry.section.empty() && entry.key == "tier")) {
-      return RefuseAt(entry, "[[tier]]: this version has the DRAM tier only, which [dram] describes");
+      return RefuseAt(entry,
+                      "[[tier]]: this version has the DRAM tier only, which [dram] describes");
     }
-    if (entry.section.empty()) return ApplyTop(entry);
-    if (entry.section == "tenant") return ApplyTenant(entry);
+    if (entry.section.empty())
+      return ApplyTop(entry);
+    if (entry.section == "tenant")
+      return ApplyTenant(entry);
     if (!Contains(sections_, entry.section)) {
       std::vector<std::string_view> known = sections_;
       known.push_back("tenant");
-      return RefuseAt(entry, Concat("unknown section [", Shown(entry.section), "]", Suggestion(entry.section, known)));
+      return RefuseAt(entry, Concat("unknown section [", Shown(entry.section), "]",
+                                    Suggestion(entry.section, known)));
     }
     if (entry.element >= 0) {
       return RefuseAt(entry, Concat("write [", entry.section, "], not [[", entry.section, "]]"));
     }
-    if (entry.opens_section) return absl::OkStatus();
+    if (entry.opens_section)
+      return absl::OkStatus();
     return ApplySetting(entry);
   }
 
@@ -103,16 +112,20 @@ class FileReader {
     for (size_t i = 0; i < loaded_.config.tenants.size(); ++i) {
       const TenantConfig& tenant = loaded_.config.tenants[i];
       const std::string& origin = loaded_.tenant_origins[i];
-      if (tenant.alias.empty()) return Refuse(origin, "tenant: alias is missing");
+      if (tenant.alias.empty())
+        return Refuse(origin, "tenant: alias is missing");
       if (tenant.uids.empty() && tenant.gids.empty()) {
-        return Refuse(origin, Concat("tenant ", tenant.alias, ": names neither uids nor gids, so nobody belongs to it"));
+        return Refuse(origin, Concat("tenant ", tenant.alias,
+                                     ": names neither uids nor gids, so nobody belongs to it"));
       }
     }
     return absl::OkStatus();
   }
 
  private:
-  [[nodiscard]] std::string OriginOf(const TomlEntry& entry) const { return Concat(file_, ":", entry.line); }
+  [[nodiscard]] std::string OriginOf(const TomlEntry& entry) const {
+    return Concat(file_, ":", entry.line);
+  }
   [[nodiscard]] absl::Status RefuseAt(const TomlEntry& entry, std::string_view what) const {
     return Refuse(OriginOf(entry), what);
   }
@@ -123,7 +136,8 @@ class FileReader {
   }
 
   absl::Status ApplyTop(const TomlEntry& entry) {
-    if (entry.key == "tenant") return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
+    if (entry.key == "tenant")
+      return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
     if (Contains(sections_, entry.key)) {
       return RefuseAt(entry, Concat(entry.key, ": must be a section, not ", TomlKind(entry.value)));
     }
@@ -133,8 +147,8 @@ class FileReader {
   absl::Status ApplySetting(const TomlEntry& entry) {
     const int index = FindSetting(Concat(entry.section, ".", entry.key));
     if (index < 0) {
-      return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [", entry.section, "]",
-                                    Suggestion(entry.key, KeysOf(entry.section))));
+      return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [", entry.section,
+                                    "]", Suggestion(entry.key, KeysOf(entry.section))));
     }
     const Setting& setting = Settings()[static_cast<size_t>(index)];
     if (absl::Status status = AssignSetting(setting, entry.value, &loaded_.config); !status.ok()) {
@@ -145,13 +159,15 @@ class FileReader {
   }
 
   absl::Status ApplyTenant(const TomlEntry& entry) {
-    if (entry.element < 0) return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
+    if (entry.element < 0)
+      return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
     const auto element = static_cast<size_t>(entry.element);
     if (element >= loaded_.config.tenants.size()) {
       loaded_.config.tenants.resize(element + 1);
       loaded_.tenant_origins.resize(element + 1, OriginOf(entry));
     }
-    if (entry.opens_section) return absl::OkStatus();
+    if (entry.opens_section)
+      return absl::OkStatus();
     TenantConfig& tenant = loaded_.config.tenants[element];
     absl::Status status;
     if (entry.key == "alias") {
@@ -168,13 +184,15 @@ class FileReader {
       return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[tenant]]",
                                     Suggestion(entry.key, kTenantKeys)));
     }
-    if (status.ok()) return status;
+    if (status.ok())
+      return status;
     return RefuseAt(entry, Concat("tenant.", entry.key, ": ", std::string(status.message())));
   }
 
   static absl::Status SetAlias(const TomlEntry& entry, TenantConfig* tenant) {
     const auto* alias = std::get_if<std::string>(&entry.value);
-    if (alias == nullptr) return absl::InvalidArgumentError(Concat("must be a string, not ", TomlKind(entry.value)));
+    if (alias == nullptr)
+      return absl::InvalidArgumentError(Concat("must be a string, not ", TomlKind(entry.value)));
     bool allowed = !alias->empty() && alias->size() <= kMaxAliasBytes;
     for (size_t i = 0; i < alias->size(); ++i) {
       const char c = (*alias)[i];
@@ -183,13 +201,15 @@ class FileReader {
       allowed = allowed && (plain || (inner && i > 0));
     }
     if (!allowed) {
-      return absl::InvalidArgumentError(Concat("must be 1 to ", kMaxAliasBytes,
-                                               " of a-z, 0-9, '.', '_', '-', beginning with a letter or digit, not ",
-                                               ShownValue(*alias)));
+      return absl::InvalidArgumentError(
+          Concat("must be 1 to ", kMaxAliasBytes,
+                 " of a-z, 0-9, '.', '_', '-', beginning with a letter or digit, not ",
+                 ShownValue(*alias)));
     }
     if (alias->starts_with(kUnlistedPrefix)) {
-      return absl::InvalidArgumentError(Concat("must not begin with ", kUnlistedPrefix,
-                                               ", which names the tenants of unlisted users: ", ShownValue(*alias)));
+      return absl::InvalidArgumentError(
+          Concat("must not begin with ", kUnlistedPrefix,
+                 ", which names the tenants of unlisted users: ", ShownValue(*alias)));
     }
     tenant->alias = *alias;
     return absl::OkStatus();
@@ -198,16 +218,19 @@ class FileReader {
   static absl::Status SetIds(const TomlValue& value, std::vector<uint32_t>* out) {
     const auto* ids = std::get_if<std::vector<int64_t>>(&value);
     if (ids == nullptr) {
-      return absl::InvalidArgumentError(Concat("must be an array of integers such as [1000, 1001], not ", TomlKind(value)));
+      return absl::InvalidArgumentError(
+          Concat("must be an array of integers such as [1000, 1001], not ", TomlKind(value)));
     }
     if (ids->size() > kMaxIdsPerTenant) {
-      return absl::InvalidArgumentError(Concat("must have at most ", kMaxIdsPerTenant, " entries, not ", ids->size()));
+      return absl::InvalidArgumentError(
+          Concat("must have at most ", kMaxIdsPerTenant, " entries, not ", ids->size()));
     }
     // The largest value of an id means "unchanged" to the kernel.
     constexpr int64_t kMostId = std::numeric_limits<uint32_t>::max() - int64_t{1};
     out->clear();
     for (const int64_t id : *ids) {
-      if (id < 0 || id > kMostId) return absl::InvalidArgumentError(Concat("must be 0 to ", kMostId, ", not ", id));
+      if (id < 0 || id > kMostId)
+        return absl::InvalidArgumentError(Concat("must be 0 to ", kMostId, ", not ", id));
       const auto number = static_cast<uint32_t>(id);
       if (std::find(out->begin(), out->end(), number) != out->end()) {
         return absl::InvalidArgumentError(Concat("has ", id, " twice"));
@@ -219,7 +242,8 @@ class FileReader {
 
   static absl::Status SetBytes(const TomlValue& value, uint64_t* out) {
     const absl::StatusOr<uint64_t> bytes = SizeOf(value);
-    if (!bytes.ok()) return bytes.status();
+    if (!bytes.ok())
+      return bytes.status();
     *out = *bytes;
     return absl::OkStatus();
   }
@@ -230,10 +254,12 @@ class FileReader {
 };
 
 // The first number that an earlier tenant has listed too; nullopt: none.
-std::optional<uint32_t> FirstTaken(const std::vector<uint32_t>& ids, std::map<uint32_t, std::string>* owners,
+std::optional<uint32_t> FirstTaken(const std::vector<uint32_t>& ids,
+                                   std::map<uint32_t, std::string>* owners,
                                    const std::string& alias) {
   for (const uint32_t id : ids) {
-    if (!owners->emplace(id, alias).second) return id;
+    if (!owners->emplace(id, alias).second)
+      return id;
   }
   return std::nullopt;
 }
@@ -248,21 +274,25 @@ absl::Status CheckTenants(const LoadedConfig& loaded) {
     const TenantConfig& tenant = config.tenants[i];
     const std::string& origin = loaded.tenant_origins[i];
     const std::string subject = Concat("tenant ", tenant.alias, ": ");
-    if (Contains(aliases, tenant.alias)) return Refuse(origin, Concat(subject, "there are two of this alias"));
+    if (Contains(aliases, tenant.alias))
+      return Refuse(origin, Concat(subject, "there are two of this alias"));
     aliases.push_back(tenant.alias);
     if (const auto uid = FirstTaken(tenant.uids, &uid_owners, tenant.alias)) {
-      return Refuse(origin, Concat(subject, "uid ", *uid, " belongs to tenant ", uid_owners[*uid], " already"));
+      return Refuse(origin, Concat(subject, "uid ", *uid, " belongs to tenant ", uid_owners[*uid],
+                                   " already"));
     }
     if (const auto gid = FirstTaken(tenant.gids, &gid_owners, tenant.alias)) {
-      return Refuse(origin, Concat(subject, "gid ", *gid, " belongs to tenant ", gid_owners[*gid], " already"));
+      return Refuse(origin, Concat(subject, "gid ", *gid, " belongs to tenant ", gid_owners[*gid],
+                                   " already"));
     }
     if (tenant.limit_bytes > 0 && tenant.limit_bytes < tenant.guaranteed_bytes) {
-      return Refuse(origin, Concat(subject, "limit ", SizeText(tenant.limit_bytes), " is below guaranteed ",
-                                   SizeText(tenant.guaranteed_bytes)));
+      return Refuse(origin, Concat(subject, "limit ", SizeText(tenant.limit_bytes),
+                                   " is below guaranteed ", SizeText(tenant.guaranteed_bytes)));
     }
     if (tenant.guaranteed_bytes > config.store.dram_bytes - guaranteed) {
-      return Refuse(origin, Concat(subject, "the guarantees up to this tenant exceed dram.capacity of ",
-                                   SizeText(config.store.dram_bytes)));
+      return Refuse(origin,
+                    Concat(subject, "the guarantees up to this tenant exceed dram.capacity of ",
+                           SizeText(config.store.dram_bytes)));
     }
     guaranteed += tenant.guaranteed_bytes;
   }
@@ -275,8 +305,10 @@ absl::Status CheckTenants(const LoadedConfig& loaded) {
 
 absl::StatusOr<gid_t> GroupOf(const std::string& name) {
   uint32_t number = 0;
-  const std::from_chars_result parsed = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) return static_cast<gid_t>(number);
+  const std::from_chars_result parsed =
+      std::from_chars(name.data(), name.data() + name.size(), number);
+  if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size())
+    return static_cast<gid_t>(number);
   std::vector<char> buffer(size_t{64} << 10);
   struct group entry = {};
   struct group* found = nullptr;
@@ -294,10 +326,13 @@ const std::string& OriginOf(const LoadedConfig& loaded, std::string_view name) {
 
 }  // namespace
 
-absl::Status ApplyEntries(const std::vector<TomlEntry>& entries, std::string_view file, LoadedConfig* loaded) {
+absl::Status ApplyEntries(const std::vector<TomlEntry>& entries,
+                          std::string_view file,
+                          LoadedConfig* loaded) {
   FileReader reader(file, loaded);
   for (const TomlEntry& entry : entries) {
-    if (absl::Status status = reader.Apply(entry); !status.ok()) return status;
+    if (absl::Status status = reader.Apply(entry); !status.ok())
+      return status;
   }
   return reader.FinishTenants();
 }
@@ -309,17 +344,20 @@ absl::Status CheckTogether(LoadedConfig* loaded) {
     const std::string& per_uid = OriginOf(*loaded, "limits.connections_per_uid");
     return Refuse(per_uid == "default" ? total : per_uid,
                   Concat("limits.connections_per_uid: ", config.front.connections_per_uid,
-                         " is more than limits.connections_total, which is ", config.front.connections_total));
+                         " is more than limits.connections_total, which is ",
+                         config.front.connections_total));
   }
   if (config.runtime_dir == config.data_dir) {
-    return Refuse(OriginOf(*loaded, "daemon.data_dir"),
-                  "daemon.data_dir: must not be daemon.runtime_dir: the former is closed to clients");
+    return Refuse(
+        OriginOf(*loaded, "daemon.data_dir"),
+        "daemon.data_dir: must not be daemon.runtime_dir: the former is closed to clients");
   }
   config.socket_gid = static_cast<gid_t>(-1);
   if (!config.socket_group.empty()) {
     const absl::StatusOr<gid_t> gid = GroupOf(config.socket_group);
     if (!gid.ok()) {
-      return Refuse(OriginOf(*loaded, "sockets.group"), Concat("sockets.group: ", std::string(gid.status().message())));
+      return Refuse(OriginOf(*loaded, "sockets.group"),
+                    Concat("sockets.group: ", std::string(gid.status().message())));
     }
     config.socket_gid = *gid;
   }

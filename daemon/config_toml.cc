@@ -2,18 +2,20 @@
 
 #define TOML_EXCEPTIONS 0
 #define TOML_HEADER_ONLY 1
-#include <toml++/toml.h>
-
 #include <algorithm>
 
 #include "absl/status/status.h"
+#include <toml++/toml.h>
+
 #include "daemon/concat.h"
 #include "daemon/quoted_text.h"
 
 namespace terrace {
 namespace {
 
-int LineOf(const toml::node& node) { return static_cast<int>(node.source().begin.line); }
+int LineOf(const toml::node& node) {
+  return static_cast<int>(node.source().begin.line);
+}
 
 std::string_view KindOf(const toml::node& node) {
   switch (node.type()) {
@@ -33,16 +35,21 @@ std::string_view KindOf(const toml::node& node) {
 }
 
 TomlValue ValueOf(const toml::node& node) {
-  if (const auto* boolean = node.as_boolean()) return boolean->get();
-  if (const auto* integer = node.as_integer()) return integer->get();
-  if (const auto* number = node.as_floating_point()) return number->get();
-  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* boolean = node.as_boolean())
+    return boolean->get();
+  if (const auto* integer = node.as_integer())
+    return integer->get();
+  if (const auto* number = node.as_floating_point())
+    return number->get();
+  if (const auto* text = node.as_string())
+    return text->get();
   if (const auto* array = node.as_array()) {
     std::vector<int64_t> numbers;
     numbers.reserve(array->size());
     for (const toml::node& element : *array) {
       const auto* integer = element.as_integer();
-      if (integer == nullptr) return TomlOther{"an array that holds more than integers"};
+      if (integer == nullptr)
+        return TomlOther{"an array that holds more than integers"};
       numbers.push_back(integer->get());
     }
     return numbers;
@@ -50,10 +57,14 @@ TomlValue ValueOf(const toml::node& node) {
   return TomlOther{std::string(KindOf(node))};
 }
 
-void AppendSection(const std::string& section, int element, int line, const toml::table& table,
+void AppendSection(const std::string& section,
+                   int element,
+                   int line,
+                   const toml::table& table,
                    std::vector<TomlEntry>* out) {
   // A table that exists only because of "[a.b]" or "a.b = 1" has no position of its own.
-  if (line > 0) out->push_back({section, element, "", TomlOther{"a table"}, line, true});
+  if (line > 0)
+    out->push_back({section, element, "", TomlOther{"a table"}, line, true});
   for (const auto& [key, node] : table) {
     out->push_back({section, element, std::string(key.str()), ValueOf(node), LineOf(node), false});
     TomlEntry& entry = out->back();
@@ -61,13 +72,17 @@ void AppendSection(const std::string& section, int element, int line, const toml
   }
 }
 
-void AppendTop(const std::string& name, int line, const toml::node& node, std::vector<TomlEntry>* out) {
+void AppendTop(const std::string& name,
+               int line,
+               const toml::node& node,
+               std::vector<TomlEntry>* out) {
   if (const toml::table* table = node.as_table()) {
     AppendSection(name, -1, line, *table, out);
     return;
   }
   const toml::array* array = node.as_array();
-  const bool tables = array != nullptr && !array->empty() && array->is_homogeneous(toml::node_type::table);
+  const bool tables =
+      array != nullptr && !array->empty() && array->is_homogeneous(toml::node_type::table);
   if (!tables) {
     out->push_back({"", -1, name, ValueOf(node), line, false});
     return;
@@ -90,9 +105,11 @@ std::string Explain(const toml::parse_error& error) {
     return "something is set twice";
   }
   constexpr std::string_view kPrefix = "Error while parsing ";
-  if (text.starts_with(kPrefix)) text = text.substr(kPrefix.size());
+  if (text.starts_with(kPrefix))
+    text = text.substr(kPrefix.size());
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+    if (static_cast<unsigned char>(c) < 0x20)
+      c = ' ';
   }
   return Concat("not TOML: ", text);
 }
@@ -120,7 +137,8 @@ absl::StatusOr<std::vector<TomlEntry>> ParseToml(std::string_view text, std::str
   const toml::parse_result parsed = toml::parse(text);
   if (!parsed) {
     const toml::parse_error& error = parsed.error();
-    return absl::InvalidArgumentError(Concat(file, ":", error.source().begin.line, ": ", Explain(error)));
+    return absl::InvalidArgumentError(
+        Concat(file, ":", error.source().begin.line, ": ", Explain(error)));
   }
   std::vector<TomlEntry> entries;
   for (const auto& [key, node] : parsed.table()) {

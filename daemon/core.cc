@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+
 #include "daemon/block_store.h"
 #include "daemon/concat.h"
 #include "daemon/folders.h"
@@ -27,19 +28,24 @@ namespace {
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
 
 int ThreadsOrCores(uint32_t configured) {
-  if (configured > 0) return static_cast<int>(configured);
+  if (configured > 0)
+    return static_cast<int>(configured);
   return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
 // Says how far the arena is while it is made.
 class ReportingSlabSource final : public SlabSource {
  public:
-  ReportingSlabSource(std::unique_ptr<SlabSource> source, uint64_t total_bytes, Log& log, const ServiceNotify& notify)
+  ReportingSlabSource(std::unique_ptr<SlabSource> source,
+                      uint64_t total_bytes,
+                      Log& log,
+                      const ServiceNotify& notify)
       : source_(std::move(source)), total_bytes_(total_bytes), log_(log), notify_(notify) {}
 
   absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
     absl::StatusOr<std::unique_ptr<SlabMemory>> made = source_->Make(bytes);
-    if (made.ok() && !started_.load()) Report(made_bytes_.fetch_add(bytes) + bytes);
+    if (made.ok() && !started_.load())
+      Report(made_bytes_.fetch_add(bytes) + bytes);
     return made;
   }
 
@@ -51,7 +57,8 @@ class ReportingSlabSource final : public SlabSource {
     const absl::Duration now = BootClock().Now();
     {
       absl::MutexLock lock(&mutex_);
-      if (now - last_report_ < kProgressInterval) return;
+      if (now - last_report_ < kProgressInterval)
+        return;
       last_report_ = now;
     }
     const std::string percent = Concat(made_bytes * 100 / std::max<uint64_t>(total_bytes_, 1), "%");
@@ -74,9 +81,11 @@ class ReportingSlabSource final : public SlabSource {
 class ObserverRelay final : public StoreObserver {
  public:
   void SlabRetired(SessionId session, SlabId slab) override {
-    // Held in shared mode over a call that only hands on, so that Attach(nullptr) can wait for its end.
+    // Held in shared mode over a call that only hands on, so that Attach(nullptr) can wait for its
+    // end.
     absl::ReaderMutexLock lock(&mutex_);
-    if (front_ != nullptr) front_->SlabRetired(session, slab);
+    if (front_ != nullptr)
+      front_->SlabRetired(session, slab);
   }
   void Attach(Front* front) {
     absl::MutexLock lock(&mutex_);
@@ -88,7 +97,8 @@ class ObserverRelay final : public StoreObserver {
   Front* front_ ABSL_GUARDED_BY(mutex_) = nullptr;
 };
 
-// Makes time pass for the store, and feeds the watchdog while the copy threads and the front turn over.
+// Makes time pass for the store, and feeds the watchdog while the copy threads and the front turn
+// over.
 class Ticker {
  public:
   Ticker(BlockStore& store, Executor& executor, const ServiceNotify& notify)
@@ -100,7 +110,8 @@ class Ticker {
     thread_ = std::thread([this] { Loop(); });
   }
   void Stop() {
-    if (!thread_.joinable()) return;
+    if (!thread_.joinable())
+      return;
     stop_.Notify();
     thread_.join();
   }
@@ -112,19 +123,23 @@ class Ticker {
     absl::Duration next_beat = BootClock().Now();
     while (!stop_.WaitForNotificationWithTimeout(kTickInterval)) {
       store_.Tick();
-      if (interval <= absl::ZeroDuration() || BootClock().Now() < next_beat) continue;
-      if (Beat()) next_beat = BootClock().Now() + interval;
+      if (interval <= absl::ZeroDuration() || BootClock().Now() < next_beat)
+        continue;
+      if (Beat())
+        next_beat = BootClock().Now() + interval;
     }
   }
 
   bool Beat() {
     if (!probe_running_->load()) {
-      if (probes_sent_ > 0) copy_threads_turn_ = true;
+      if (probes_sent_ > 0)
+        copy_threads_turn_ = true;
       probe_running_->store(true);
       ++probes_sent_;
       executor_.Run(Priority::kHigh, [running = probe_running_] { running->store(false); });
     }
-    if (!copy_threads_turn_ || !front_->Alive()) return false;
+    if (!copy_threads_turn_ || !front_->Alive())
+      return false;
     copy_threads_turn_ = false;
     notify_.Watchdog();
     return true;
@@ -155,13 +170,19 @@ class DaemonCore final : public Core {
 
   absl::Status Build() {
     const std::shared_ptr<const Config> config = CurrentConfig();
-    absl::StatusOr<Descriptor> lock = PrepareFolders({config->runtime_dir, config->data_dir, config->socket_gid});
-    if (!lock.ok()) return lock.status();
+    absl::StatusOr<Descriptor> lock =
+        PrepareFolders({config->runtime_dir, config->data_dir, config->socket_gid});
+    if (!lock.ok())
+      return lock.status();
     lock_ = std::move(*lock);
-    if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok()) return s;
-    if (absl::Status s = BuildMetrics(*config); !s.ok()) return s;
-    if (absl::Status s = BuildStore(*config); !s.ok()) return s;
-    if (absl::Status s = BuildFront(*config); !s.ok()) return s;
+    if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok())
+      return s;
+    if (absl::Status s = BuildMetrics(*config); !s.ok())
+      return s;
+    if (absl::Status s = BuildStore(*config); !s.ok())
+      return s;
+    if (absl::Status s = BuildFront(*config); !s.ok())
+      return s;
     metrics_->SetStore(store_.get());
     ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_);
     ticker_->Start(front_.get());
@@ -169,25 +190,31 @@ class DaemonCore final : public Core {
   }
 
   absl::StatusOr<AdminHooks::ReloadResult> Reload() override {
-    if (reloading_.exchange(true)) return absl::UnavailableError("a reload is running already");
+    if (reloading_.exchange(true))
+      return absl::UnavailableError("a reload is running already");
     absl::StatusOr<AdminHooks::ReloadResult> result = ReloadAlone();
     reloading_.store(false);
     return result;
   }
 
   void Stop(absl::Duration grace) override {
-    if (std::exchange(stopped_, true)) return;
+    if (std::exchange(stopped_, true))
+      return;
     const absl::Duration deadline = BootClock().Now() + grace;
-    if (metrics_ != nullptr) metrics_->SetDraining(true);
-    if (store_ != nullptr) store_->SetDraining(true);
+    if (metrics_ != nullptr)
+      metrics_->SetDraining(true);
+    if (store_ != nullptr)
+      store_->SetDraining(true);
     if (front_ != nullptr) {
       front_->BeginDrain(grace);
       front_->Stop(std::max(absl::ZeroDuration(), deadline - BootClock().Now()));
     }
-    if (ticker_ != nullptr) ticker_->Stop();
+    if (ticker_ != nullptr)
+      ticker_->Stop();
     relay_.Attach(nullptr);
     front_.reset();
-    if (metrics_ != nullptr) metrics_->SetStore(nullptr);
+    if (metrics_ != nullptr)
+      metrics_->SetStore(nullptr);
   }
 
   [[nodiscard]] std::string metrics_address() const override { return metrics_->address(); }
@@ -199,8 +226,10 @@ class DaemonCore final : public Core {
     options.version = version_;
     options.copy_kernel = std::string(CopyKernelName(ActiveCopyKernel()));
     options.log_lines_dropped = [&log = log_] { return log.dropped(); };
-    absl::StatusOr<std::unique_ptr<Metrics>> metrics = Metrics::Start(std::move(options), BootClock());
-    if (!metrics.ok()) return metrics.status();
+    absl::StatusOr<std::unique_ptr<Metrics>> metrics =
+        Metrics::Start(std::move(options), BootClock());
+    if (!metrics.ok())
+      return metrics.status();
     metrics_ = std::move(*metrics);
     return absl::OkStatus();
   }
@@ -208,11 +237,12 @@ class DaemonCore final : public Core {
   absl::Status BuildStore(const Config& config) {
     absl::StatusOr<std::unique_ptr<Executor>> executor =
         MakeThreadExecutor({.threads = ThreadsOrCores(config.copy_threads), .name = "copy"});
-    if (!executor.ok()) return executor.status();
+    if (!executor.ok())
+      return executor.status();
     executor_ = std::move(*executor);
     slabs_ = std::make_unique<ReportingSlabSource>(
-        MakeSealedSlabSource(config.huge_pages, ThreadsOrCores(config.touch_threads)), config.store.dram_bytes, log_,
-        notify_);
+        MakeSealedSlabSource(config.huge_pages, ThreadsOrCores(config.touch_threads)),
+        config.store.dram_bytes, log_, notify_);
     BlockStore::Parts parts;
     parts.clock = &BootClock();
     parts.executor = executor_.get();
@@ -220,9 +250,10 @@ class DaemonCore final : public Core {
     parts.observer = &relay_;
     absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(config.store, parts);
     if (!store.ok()) {
-      return absl::Status(store.status().code(), Concat("the DRAM tier of ", SizeText(config.store.dram_bytes),
-                                                        " (dram.capacity) cannot be made: ",
-                                                        std::string(store.status().message())));
+      return absl::Status(
+          store.status().code(),
+          Concat("the DRAM tier of ", SizeText(config.store.dram_bytes),
+                 " (dram.capacity) cannot be made: ", std::string(store.status().message())));
     }
     slabs_->Started();
     store_ = std::move(*store);
@@ -236,14 +267,17 @@ class DaemonCore final : public Core {
     options.socket_gid = config.socket_gid;
     options.io_threads = static_cast<int>(config.io_threads);
     options.limits = config.front;
-    options.tenant_of = [this](const PeerCredentials& peer) { return TenantOf(*CurrentConfig(), peer); };
+    options.tenant_of = [this](const PeerCredentials& peer) {
+      return TenantOf(*CurrentConfig(), peer);
+    };
     AdminHooks hooks;
     hooks.reload = [this] { return Reload(); };
     hooks.metrics_address = [this] { return metrics_->address(); };
     hooks.version = version_;
     absl::StatusOr<std::unique_ptr<Front>> front =
         Front::Start(std::move(options), *store_, BootClock(), *metrics_, std::move(hooks));
-    if (!front.ok()) return front.status();
+    if (!front.ok())
+      return front.status();
     front_ = std::move(*front);
     relay_.Attach(front_.get());
     return absl::OkStatus();
@@ -287,7 +321,8 @@ class DaemonCore final : public Core {
   std::atomic<bool> reloading_{false};
   bool stopped_ = false;
 
-  // Destroyed from the last to the first: the front borrows the store, the store what stands above it.
+  // Destroyed from the last to the first: the front borrows the store, the store what stands above
+  // it.
   Descriptor lock_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Executor> executor_;
@@ -300,9 +335,12 @@ class DaemonCore final : public Core {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Core>> Core::Start(Options options, Log& log, const ServiceNotify& notify) {
+absl::StatusOr<std::unique_ptr<Core>> Core::Start(Options options,
+                                                  Log& log,
+                                                  const ServiceNotify& notify) {
   auto core = std::make_unique<DaemonCore>(std::move(options), log, notify);
-  if (absl::Status status = core->Build(); !status.ok()) return status;
+  if (absl::Status status = core->Build(); !status.ok())
+    return status;
   return core;
 }
 

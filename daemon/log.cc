@@ -1,10 +1,6 @@
 #include "daemon/log.h"
 
 #include <poll.h>
-#include <spdlog/async_logger.h>
-#include <spdlog/details/null_mutex.h>
-#include <spdlog/details/thread_pool.h>
-#include <spdlog/sinks/base_sink.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +14,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include <spdlog/async_logger.h>
+#include <spdlog/details/null_mutex.h>
+#include <spdlog/details/thread_pool.h>
+#include <spdlog/sinks/base_sink.h>
+
 #include "daemon/quoted_text.h"
 
 namespace terrace {
@@ -27,8 +28,9 @@ std::string WallTime() {
   return absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
 }
 
-// Writes whole lines to a descriptor that it shares with others, so that O_NONBLOCK is not an option: a line is written
-// when poll says that it fits. Confined to the log's thread, but for Close and lost().
+// Writes whole lines to a descriptor that it shares with others, so that O_NONBLOCK is not an
+// option: a line is written when poll says that it fits. Confined to the log's thread, but for
+// Close and lost().
 class DescriptorSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
  public:
   explicit DescriptorSink(int fd) : fd_(fd) {}
@@ -45,30 +47,39 @@ class DescriptorSink final : public spdlog::sinks::base_sink<spdlog::details::nu
     const uint64_t overruns = overruns_ ? overruns_() : 0;
     if (overruns > told_) {
       const std::string line = DroppedLine(overruns - told_);
-      if (WriteLine(line)) told_ = overruns;
+      if (WriteLine(line))
+        told_ = overruns;
     }
     std::string line(message.payload.data(), message.payload.size());
     line.push_back('\n');
-    if (!WriteLine(line)) lost_.fetch_add(1);
+    if (!WriteLine(line))
+      lost_.fetch_add(1);
   }
   void flush_() override {}
 
  private:
   [[nodiscard]] std::string DroppedLine(uint64_t count) const {
     if (format_ == LogFormat::kJson) {
-      return Concat("{\"ts\":\"", WallTime(), "\",\"level\":\"warning\",\"msg\":\"log lines dropped\",\"count\":", count, "}\n");
+      return Concat("{\"ts\":\"", WallTime(),
+                    "\",\"level\":\"warning\",\"msg\":\"log lines dropped\",\"count\":", count,
+                    "}\n");
     }
-    return Concat("ts=", WallTime(), " level=warning msg=\"log lines dropped\" count=", count, "\n");
+    return Concat("ts=", WallTime(), " level=warning msg=\"log lines dropped\" count=", count,
+                  "\n");
   }
 
   bool WriteLine(std::string_view line) {
     while (!line.empty()) {
-      if (!WaitForRoom()) return false;
+      if (!WaitForRoom())
+        return false;
       // A pipe that polls as writable takes PIPE_BUF bytes without blocking (pipe(7)).
       const ssize_t put = write(fd_, line.data(), line.size());
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0 && errno == EAGAIN) continue;
-      if (put <= 0) return false;
+      if (put < 0 && errno == EINTR)
+        continue;
+      if (put < 0 && errno == EAGAIN)
+        continue;
+      if (put <= 0)
+        return false;
       line.remove_prefix(static_cast<size_t>(put));
     }
     return true;
@@ -81,8 +92,10 @@ class DescriptorSink final : public spdlog::sinks::base_sink<spdlog::details::nu
       const bool over = deadline >= 0 && absl::ToInt64Nanoseconds(BootClock().Now()) >= deadline;
       pollfd poll_fd = {.fd = fd_, .events = POLLOUT, .revents = 0};
       const int ready = poll(&poll_fd, 1, over ? 0 : 50);
-      if (ready > 0) return (poll_fd.revents & POLLOUT) != 0 && (poll_fd.revents & (POLLERR | POLLNVAL)) == 0;
-      if (over || (ready < 0 && errno != EINTR)) return false;
+      if (ready > 0)
+        return (poll_fd.revents & POLLOUT) != 0 && (poll_fd.revents & (POLLERR | POLLNVAL)) == 0;
+      if (over || (ready < 0 && errno != EINTR))
+        return false;
     }
   }
 
@@ -97,11 +110,13 @@ class DescriptorSink final : public spdlog::sinks::base_sink<spdlog::details::nu
 // Counts repetitions of event texts. Thread-compatible.
 class RepeatLimit {
  public:
-  // Whether the line may be written; *suppressed: lines of this text that were left out since the last one.
+  // Whether the line may be written; *suppressed: lines of this text that were left out since the
+  // last one.
   bool Allow(std::string_view event, absl::Duration now, uint64_t* suppressed) {
     auto found = windows_.find(event);
     if (found == windows_.end()) {
-      if (windows_.size() >= kMaxLogEvents) return true;
+      if (windows_.size() >= kMaxLogEvents)
+        return true;
       found = windows_.emplace(std::string(event), Window{.begin = now}).first;
     }
     Window& window = found->second;
@@ -137,29 +152,39 @@ bool IsPlain(std::string_view text) {
 // Text is cut before it is quoted, so that what stands in the line is well-formed.
 constexpr size_t kMaxLogValueBytes = 512;
 
-std::string LogfmtLine(LogLevel level, std::string_view event, std::initializer_list<LogField> fields,
+std::string LogfmtLine(LogLevel level,
+                       std::string_view event,
+                       std::initializer_list<LogField> fields,
                        uint64_t suppressed) {
-  std::string line = Concat("ts=", WallTime(), " level=", LogLevelName(level), " msg=", QuotedText(event));
-  for (const LogField& field : fields) {
-    const std::string_view value = std::string_view(field.value).substr(0, kMaxLogValueBytes);
-    const std::string piece = Concat(" ", field.name, "=", IsPlain(value) ? std::string(value) : QuotedText(value));
-    if (line.size() + piece.size() <= kMaxLogLineBytes) line.append(piece);
-  }
-  if (suppressed > 0) line.append(Concat(" suppressed=", suppressed));
-  return line;
-}
-
-std::string JsonLine(LogLevel level, std::string_view event, std::initializer_list<LogField> fields,
-                     uint64_t suppressed) {
   std::string line =
-      Concat("{\"ts\":\"", WallTime(), "\",\"level\":\"", LogLevelName(level), "\",\"msg\":", QuotedText(event));
+      Concat("ts=", WallTime(), " level=", LogLevelName(level), " msg=", QuotedText(event));
   for (const LogField& field : fields) {
     const std::string_view value = std::string_view(field.value).substr(0, kMaxLogValueBytes);
     const std::string piece =
-        Concat(",", QuotedText(field.name), ":", field.quoted ? QuotedText(value) : std::string(value));
-    if (line.size() + piece.size() <= kMaxLogLineBytes) line.append(piece);
+        Concat(" ", field.name, "=", IsPlain(value) ? std::string(value) : QuotedText(value));
+    if (line.size() + piece.size() <= kMaxLogLineBytes)
+      line.append(piece);
   }
-  if (suppressed > 0) line.append(Concat(",\"suppressed\":", suppressed));
+  if (suppressed > 0)
+    line.append(Concat(" suppressed=", suppressed));
+  return line;
+}
+
+std::string JsonLine(LogLevel level,
+                     std::string_view event,
+                     std::initializer_list<LogField> fields,
+                     uint64_t suppressed) {
+  std::string line = Concat("{\"ts\":\"", WallTime(), "\",\"level\":\"", LogLevelName(level),
+                            "\",\"msg\":", QuotedText(event));
+  for (const LogField& field : fields) {
+    const std::string_view value = std::string_view(field.value).substr(0, kMaxLogValueBytes);
+    const std::string piece = Concat(",", QuotedText(field.name), ":",
+                                     field.quoted ? QuotedText(value) : std::string(value));
+    if (line.size() + piece.size() <= kMaxLogLineBytes)
+      line.append(piece);
+  }
+  if (suppressed > 0)
+    line.append(Concat(",\"suppressed\":", suppressed));
   return line + "}";
 }
 
@@ -197,8 +222,8 @@ class SpdlogLog final : public Log {
     try {
       pool_ = std::make_shared<spdlog::details::thread_pool>(queue_lines, 1);
       sink_->set_overruns([pool = pool_.get()] { return pool->overrun_counter(); });
-      logger_ = std::make_shared<spdlog::async_logger>("terraced", sink_, pool_,
-                                                       spdlog::async_overflow_policy::overrun_oldest);
+      logger_ = std::make_shared<spdlog::async_logger>(
+          "terraced", sink_, pool_, spdlog::async_overflow_policy::overrun_oldest);
       logger_->set_level(spdlog::level::trace);  // the level is looked at before a line is made
       logger_->set_error_handler([](const std::string&) {});
     } catch (const std::exception& error) {
@@ -207,8 +232,11 @@ class SpdlogLog final : public Log {
     return absl::OkStatus();
   }
 
-  void Write(LogLevel level, std::string_view event, std::initializer_list<LogField> fields) override {
-    if (level < level_.load()) return;
+  void Write(LogLevel level,
+             std::string_view event,
+             std::initializer_list<LogField> fields) override {
+    if (level < level_.load())
+      return;
     uint64_t repeated = 0;
     {
       absl::MutexLock lock(&mutex_);
@@ -217,14 +245,17 @@ class SpdlogLog final : public Log {
         return;
       }
     }
-    const std::string line = format_ == LogFormat::kJson ? JsonLine(level, event, fields, repeated)
-                                                         : LogfmtLine(level, event, fields, repeated);
+    const std::string line = format_ == LogFormat::kJson
+                                 ? JsonLine(level, event, fields, repeated)
+                                 : LogfmtLine(level, event, fields, repeated);
     // spdlog ends its exceptions in its error handler.
     logger_->log(SpdlogLevel(level), spdlog::string_view_t(line.data(), line.size()));
   }
 
   void SetLevel(LogLevel level) override { level_.store(level); }
-  [[nodiscard]] uint64_t dropped() const override { return pool_->overrun_counter() + sink_->lost(); }
+  [[nodiscard]] uint64_t dropped() const override {
+    return pool_->overrun_counter() + sink_->lost();
+  }
   [[nodiscard]] uint64_t suppressed() const override {
     absl::MutexLock lock(&mutex_);
     return suppressed_;
@@ -238,7 +269,8 @@ class SpdlogLog final : public Log {
   mutable absl::Mutex mutex_;
   RepeatLimit repeats_ ABSL_GUARDED_BY(mutex_);
   uint64_t suppressed_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Shared with the logger that spdlog's API makes us share it with; all three end in the destructor.
+  // Shared with the logger that spdlog's API makes us share it with; all three end in the
+  // destructor.
   std::shared_ptr<DescriptorSink> sink_;
   std::shared_ptr<spdlog::details::thread_pool> pool_;
   std::shared_ptr<spdlog::async_logger> logger_;
@@ -261,9 +293,11 @@ std::string_view LogLevelName(LogLevel level) {
 }
 
 absl::StatusOr<std::unique_ptr<Log>> MakeLog(const LogOptions& options, const Clock& clock) {
-  if (options.queue_lines == 0) return absl::InvalidArgumentError("queue_lines must be at least 1");
+  if (options.queue_lines == 0)
+    return absl::InvalidArgumentError("queue_lines must be at least 1");
   auto log = std::make_unique<SpdlogLog>(options, clock);
-  if (absl::Status status = log->Open(options.queue_lines); !status.ok()) return status;
+  if (absl::Status status = log->Open(options.queue_lines); !status.ok())
+    return status;
   return log;
 }
 

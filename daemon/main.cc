@@ -37,16 +37,19 @@ class Signals {
     sigset_t set;
     sigemptyset(&set);
     for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
-    if (pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) return absl::InternalError("cannot block signals");
+    if (pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0)
+      return absl::InternalError("cannot block signals");
     Descriptor fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!fd.valid()) return absl::InternalError("cannot make a signalfd");
+    if (!fd.valid())
+      return absl::InternalError("cannot make a signalfd");
     return Signals(std::move(fd));
   }
 
   // The number of the next signal; 0: there is none.
   [[nodiscard]] int Next() const {
     signalfd_siginfo signal = {};
-    if (read(fd_.get(), &signal, sizeof(signal)) != static_cast<ssize_t>(sizeof(signal))) return 0;
+    if (read(fd_.get(), &signal, sizeof(signal)) != static_cast<ssize_t>(sizeof(signal)))
+      return 0;
     return static_cast<int>(signal.ssi_signo);
   }
   [[nodiscard]] int get() const { return fd_.get(); }
@@ -61,7 +64,8 @@ class Phase {
  public:
   static absl::StatusOr<std::unique_ptr<Phase>> Begin(std::function<void()> work) {
     absl::StatusOr<EventDescriptor> finished = EventDescriptor::Create();
-    if (!finished.ok()) return finished.status();
+    if (!finished.ok())
+      return finished.status();
     return std::unique_ptr<Phase>(new Phase(std::move(*finished), std::move(work)));
   }
   ~Phase() { thread_.join(); }
@@ -79,15 +83,25 @@ class Phase {
   std::thread thread_;
 };
 
-// Starts and stops the core on threads of their own, so that signals are answered meanwhile. Confined to main.
+// Starts and stops the core on threads of their own, so that signals are answered meanwhile.
+// Confined to main.
 class Daemon {
  public:
-  Daemon(const CommandLine& command, LoadedConfig loaded, Log& log, const ServiceNotify& notify, const Signals& signals)
-      : command_(command), loaded_(std::move(loaded)), log_(log), notify_(notify), signals_(signals) {}
+  Daemon(const CommandLine& command,
+         LoadedConfig loaded,
+         Log& log,
+         const ServiceNotify& notify,
+         const Signals& signals)
+      : command_(command),
+        loaded_(std::move(loaded)),
+        log_(log),
+        notify_(notify),
+        signals_(signals) {}
 
   // OK after an orderly stop.
   absl::Status Run() {
-    if (absl::Status status = Start(); !status.ok()) return status;
+    if (absl::Status status = Start(); !status.ok())
+      return status;
     SayReady();
     WaitFor(-1, absl::InfiniteDuration());
     return Stop();
@@ -103,18 +117,22 @@ class Daemon {
         absl::StatusOr<std::unique_ptr<Core>> core =
             Core::Start({command_.request, loaded_, TERRACE_VERSION}, log_, notify_);
         started = core.status();
-        if (core.ok()) core_ = std::move(*core);
+        if (core.ok())
+          core_ = std::move(*core);
       });
-      if (!phase.ok()) return phase.status();
+      if (!phase.ok())
+        return phase.status();
       // Nobody is served yet, so there is nothing to end in order.
-      if (WaitFor((*phase)->finished(), absl::InfiniteDuration()) == Wake::kStopSignal) LeaveNow(kExitOk);
+      if (WaitFor((*phase)->finished(), absl::InfiniteDuration()) == Wake::kStopSignal)
+        LeaveNow(kExitOk);
     }
     return started;
   }
 
   void SayReady() {
     const Config& config = loaded_.config;
-    if ((config.socket_mode & 0006) != 0) log_.Warning("every user of this machine may connect");
+    if ((config.socket_mode & 0006) != 0)
+      log_.Warning("every user of this machine may connect");
     const std::string metrics = core_->metrics_address();
     log_.Info("ready", {{"version", TERRACE_VERSION},
                         {"runtime_dir", config.runtime_dir},
@@ -134,29 +152,38 @@ class Daemon {
         core_->Stop(kStopLimit - absl::Seconds(1));
         core_.reset();
       });
-      if (!phase.ok()) return phase.status();
+      if (!phase.ok())
+        return phase.status();
       const Wake wake = WaitFor((*phase)->finished(), kStopLimit);
-      if (wake == Wake::kTimeout) log_.Error("stopped without waiting for calls in flight");
-      if (wake != Wake::kFinished) LeaveNow(kExitFailed);
+      if (wake == Wake::kTimeout)
+        log_.Error("stopped without waiting for calls in flight");
+      if (wake != Wake::kFinished)
+        LeaveNow(kExitFailed);
     }
     log_.Info("stopped");
     return absl::OkStatus();
   }
 
-  // Until `finished` is readable (-1: never), a signal says to stop, or the time is up. Answers SIGHUP meanwhile.
+  // Until `finished` is readable (-1: never), a signal says to stop, or the time is up. Answers
+  // SIGHUP meanwhile.
   Wake WaitFor(int finished, absl::Duration limit) {
     const absl::Duration deadline = BootClock().Now() + limit;
     while (true) {
       const absl::Duration left = deadline - BootClock().Now();
-      if (left <= absl::ZeroDuration()) return Wake::kTimeout;
+      if (left <= absl::ZeroDuration())
+        return Wake::kTimeout;
       pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {finished, POLLIN, 0}};
-      poll(fds, 2, static_cast<int>(absl::ToInt64Milliseconds(std::min(left, absl::Minutes(1)))) + 1);
+      poll(fds, 2,
+           static_cast<int>(absl::ToInt64Milliseconds(std::min(left, absl::Minutes(1)))) + 1);
       for (int number = signals_.Next(); number != 0; number = signals_.Next()) {
-        if (number != SIGHUP) return Wake::kStopSignal;
+        if (number != SIGHUP)
+          return Wake::kStopSignal;
         // While the core starts or stops a reload would change nothing that anybody sees.
-        if (finished < 0) Reload();
+        if (finished < 0)
+          Reload();
       }
-      if ((fds[1].revents & POLLIN) != 0) return Wake::kFinished;
+      if ((fds[1].revents & POLLIN) != 0)
+        return Wake::kFinished;
     }
   }
 
@@ -193,12 +220,14 @@ int RunDaemon(const CommandLine& command) {
   absl::Status result = signals.status();
   if (result.ok()) {
     const ServiceNotify notify;
-    const absl::StatusOr<std::unique_ptr<Log>> log =
-        MakeLog({.level = loaded->config.log_level, .format = loaded->config.log_format}, BootClock());
+    const absl::StatusOr<std::unique_ptr<Log>> log = MakeLog(
+        {.level = loaded->config.log_level, .format = loaded->config.log_format}, BootClock());
     result = log.status();
-    if (result.ok()) result = Daemon(command, *std::move(loaded), **log, notify, *signals).Run();
+    if (result.ok())
+      result = Daemon(command, *std::move(loaded), **log, notify, *signals).Run();
   }
-  if (result.ok()) return kExitOk;
+  if (result.ok())
+    return kExitOk;
   PrintLine(std::string(result.message()));
   return kExitFailed;
 }

@@ -1,13 +1,8 @@
 #include "daemon/metrics.h"
 
-#include <prometheus/collectable.h>
-#include <prometheus/exposer.h>
-#include <prometheus/metric_family.h>
-#include <prometheus/text_serializer.h>
-
 #include <algorithm>
-#include <atomic>
 #include <array>
+#include <atomic>
 #include <exception>
 #include <limits>
 #include <optional>
@@ -18,6 +13,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include <prometheus/collectable.h>
+#include <prometheus/exposer.h>
+#include <prometheus/metric_family.h>
+#include <prometheus/text_serializer.h>
+
 #include "daemon/call_counts.h"
 #include "daemon/concat.h"
 #include "daemon/process_facts.h"
@@ -32,9 +32,11 @@ using Labels = std::vector<ClientMetric::Label>;
 
 constexpr std::string_view kDramTier = "g2";
 // By the values of the enums in tiers/vocab/outcome.h; "" is not a miss.
-constexpr std::array<std::string_view, 9> kMissReasons = {
-    "absent", "", "corrupt", "busy", "deadline", "invalid", "region_failed", "trimmed", "cancelled"};
-constexpr std::array<std::string_view, 5> kPutOutcomes = {"", "stored", "duplicate", "declined", "failed"};
+constexpr std::array<std::string_view, 9> kMissReasons = {"absent",        "",         "corrupt",
+                                                          "busy",          "deadline", "invalid",
+                                                          "region_failed", "trimmed",  "cancelled"};
+constexpr std::array<std::string_view, 5> kPutOutcomes = {"", "stored", "duplicate", "declined",
+                                                          "failed"};
 constexpr std::array<std::string_view, 14> kPutReasons = {
     "",         "no_space",  "quota",   "admission",  "draining",    "invalid", "region_failed",
     "deadline", "cancelled", "cleared", "tier_fault", "not_present", "busy",    "too_late"};
@@ -50,8 +52,12 @@ struct Snapshot {
 class Families {
  public:
   // A family whose series follow by Add.
-  Families& Counter(std::string_view name, std::string_view help) { return Open(name, help, MetricType::Counter); }
-  Families& Gauge(std::string_view name, std::string_view help) { return Open(name, help, MetricType::Gauge); }
+  Families& Counter(std::string_view name, std::string_view help) {
+    return Open(name, help, MetricType::Counter);
+  }
+  Families& Gauge(std::string_view name, std::string_view help) {
+    return Open(name, help, MetricType::Gauge);
+  }
   Families& Histogram(std::string_view name, std::string_view help) {
     return Open(name, help, MetricType::Histogram);
   }
@@ -67,14 +73,17 @@ class Families {
   }
 
   // counts[i]: samples up to bounds[i], not cumulated; the last one is above all bounds.
-  Families& AddHistogram(Labels labels, const std::vector<double>& bounds, const std::vector<uint64_t>& counts,
+  Families& AddHistogram(Labels labels,
+                         const std::vector<double>& bounds,
+                         const std::vector<uint64_t>& counts,
                          double sum) {
     ClientMetric& metric = families_.back().metric.emplace_back();
     metric.label = std::move(labels);
     uint64_t total = 0;
     for (size_t i = 0; i < counts.size(); ++i) {
       total += counts[i];
-      if (i < bounds.size()) metric.histogram.bucket.push_back({total, bounds[i]});
+      if (i < bounds.size())
+        metric.histogram.bucket.push_back({total, bounds[i]});
     }
     metric.histogram.bucket.push_back({total, std::numeric_limits<double>::infinity()});
     metric.histogram.sample_count = total;
@@ -99,7 +108,9 @@ class Families {
 ClientMetric::Label Label(std::string_view name, std::string_view value) {
   return {std::string(name), std::string(value)};
 }
-Labels OfTier() { return {Label("tier", kDramTier)}; }
+Labels OfTier() {
+  return {Label("tier", kDramTier)};
+}
 
 void AddCalls(const CallCounts& counts, Families* out) {
   const std::vector<double> bounds(kLatencyBounds.begin(), kLatencyBounds.end());
@@ -109,50 +120,61 @@ void AddCalls(const CallCounts& counts, Families* out) {
         const CallCounts::OfVerb& verb = counts.calls[c][v];
         uint64_t total = 0;
         for (const auto& bucket : verb.buckets) total += bucket.load(std::memory_order_relaxed);
-        if (total > 0) visit(verb, Labels{Label("verb", kVerbs[v]), Label("carrier", kCarriers[c])});
+        if (total > 0)
+          visit(verb, Labels{Label("verb", kVerbs[v]), Label("carrier", kCarriers[c])});
       }
     }
   };
   out->Histogram("call_duration_seconds", "From the whole request read to the reply handed over.");
   each([&](const CallCounts::OfVerb& verb, Labels labels) {
     std::vector<uint64_t> buckets;
-    for (const auto& bucket : verb.buckets) buckets.push_back(bucket.load(std::memory_order_relaxed));
-    out->AddHistogram(std::move(labels), bounds, buckets, static_cast<double>(verb.total_ns.load()) * 1e-9);
+    for (const auto& bucket : verb.buckets)
+      buckets.push_back(bucket.load(std::memory_order_relaxed));
+    out->AddHistogram(std::move(labels), bounds, buckets,
+                      static_cast<double>(verb.total_ns.load()) * 1e-9);
   });
   out->Counter("calls_total", "Finished calls by status code.");
   each([&](const CallCounts::OfVerb& verb, const Labels& labels) {
     for (size_t code = 0; code < verb.codes.size(); ++code) {
-      if (verb.codes[code].load() == 0) continue;
+      if (verb.codes[code].load() == 0)
+        continue;
       Labels with_code = labels;
-      with_code.push_back(Label("code", absl::StatusCodeToString(static_cast<absl::StatusCode>(code))));
+      with_code.push_back(
+          Label("code", absl::StatusCodeToString(static_cast<absl::StatusCode>(code))));
       out->Add(std::move(with_code), verb.codes[code].load());
     }
   });
   out->Counter("call_keys_total", "Keys that finished calls named.");
-  each([&](const CallCounts::OfVerb& verb, Labels labels) { out->Add(std::move(labels), verb.keys.load()); });
+  each([&](const CallCounts::OfVerb& verb, Labels labels) {
+    out->Add(std::move(labels), verb.keys.load());
+  });
   out->Counter("connections_total", "Connections by what became of them.");
   for (size_t c = 0; c < kCarriers.size(); ++c) {
     for (size_t k = 0; k < kConnectionKinds.size(); ++k) {
-      out->Add({Label("carrier", kCarriers[c]), Label("kind", kConnectionKinds[k])}, counts.connections[c][k].load());
+      out->Add({Label("carrier", kCarriers[c]), Label("kind", kConnectionKinds[k])},
+               counts.connections[c][k].load());
     }
   }
 }
 
 void AddEvictions(const StoreCounters& counters, Families* out) {
   out->Counter("tier_evictions_total", "Blocks evicted.").Add(OfTier(), counters.evictions);
-  out->Counter("tier_evicted_bytes_total", "Bytes of evicted blocks.").Add(OfTier(), counters.evicted_bytes);
+  out->Counter("tier_evicted_bytes_total", "Bytes of evicted blocks.")
+      .Add(OfTier(), counters.evicted_bytes);
   std::vector<double> bounds;
   std::vector<uint64_t> counts;
   double sum = 0;
   for (size_t i = 0; i < counters.eviction_age_log2_s.size(); ++i) {
     const auto upper = static_cast<double>(uint64_t{1} << i);
     // The last bucket takes everything older as well.
-    if (i + 1 < counters.eviction_age_log2_s.size()) bounds.push_back(upper);
+    if (i + 1 < counters.eviction_age_log2_s.size())
+      bounds.push_back(upper);
     counts.push_back(counters.eviction_age_log2_s[i]);
     sum += static_cast<double>(counters.eviction_age_log2_s[i]) * (i == 0 ? 0.5 : 0.75) * upper;
   }
   out->Histogram("tier_eviction_age_seconds",
-                 "Time from a block's last use to its eviction. The sum is estimated from the buckets' middles.")
+                 "Time from a block's last use to its eviction. The sum is estimated from the "
+                 "buckets' middles.")
       .AddHistogram(OfTier(), bounds, counts, sum);
 }
 
@@ -161,19 +183,23 @@ void AddTraffic(const StoreCounters& counters, Families* out) {
   out->Counter("tier_hits_total", "Keys that a get delivered from the tier.").Add(OfTier(), hits);
   out->Counter("misses_total", "Keys that a get did not deliver, by reason.");
   for (size_t i = 0; i < counters.get_outcomes.size(); ++i) {
-    if (!kMissReasons[i].empty()) out->Add({Label("reason", kMissReasons[i])}, counters.get_outcomes[i]);
+    if (!kMissReasons[i].empty())
+      out->Add({Label("reason", kMissReasons[i])}, counters.get_outcomes[i]);
   }
   out->Counter("put_keys_total", "Keys of puts by outcome.");
   for (size_t i = 0; i < counters.put_outcomes.size(); ++i) {
-    if (!kPutOutcomes[i].empty()) out->Add({Label("outcome", kPutOutcomes[i])}, counters.put_outcomes[i]);
+    if (!kPutOutcomes[i].empty())
+      out->Add({Label("outcome", kPutOutcomes[i])}, counters.put_outcomes[i]);
   }
   out->Counter("put_refusals_total", "Keys of puts that were declined or failed, by reason.");
   for (size_t i = 0; i < counters.put_reasons.size(); ++i) {
-    if (!kPutReasons[i].empty()) out->Add({Label("reason", kPutReasons[i])}, counters.put_reasons[i]);
+    if (!kPutReasons[i].empty())
+      out->Add({Label("reason", kPutReasons[i])}, counters.put_reasons[i]);
   }
   out->Counter("probe_keys_total", "Keys that probes asked about.").Add({}, counters.probe_keys);
   out->Counter("probe_hits_total", "Keys that probes found.").Add({}, counters.probe_hits);
-  out->Counter("tier_written_bytes_total", "Payload bytes stored.").Add(OfTier(), counters.bytes_in);
+  out->Counter("tier_written_bytes_total", "Payload bytes stored.")
+      .Add(OfTier(), counters.bytes_in);
   out->Counter("tier_read_bytes_total", "Payload bytes delivered, by delivery.")
       .Add({Label("tier", kDramTier), Label("delivery", "copy")}, counters.bytes_copied_out)
       .Add({Label("tier", kDramTier), Label("delivery", "lease")}, counters.bytes_leased);
@@ -186,15 +212,19 @@ void AddTraffic(const StoreCounters& counters, Families* out) {
       .Add({Label("result", "failed")}, counters.prefetch_failed);
   out->Counter("single_flight_joined_total", "Reads that joined one that was running.")
       .Add({}, counters.single_flight_joined);
-  out->Counter("slabs_recut_total", "Slabs cut anew for another block size.").Add({}, counters.slabs_recut);
-  out->Counter("slabs_retired_total", "Slabs that left their tenant.").Add({}, counters.slabs_retired);
+  out->Counter("slabs_recut_total", "Slabs cut anew for another block size.")
+      .Add({}, counters.slabs_recut);
+  out->Counter("slabs_retired_total", "Slabs that left their tenant.")
+      .Add({}, counters.slabs_retired);
   out->Counter("regions_failed_total", "Regions whose memory was taken away under a copy.")
       .Add({}, counters.regions_failed);
 }
 
 void AddOccupancy(const StoreUsage& usage, Families* out) {
-  out->Gauge("tier_capacity_bytes", "Bytes that the tier may take.").Add(OfTier(), usage.capacity_bytes);
-  out->Gauge("tier_used_bytes", "Bytes of slots in use, rounding included.").Add(OfTier(), usage.used_slot_bytes);
+  out->Gauge("tier_capacity_bytes", "Bytes that the tier may take.")
+      .Add(OfTier(), usage.capacity_bytes);
+  out->Gauge("tier_used_bytes", "Bytes of slots in use, rounding included.")
+      .Add(OfTier(), usage.used_slot_bytes);
   out->Gauge("tier_payload_bytes", "Payload bytes held.").Add(OfTier(), usage.payload_bytes);
   out->Gauge("tier_blocks", "Blocks held.").Add(OfTier(), usage.blocks);
   out->Gauge("tier_slabs", "Slabs by state.")
@@ -202,17 +232,22 @@ void AddOccupancy(const StoreUsage& usage, Families* out) {
       .Add({Label("tier", kDramTier), Label("state", "free")}, usage.free_slabs);
   out->Gauge("tier_page_kind", "1 for the kind of pages that the tier's memory has.");
   for (const PageKind kind : {PageKind::kHuge, PageKind::kTransparentHuge, PageKind::kSmall}) {
-    out->Add({Label("tier", kDramTier), Label("kind", PageKindName(kind))}, usage.page_kind == kind ? 1 : 0);
+    out->Add({Label("tier", kDramTier), Label("kind", PageKindName(kind))},
+             usage.page_kind == kind ? 1 : 0);
   }
-  out->Gauge("tier_read_bytes_per_second", "Moving average of measured copies; 0: not measured yet.")
+  out->Gauge("tier_read_bytes_per_second",
+             "Moving average of measured copies; 0: not measured yet.")
       .Add(OfTier(), usage.read_bytes_per_s);
-  out->Gauge("tier_write_bytes_per_second", "Moving average of measured copies; 0: not measured yet.")
+  out->Gauge("tier_write_bytes_per_second",
+             "Moving average of measured copies; 0: not measured yet.")
       .Add(OfTier(), usage.write_bytes_per_s);
-  out->Gauge("metadata_bytes", "Bytes of index, block metadata and placement.").Add({}, usage.metadata_bytes);
+  out->Gauge("metadata_bytes", "Bytes of index, block metadata and placement.")
+      .Add({}, usage.metadata_bytes);
   out->Gauge("sessions", "Open sessions.").Add({}, usage.sessions);
   out->Gauge("leased_blocks", "Blocks under lease.").Add({}, usage.leased_blocks);
   out->Gauge("leased_bytes", "Bytes under lease.").Add({}, usage.leased_bytes);
-  out->Gauge("quarantined_bytes", "Leased bytes whose session has ended but whose process may still read.")
+  out->Gauge("quarantined_bytes",
+             "Leased bytes whose session has ended but whose process may still read.")
       .Add({}, usage.quarantined_bytes);
   out->Gauge("holds", "Holds alive.").Add({}, usage.holds);
   out->Gauge("regions", "Registered regions.").Add({}, usage.regions);
@@ -223,9 +258,11 @@ void AddOccupancy(const StoreUsage& usage, Families* out) {
 
 // The tenants with the most bytes keep their names; the others are summed.
 std::vector<TenantUsage> BoundedTenants(std::vector<TenantUsage> tenants) {
-  if (tenants.size() <= kMaxTenantSeries) return tenants;
-  std::stable_sort(tenants.begin(), tenants.end(),
-                   [](const TenantUsage& a, const TenantUsage& b) { return a.used_bytes > b.used_bytes; });
+  if (tenants.size() <= kMaxTenantSeries)
+    return tenants;
+  std::stable_sort(tenants.begin(), tenants.end(), [](const TenantUsage& a, const TenantUsage& b) {
+    return a.used_bytes > b.used_bytes;
+  });
   TenantUsage other;
   other.alias = "other";
   for (size_t i = kMaxTenantSeries - 1; i < tenants.size(); ++i) {
@@ -247,7 +284,8 @@ std::vector<TenantUsage> BoundedTenants(std::vector<TenantUsage> tenants) {
 void AddTenants(const std::vector<TenantUsage>& all, Families* out) {
   const std::vector<TenantUsage> tenants = BoundedTenants(all);
   const auto each = [&](auto member) {
-    for (const TenantUsage& tenant : tenants) out->Add({Label("tenant", tenant.alias)}, tenant.*member);
+    for (const TenantUsage& tenant : tenants)
+      out->Add({Label("tenant", tenant.alias)}, tenant.*member);
   };
   out->Gauge("tenant_used_bytes", "Bytes of slots that a tenant uses.");
   each(&TenantUsage::used_bytes);
@@ -280,10 +318,12 @@ class Collector final : public prometheus::Collectable {
         .Add({Label("version", options_.version), Label("copy_kernel", options_.copy_kernel)}, 1);
     families.Gauge("start_time_seconds", "When the daemon was started, since the epoch.")
         .Add({}, absl::ToDoubleSeconds(started_ - absl::UnixEpoch()));
-    families.Gauge("draining", "1 while the daemon admits nothing new.").Add({}, draining_.load() ? 1 : 0);
+    families.Gauge("draining", "1 while the daemon admits nothing new.")
+        .Add({}, draining_.load() ? 1 : 0);
     families.Gauge("resident_memory_bytes", "Resident bytes of the process, arena included.")
         .Add({}, ResidentBytes());
-    families.Gauge("open_descriptors", "Open descriptors of the process.").Add({}, OpenDescriptors());
+    families.Gauge("open_descriptors", "Open descriptors of the process.")
+        .Add({}, OpenDescriptors());
     if (options_.log_lines_dropped) {
       families.Counter("log_lines_dropped_total", "Log lines lost because nobody read them.")
           .Add({}, options_.log_lines_dropped());
@@ -297,7 +337,8 @@ class Collector final : public prometheus::Collectable {
     }
     // A family without series would be a name without a value.
     std::vector<MetricFamily> taken = families.Take();
-    taken.erase(std::remove_if(taken.begin(), taken.end(), [](const MetricFamily& f) { return f.metric.empty(); }),
+    taken.erase(std::remove_if(taken.begin(), taken.end(),
+                               [](const MetricFamily& f) { return f.metric.empty(); }),
                 taken.end());
     return taken;
   }
@@ -312,12 +353,14 @@ class Collector final : public prometheus::Collectable {
   CallCounts counts;
 
  private:
-  // The mutex is held while the store is asked, so that SetStore can promise to leave it alone; only scrapes wait.
+  // The mutex is held while the store is asked, so that SetStore can promise to leave it alone;
+  // only scrapes wait.
   std::optional<Snapshot> Look() const {
     absl::MutexLock lock(&mutex_);
     const absl::Duration now = clock_.Now();
     const bool fresh = snapshot_.has_value() && now - snapshot_->taken < kSnapshotAge;
-    if (!fresh && store_ != nullptr) snapshot_ = Snapshot{now, store_->Usage(), store_->Tenants()};
+    if (!fresh && store_ != nullptr)
+      snapshot_ = Snapshot{now, store_->Usage(), store_->Tenants()};
     return snapshot_;
   }
 
@@ -333,17 +376,21 @@ class Collector final : public prometheus::Collectable {
 class ExposedMetrics final : public Metrics {
  public:
   ExposedMetrics(MetricsOptions options, const Clock& clock)
-      : listen_(options.listen), collector_(std::make_shared<Collector>(std::move(options), clock)) {}
+      : listen_(options.listen),
+        collector_(std::make_shared<Collector>(std::move(options), clock)) {}
 
   absl::Status Listen() {
-    if (listen_.empty()) return absl::OkStatus();
+    if (listen_.empty())
+      return absl::OkStatus();
     // A scrape is a short GET: two threads, 2 s, 4 KiB.
-    const std::vector<std::string> options = {"listening_ports",    listen_, "num_threads",      "2",
-                                              "request_timeout_ms", "2000",  "max_request_size", "4096"};
+    const std::vector<std::string> options = {
+        "listening_ports",    listen_, "num_threads",      "2",
+        "request_timeout_ms", "2000",  "max_request_size", "4096"};
     try {
       exposer_ = std::make_unique<prometheus::Exposer>(options);
       const std::vector<int> ports = exposer_->GetListeningPorts();
-      if (ports.empty()) return absl::UnavailableError(Concat("metrics.listen: cannot listen on ", listen_));
+      if (ports.empty())
+        return absl::UnavailableError(Concat("metrics.listen: cannot listen on ", listen_));
       exposer_->RegisterCollectable(collector_);
       address_ = Concat(listen_.substr(0, listen_.rfind(':')), ":", ports.front());
     } catch (const std::exception& error) {
@@ -374,9 +421,11 @@ class ExposedMetrics final : public Metrics {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Metrics>> Metrics::Start(MetricsOptions options, const Clock& clock) {
+absl::StatusOr<std::unique_ptr<Metrics>> Metrics::Start(MetricsOptions options,
+                                                        const Clock& clock) {
   auto metrics = std::make_unique<ExposedMetrics>(std::move(options), clock);
-  if (absl::Status status = metrics->Listen(); !status.ok()) return status;
+  if (absl::Status status = metrics->Listen(); !status.ok())
+    return status;
   return metrics;
 }
 

@@ -26,7 +26,7 @@ inline constexpr absl::Duration kSnapshotAge = absl::Milliseconds(200);
 struct MetricsOptions {
   std::string listen;  // "127.0.0.1:9464"; port 0: any; "": no listener, Text() only
   std::string version = "";
-  std::string copy_kernel = "";                     // "baseline", "avx2" or "avx512"
+  std::string copy_kernel = "";                           // "baseline", "avx2" or "avx512"
   std::function<uint64_t()> log_lines_dropped = nullptr;  // nullable; thread-safe
 };
 

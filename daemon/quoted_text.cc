@@ -6,11 +6,15 @@
 namespace terrace {
 namespace {
 
-// Bytes of the well-formed UTF-8 sequence at the beginning of `text` (Unicode 15, table 3-7); 0: there is none.
+// Bytes of the well-formed UTF-8 sequence at the beginning of `text` (Unicode 15, table 3-7); 0:
+// there is none.
 size_t SequenceBytes(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
+  const auto byte = [&](size_t i) {
+    return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0};
+  };
   const uint8_t first = byte(0);
-  if (first < 0x80) return 1;
+  if (first < 0x80)
+    return 1;
   size_t length = 0;
   uint8_t low = 0x80;
   uint8_t high = 0xbf;
@@ -18,18 +22,24 @@ size_t SequenceBytes(std::string_view text) {
     length = 2;
   } else if (first >= 0xe0 && first <= 0xef) {
     length = 3;
-    if (first == 0xe0) low = 0xa0;
-    if (first == 0xed) high = 0x9f;
+    if (first == 0xe0)
+      low = 0xa0;
+    if (first == 0xed)
+      high = 0x9f;
   } else if (first >= 0xf0 && first <= 0xf4) {
     length = 4;
-    if (first == 0xf0) low = 0x90;
-    if (first == 0xf4) high = 0x8f;
+    if (first == 0xf0)
+      low = 0x90;
+    if (first == 0xf4)
+      high = 0x8f;
   } else {
     return 0;
   }
-  if (byte(1) < low || byte(1) > high) return 0;
+  if (byte(1) < low || byte(1) > high)
+    return 0;
   for (size_t i = 2; i < length; ++i) {
-    if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
+    if (byte(i) < 0x80 || byte(i) > 0xbf)
+      return 0;
   }
   return length;
 }

@@ -6,21 +6,13 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+
 #include "daemon/concat.h"
 #include "daemon/quoted_text.h"
-#include "tiers/placement/eviction_policy.h"
+#include "daemon/settings_table.h"
 
 namespace terrace {
 namespace {
-
-constexpr double kKiB = 1024;
-constexpr double kMiB = 1024 * kKiB;
-constexpr double kGiB = 1024 * kMiB;
-constexpr double kTiB = 1024 * kGiB;
-constexpr double kMillion = 1e6;
-// sun_path takes 107 bytes; the longest name below the folder is "/terrace.sock" or "/session.sock".
-constexpr double kMaxRuntimeBytes = 94;
-constexpr double kMaxFolderBytes = 1024;
 
 struct Unit {
   std::string_view name;
@@ -33,71 +25,20 @@ constexpr Unit kUnits[] = {{"TiB", uint64_t{1} << 40},
                            {"KiB", uint64_t{1} << 10},
                            {"B", 1}};
 
-#define TERRACE_FIELD(member) [](Config& c) -> SettingField { return &c.member; }
-
-std::vector<Setting> MakeSettings() {
-  using enum SettingKind;
-  using enum Applies;
-  const std::vector<std::string_view> policies = EvictionPolicyNames();
-  return {
-      {"daemon.runtime_dir", kFolder, kAtStart, 1, kMaxRuntimeBytes, {}, TERRACE_FIELD(runtime_dir)},
-      {"daemon.data_dir", kFolder, kAtStart, 1, kMaxFolderBytes, {}, TERRACE_FIELD(data_dir)},
-      {"daemon.io_threads", kInteger, kAtStart, 1, 64, {}, TERRACE_FIELD(io_threads)},
-      {"daemon.copy_threads", kInteger, kAtStart, 0, 256, {}, TERRACE_FIELD(copy_threads)},
-      {"daemon.log_level", kChoice, kLive, 0, 0, {"debug", "info", "warning", "error"}, TERRACE_FIELD(log_level)},
-      {"daemon.log_format", kChoice, kAtStart, 0, 0, {"logfmt", "json"}, TERRACE_FIELD(log_format)},
-      {"daemon.core_dumps", kBoolean, kAtStart, 0, 0, {}, TERRACE_FIELD(core_dumps)},
-
-      {"dram.capacity", kSize, kAtStart, 64 * kMiB, 64 * kTiB, {}, TERRACE_FIELD(store.dram_bytes)},
-      {"dram.huge_pages", kBoolean, kAtStart, 0, 0, {}, TERRACE_FIELD(huge_pages)},
-      {"dram.touch_threads", kInteger, kAtStart, 0, 256, {}, TERRACE_FIELD(touch_threads)},
-      {"dram.verify_one_in", kInteger, kAtStart, 0, kMillion, {}, TERRACE_FIELD(store.verify_one_in)},
-      {"dram.policy", kChoice, kAtStart, 0, 0, policies, TERRACE_FIELD(store.policy)},
-      {"dram.lease_share", kShare, kAtStart, 0, 1, {}, TERRACE_FIELD(store.lease_share)},
-      {"dram.pin_share", kShare, kAtStart, 0, 1, {}, TERRACE_FIELD(store.pin_share)},
-
-      {"limits.connections_per_uid", kInteger, kAtStart, 1, 65536, {}, TERRACE_FIELD(front.connections_per_uid)},
-      {"limits.connections_total", kInteger, kAtStart, 1, 65536, {}, TERRACE_FIELD(front.connections_total)},
-      {"limits.calls_in_flight_per_uid", kInteger, kAtStart, 1, 65536, {},
-       TERRACE_FIELD(front.calls_in_flight_per_uid)},
-      {"limits.message_bytes", kSize, kAtStart, 64 * kKiB, 4 * kMiB, {}, TERRACE_FIELD(front.message_bytes)},
-      {"limits.hello_timeout", kDuration, kAtStart, 0.1, 60, {}, TERRACE_FIELD(front.hello_timeout)},
-      {"limits.write_stall_timeout", kDuration, kAtStart, 0.1, 600, {}, TERRACE_FIELD(front.write_stall_timeout)},
-      {"limits.reply_backlog", kSize, kAtStart, 4 * kMiB, 16 * kGiB, {}, TERRACE_FIELD(front.reply_backlog_bytes)},
-      {"limits.probe_cap", kDuration, kAtStart, 0.001, 600, {}, TERRACE_FIELD(front.probe_cap)},
-      {"limits.get_cap", kDuration, kAtStart, 0.001, 600, {}, TERRACE_FIELD(front.get_cap)},
-      {"limits.put_cap", kDuration, kAtStart, 0.001, 600, {}, TERRACE_FIELD(front.put_cap)},
-      {"limits.other_cap", kDuration, kAtStart, 0.001, 600, {}, TERRACE_FIELD(front.other_cap)},
-      {"limits.tenants", kInteger, kAtStart, 1, 4096, {}, TERRACE_FIELD(store.max_tenants)},
-      {"limits.namespaces_per_tenant", kInteger, kAtStart, 1, 65536, {},
-       TERRACE_FIELD(store.max_namespaces_per_tenant)},
-      {"limits.scopes_per_tenant", kInteger, kAtStart, 1, 16 * kMillion, {},
-       TERRACE_FIELD(store.max_scopes_per_tenant)},
-      {"limits.holds_per_tenant", kInteger, kAtStart, 1, kMillion, {}, TERRACE_FIELD(store.max_holds_per_tenant)},
-      {"limits.regions_per_session", kInteger, kAtStart, 1, 4096, {}, TERRACE_FIELD(store.max_regions_per_session)},
-      {"limits.tickets_per_tenant", kInteger, kAtStart, 1, kMillion, {}, TERRACE_FIELD(store.max_tickets_per_tenant)},
-
-      {"sockets.mode", kMode, kAtStart, 0, 0, {}, TERRACE_FIELD(socket_mode)},
-      {"sockets.group", kGroup, kAtStart, 0, 0, {}, TERRACE_FIELD(socket_group)},
-      {"sockets.unlisted", kChoice, kLive, 0, 0, {"deny", "per-uid"}, TERRACE_FIELD(unlisted)},
-
-      {"metrics.listen", kListen, kAtStart, 0, 0, {}, TERRACE_FIELD(metrics_listen)},
-  };
-}
-#undef TERRACE_FIELD
-
 // Nothing but digits; nullopt: something else, or more than 64 bits.
 std::optional<uint64_t> DecimalNumber(std::string_view text) {
   uint64_t number = 0;
   const char* end = text.data() + text.size();
   const std::from_chars_result result = std::from_chars(text.data(), end, number);
-  if (text.empty() || result.ec != std::errc() || result.ptr != end) return std::nullopt;
+  if (text.empty() || result.ec != std::errc() || result.ptr != end)
+    return std::nullopt;
   return number;
 }
 
 std::string Choices(const Setting& setting) {
   std::string joined;
-  for (const std::string_view choice : setting.choices) joined.append(joined.empty() ? "" : ", ").append(choice);
+  for (const std::string_view choice : setting.choices)
+    joined.append(joined.empty() ? "" : ", ").append(choice);
   return joined;
 }
 
@@ -109,10 +50,10 @@ std::string RangeText(const Setting& setting) {
   switch (setting.kind) {
     case SettingKind::kSize:
       return Concat(SizeText(static_cast<uint64_t>(setting.least)), " to ",
-                          SizeText(static_cast<uint64_t>(setting.most)));
+                    SizeText(static_cast<uint64_t>(setting.most)));
     case SettingKind::kDuration:
       return Concat(absl::FormatDuration(absl::Seconds(setting.least)), " to ",
-                          absl::FormatDuration(absl::Seconds(setting.most)));
+                    absl::FormatDuration(absl::Seconds(setting.most)));
     default:
       return absl::StrFormat("%.15g to %.15g", setting.least, setting.most);
   }
@@ -123,9 +64,13 @@ absl::Status OutOfRange(const Setting& setting, std::string_view shown) {
 }
 
 // The range of every integer setting lies within its field.
-absl::Status AssignWhole(const Setting& setting, uint64_t value, std::string_view shown, SettingField field) {
+absl::Status AssignWhole(const Setting& setting,
+                         uint64_t value,
+                         std::string_view shown,
+                         SettingField field) {
   const auto number = static_cast<double>(value);
-  if (number < setting.least || number > setting.most) return OutOfRange(setting, shown);
+  if (number < setting.least || number > setting.most)
+    return OutOfRange(setting, shown);
   if (auto* wide = std::get_if<uint64_t*>(&field)) {
     **wide = value;
   } else {
@@ -136,21 +81,25 @@ absl::Status AssignWhole(const Setting& setting, uint64_t value, std::string_vie
 
 absl::Status AssignInteger(const Setting& setting, const TomlValue& value, SettingField field) {
   const auto* number = std::get_if<int64_t>(&value);
-  if (number == nullptr) return Wrong("an integer", value);
-  if (*number < 0) return OutOfRange(setting, Concat(*number));
+  if (number == nullptr)
+    return Wrong("an integer", value);
+  if (*number < 0)
+    return OutOfRange(setting, Concat(*number));
   return AssignWhole(setting, static_cast<uint64_t>(*number), Concat(*number), field);
 }
 
 absl::Status AssignSize(const Setting& setting, const TomlValue& value, SettingField field) {
   const absl::StatusOr<uint64_t> bytes = SizeOf(value);
-  if (!bytes.ok()) return bytes.status();
+  if (!bytes.ok())
+    return bytes.status();
   return AssignWhole(setting, *bytes, SizeText(*bytes), field);
 }
 
 absl::Status AssignDuration(const Setting& setting, const TomlValue& value, SettingField field) {
   constexpr std::string_view kWanted = "a duration such as \"500ms\" or \"30s\"";
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) return Wrong(kWanted, value);
+  if (text == nullptr)
+    return Wrong(kWanted, value);
   absl::Duration duration;
   if (!absl::ParseDuration(*text, &duration)) {
     return absl::InvalidArgumentError(Concat("must be ", kWanted, ", not ", ShownValue(*text)));
@@ -171,7 +120,8 @@ absl::Status AssignShare(const Setting& setting, const TomlValue& value, Setting
   } else {
     return Wrong("a number from 0 to 1", value);
   }
-  if (!(share >= setting.least && share <= setting.most)) return OutOfRange(setting, absl::StrFormat("%g", share));
+  if (!(share >= setting.least && share <= setting.most))
+    return OutOfRange(setting, absl::StrFormat("%g", share));
   *std::get<double*>(field) = share;
   return absl::OkStatus();
 }
@@ -179,9 +129,11 @@ absl::Status AssignShare(const Setting& setting, const TomlValue& value, Setting
 absl::Status AssignChoice(const Setting& setting, const TomlValue& value, SettingField field) {
   const std::string wanted = Choices(setting);
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) return Wrong(Concat("one of ", wanted), value);
+  if (text == nullptr)
+    return Wrong(Concat("one of ", wanted), value);
   for (size_t i = 0; i < setting.choices.size(); ++i) {
-    if (*text != setting.choices[i]) continue;
+    if (*text != setting.choices[i])
+      continue;
     if (auto* level = std::get_if<LogLevel*>(&field)) {
       **level = static_cast<LogLevel>(i);
     } else if (auto* format = std::get_if<LogFormat*>(&field)) {
@@ -199,14 +151,17 @@ absl::Status AssignChoice(const Setting& setting, const TomlValue& value, Settin
 absl::Status AssignMode(const TomlValue& value, SettingField field) {
   constexpr std::string_view kWanted = "four octal digits in quotes, such as \"0660\"";
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) return Wrong(kWanted, value);
+  if (text == nullptr)
+    return Wrong(kWanted, value);
   uint32_t mode = 0;
   bool octal = text->size() == 4 && text->front() == '0';
   for (const char c : *text) {
     octal = octal && c >= '0' && c <= '7';
-    if (octal) mode = mode * 8 + static_cast<uint32_t>(c - '0');
+    if (octal)
+      mode = mode * 8 + static_cast<uint32_t>(c - '0');
   }
-  if (!octal) return absl::InvalidArgumentError(Concat("must be ", kWanted, ", not ", ShownValue(*text)));
+  if (!octal)
+    return absl::InvalidArgumentError(Concat("must be ", kWanted, ", not ", ShownValue(*text)));
   if ((mode & 0600) != 0600 || (mode & 0111) != 0) {
     return absl::InvalidArgumentError(
         Concat("must let the owner read and write and nobody execute, not ", *text));
@@ -217,7 +172,8 @@ absl::Status AssignMode(const TomlValue& value, SettingField field) {
 
 absl::Status AssignFolder(const Setting& setting, const TomlValue& value, SettingField field) {
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) return Wrong("an absolute path", value);
+  if (text == nullptr)
+    return Wrong("an absolute path", value);
   if (text->empty() || text->front() != '/') {
     return absl::InvalidArgumentError(Concat("must be an absolute path, not ", ShownValue(*text)));
   }
@@ -227,7 +183,8 @@ absl::Status AssignFolder(const Setting& setting, const TomlValue& value, Settin
   }
   for (const char c : *text) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      return absl::InvalidArgumentError(Concat("must not hold control characters: ", ShownValue(*text)));
+      return absl::InvalidArgumentError(
+          Concat("must not hold control characters: ", ShownValue(*text)));
     }
   }
   *std::get<std::string*>(field) = *text;
@@ -236,45 +193,54 @@ absl::Status AssignFolder(const Setting& setting, const TomlValue& value, Settin
 
 absl::Status AssignGroup(const TomlValue& value, SettingField field) {
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) return Wrong("the name of a group", value);
+  if (text == nullptr)
+    return Wrong("the name of a group", value);
   bool named = text->size() <= 32;
   for (const char c : *text) {
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     named = named && (letter || std::string_view("._-$").find(c) != std::string_view::npos);
   }
   if (!named) {
-    return absl::InvalidArgumentError(Concat("must be the name of a group, not ", ShownValue(*text)));
+    return absl::InvalidArgumentError(
+        Concat("must be the name of a group, not ", ShownValue(*text)));
   }
   *std::get<std::string*>(field) = *text;
   return absl::OkStatus();
 }
 
-// 127.0.0.0/8 in numbers: a name could resolve to anything, and the distributions' civetweb knows no IPv6.
+// 127.0.0.0/8 in numbers: a name could resolve to anything, and the distributions' civetweb knows
+// no IPv6.
 bool IsLoopback(std::string_view host) {
   int parts = 0;
   while (true) {
     const size_t dot = host.find('.');
     const std::string_view part = host.substr(0, dot);
-    if (part.size() > 1 && part.front() == '0') return false;
+    if (part.size() > 1 && part.front() == '0')
+      return false;
     const std::optional<uint64_t> number = DecimalNumber(part);
-    if (!number || *number > 255 || (parts == 0 && *number != 127)) return false;
+    if (!number || *number > 255 || (parts == 0 && *number != 127))
+      return false;
     ++parts;
-    if (dot == std::string_view::npos) return parts == 4;
+    if (dot == std::string_view::npos)
+      return parts == 4;
     host.remove_prefix(dot + 1);
   }
 }
 
 absl::Status AssignListen(const TomlValue& value, SettingField field) {
-  constexpr std::string_view kWanted = "\"off\", or a loopback address and port such as \"127.0.0.1:9464\"";
+  constexpr std::string_view kWanted =
+      "\"off\", or a loopback address and port such as \"127.0.0.1:9464\"";
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) return Wrong(kWanted, value);
+  if (text == nullptr)
+    return Wrong(kWanted, value);
   if (*text == "off") {
     std::get<std::string*>(field)->clear();
     return absl::OkStatus();
   }
   const size_t colon = text->rfind(':');
   const std::optional<uint64_t> port =
-      colon == std::string::npos ? std::nullopt : DecimalNumber(std::string_view(*text).substr(colon + 1));
+      colon == std::string::npos ? std::nullopt
+                                 : DecimalNumber(std::string_view(*text).substr(colon + 1));
   if (!port || *port > 65535 || !IsLoopback(std::string_view(*text).substr(0, colon))) {
     return absl::InvalidArgumentError(Concat("must be ", kWanted, ", not ", ShownValue(*text)));
   }
@@ -297,7 +263,8 @@ std::string ChoiceText(const Setting& setting, SettingField field) {
 }
 
 uint64_t WholeOf(SettingField field) {
-  if (auto* wide = std::get_if<uint64_t*>(&field)) return **wide;
+  if (auto* wide = std::get_if<uint64_t*>(&field))
+    return **wide;
   return *std::get<uint32_t*>(field);
 }
 
@@ -305,21 +272,23 @@ uint64_t WholeOf(SettingField field) {
 std::string ShareText(double share) {
   std::string text = absl::StrFormat("%.6g", share);
   double back = 0;
-  if (!absl::SimpleAtod(text, &back) || back != share) text = absl::StrFormat("%.17g", share);
+  if (!absl::SimpleAtod(text, &back) || back != share)
+    text = absl::StrFormat("%.17g", share);
   return text.find_first_of(".e") != std::string::npos ? text : text + ".0";
 }
 
 }  // namespace
 
 absl::Span<const Setting> Settings() {
-  static const std::vector<Setting>& settings = *new std::vector<Setting>(MakeSettings());
+  static const std::vector<Setting>& settings = *new std::vector<Setting>(MakeSettingsTable());
   return settings;
 }
 
 int FindSetting(std::string_view name) {
   const absl::Span<const Setting> settings = Settings();
   for (size_t i = 0; i < settings.size(); ++i) {
-    if (settings[i].name == name) return static_cast<int>(i);
+    if (settings[i].name == name)
+      return static_cast<int>(i);
   }
   return -1;
 }
@@ -337,7 +306,8 @@ absl::Status AssignSetting(const Setting& setting, const TomlValue& value, Confi
       return AssignDuration(setting, value, field);
     case SettingKind::kBoolean: {
       const auto* boolean = std::get_if<bool>(&value);
-      if (boolean == nullptr) return Wrong("true or false", value);
+      if (boolean == nullptr)
+        return Wrong("true or false", value);
       *std::get<bool*>(field) = *boolean;
       return absl::OkStatus();
     }
@@ -385,16 +355,19 @@ std::string SettingText(const Setting& setting, const Config& config) {
 }
 
 absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
-  constexpr std::string_view kWanted = "must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not ";
+  constexpr std::string_view kWanted =
+      "must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not ";
   std::string_view number = text;
   uint64_t unit = 1;
   for (const Unit& candidate : kUnits) {
-    if (!number.ends_with(candidate.name)) continue;
+    if (!number.ends_with(candidate.name))
+      continue;
     number.remove_suffix(candidate.name.size());
     unit = candidate.bytes;
     break;
   }
-  if (number.ends_with(' ')) number.remove_suffix(1);
+  if (number.ends_with(' '))
+    number.remove_suffix(1);
   const std::optional<uint64_t> count = DecimalNumber(number);
   if (!count || *count > std::numeric_limits<int64_t>::max() / unit) {
     return absl::InvalidArgumentError(Concat(kWanted, ShownValue(text)));
@@ -404,18 +377,21 @@ absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
 
 std::string SizeText(uint64_t bytes) {
   for (const Unit& unit : kUnits) {
-    if (bytes >= unit.bytes && bytes % unit.bytes == 0) return Concat(bytes / unit.bytes, unit.name);
+    if (bytes >= unit.bytes && bytes % unit.bytes == 0)
+      return Concat(bytes / unit.bytes, unit.name);
   }
   return "0B";
 }
 
 absl::StatusOr<uint64_t> SizeOf(const TomlValue& value) {
   if (const auto* number = std::get_if<int64_t>(&value)) {
-    if (*number < 0) return absl::InvalidArgumentError(Concat("must not be negative: ", *number));
+    if (*number < 0)
+      return absl::InvalidArgumentError(Concat("must not be negative: ", *number));
     return static_cast<uint64_t>(*number);
   }
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) return Wrong("a size such as \"64MiB\"", value);
+  if (text == nullptr)
+    return Wrong("a size such as \"64MiB\"", value);
   return ParseSize(*text);
 }
 

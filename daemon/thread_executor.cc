@@ -1,13 +1,12 @@
 #include "daemon/thread_executor.h"
 
-#include <pthread.h>
+#include <system_error>
 
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <deque>
 #include <functional>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include <pthread.h>
 
 namespace terrace {
 namespace {
@@ -50,8 +50,8 @@ class ThreadExecutor final : public Executor {
       try {
         threads_.emplace_back([this] { Loop(); });
       } catch (const std::system_error& error) {
-        return absl::ResourceExhaustedError(
-            absl::StrCat("cannot start thread ", i + 1, " of ", options.threads, ": ", error.what()));
+        return absl::ResourceExhaustedError(absl::StrCat("cannot start thread ", i + 1, " of ",
+                                                         options.threads, ": ", error.what()));
       }
       const std::string name = absl::StrCat(options.name.substr(0, 11), "-", i);
       pthread_setname_np(threads_.back().native_handle(), name.c_str());
@@ -67,10 +67,12 @@ class ThreadExecutor final : public Executor {
       ++queued_;
       // Pairs with the load in Spin.
       hint_.store(queued_, std::memory_order_release);
-      // A spinning thread looks into the queue under the lock before it sleeps, so it needs no signal.
+      // A spinning thread looks into the queue under the lock before it sleeps, so it needs no
+      // signal.
       wake = sleeping_ > 0 && queued_ > spinning_;
     }
-    if (wake) wake_.Signal();
+    if (wake)
+      wake_.Signal();
   }
 
   [[nodiscard]] int parallelism() const override { return parallelism_; }
@@ -118,7 +120,8 @@ class ThreadExecutor final : public Executor {
 
   std::function<void()> TakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     for (std::deque<std::function<void()>>& queue : queues_) {
-      if (queue.empty()) continue;
+      if (queue.empty())
+        continue;
       std::function<void()> work = std::move(queue.front());
       queue.pop_front();
       --queued_;
@@ -133,7 +136,8 @@ class ThreadExecutor final : public Executor {
     const auto until = std::chrono::steady_clock::now() + spin_;
     do {
       for (int i = 0; i < 32; ++i) {
-        if (hint_.load(std::memory_order_acquire) > 0) return;
+        if (hint_.load(std::memory_order_acquire) > 0)
+          return;
         RelaxCpu();
       }
     } while (std::chrono::steady_clock::now() < until);
@@ -150,7 +154,7 @@ class ThreadExecutor final : public Executor {
   // Nothing came during the last spin: sleep, until there is work again.
   bool spun_out_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<size_t> hint_{0};  // queued_ for the spinner, who holds no lock
+  std::atomic<size_t> hint_{0};       // queued_ for the spinner, who holds no lock
   std::vector<std::thread> threads_;  // written by Launch only
 };
 
@@ -166,7 +170,8 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeThreadExecutor(const ThreadExecuto
         absl::StrCat("threads must be 1 to ", kMaxExecutorThreads, ", not ", options.threads));
   }
   auto executor = std::make_unique<ThreadExecutor>(options);
-  if (absl::Status launched = executor->Launch(options); !launched.ok()) return launched;
+  if (absl::Status launched = executor->Launch(options); !launched.ok())
+    return launched;
   return executor;
 }
 

@@ -95,6 +95,39 @@ uint64_t BlockIndex::Hash(ScopeId scope, KeyView key) const {
                               seed_ ^ (static_cast<uint64_t>(scope) * 0x9e3779b97f4a7c15ULL));
 }
 
+bool BlockIndex::Names(const Block& block, ScopeId scope, KeyView key) {
+  if (block.scope != scope || block.key_bytes != key.size()) {
+    return false;
+  }
+  // Keys have at least 16 bytes: words from the front, and one that ends with the key.
+  const char* own = block.key().data();
+  const auto word = [](const char* at) {
+    uint64_t value = 0;
+    std::memcpy(&value, at, sizeof(value));
+    return value;
+  };
+  const size_t last = key.size() - sizeof(uint64_t);
+  uint64_t difference = word(own + last) ^ word(key.data() + last);
+  for (size_t at = 0; at < last; at += sizeof(uint64_t)) {
+    difference |= word(own + at) ^ word(key.data() + at);
+  }
+  return difference == 0;
+}
+
+// The first entry of the hash's run that has its tag; kNoBlock: no entry has.
+BlockId BlockIndex::Candidate(uint64_t hash) const {
+  const Shard& shard = shards_[hash >> 58U];
+  const auto tag = static_cast<uint32_t>(hash);
+  const Entry* const entries = shard.entries.data();
+  const size_t mask = shard.entries.size() - 1;
+  for (size_t at = tag & mask; entries[at].id != kNoBlock; at = (at + 1) & mask) {
+    if (entries[at].tag == tag) {
+      return entries[at].id;
+    }
+  }
+  return kNoBlock;
+}
+
 BlockId BlockIndex::FindHashed(uint64_t hash, ScopeId scope, KeyView key) const {
   const Shard& shard = shards_[hash >> 58U];
   const auto tag = static_cast<uint32_t>(hash);
@@ -105,8 +138,7 @@ BlockId BlockIndex::FindHashed(uint64_t hash, ScopeId scope, KeyView key) const 
       return kNoBlock;
     }
     if (entry.tag == tag) {
-      const Block& block = blocks_.at(entry.id);
-      if (block.scope == scope && block.key() == key) {
+      if (Names(blocks_.at(entry.id), scope, key)) {
         return entry.id;
       }
     }
@@ -117,39 +149,47 @@ BlockId BlockIndex::Find(ScopeId scope, KeyView key) const {
   return FindHashed(Hash(scope, key), scope, key);
 }
 
+// A pipeline of three stages at fixed distances, so that the misses of many keys overlap: the key's hash and its place in
+// the table; the candidate that the tag names; the comparison with the candidate's key.
 size_t BlockIndex::FindMany(ScopeId scope,
                             std::string_view keys,
                             uint32_t key_bytes,
                             OnMiss on_miss,
                             absl::Span<BlockId> out) const {
-  constexpr size_t kWave = 32;
-  std::array<uint64_t, kWave> hashes{};
+  constexpr size_t kTableAhead = 32;
+  constexpr size_t kBlockAhead = 16;
+  constexpr size_t kRing = 64;
+  std::array<uint64_t, kRing> hashes{};
+  std::array<BlockId, kRing> candidates{};
+  const char* const first = keys.data();
   const size_t count = out.size();
-  for (size_t begin = 0; begin < count; begin += kWave) {
-    const size_t wave = std::min(kWave, count - begin);
-    for (size_t i = 0; i < wave; ++i) {
-      hashes[i] = Hash(scope, keys.substr((begin + i) * key_bytes, key_bytes));
-      const Shard& shard = shards_[hashes[i] >> 58U];
-      __builtin_prefetch(
-          &shard.entries[static_cast<uint32_t>(hashes[i]) & (shard.entries.size() - 1)]);
+  BlockId* const found = out.data();
+  for (size_t step = 0; step < count + kTableAhead; ++step) {
+    if (step < count) {
+      const uint64_t hash = Hash(scope, KeyView(first + step * key_bytes, key_bytes));
+      hashes[step % kRing] = hash;
+      const Shard& shard = shards_[hash >> 58U];
+      const auto mask = static_cast<uint32_t>(shard.entries.size() - 1);
+      __builtin_prefetch(shard.entries.data() + (static_cast<uint32_t>(hash) & mask));
     }
-    for (size_t i = 0; i < wave; ++i) {
-      const Shard& shard = shards_[hashes[i] >> 58U];
-      const size_t mask = shard.entries.size() - 1;
-      const auto tag = static_cast<uint32_t>(hashes[i]);
-      for (size_t at = tag & mask; shard.entries[at].id != kNoBlock; at = (at + 1) & mask) {
-        if (shard.entries[at].tag == tag) {
-          __builtin_prefetch(&blocks_.at(shard.entries[at].id));
-          break;
-        }
+    if (step >= kBlockAhead && step - kBlockAhead < count) {
+      const size_t i = step - kBlockAhead;
+      const BlockId candidate = Candidate(hashes[i % kRing]);
+      candidates[i % kRing] = candidate;
+      if (candidate != kNoBlock) {
+        __builtin_prefetch(&blocks_.at(candidate));
       }
     }
-    for (size_t i = 0; i < wave; ++i) {
-      const BlockId id =
-          FindHashed(hashes[i], scope, keys.substr((begin + i) * key_bytes, key_bytes));
-      out[begin + i] = id;
+    if (step >= kTableAhead) {
+      const size_t i = step - kTableAhead;
+      const KeyView key(first + i * key_bytes, key_bytes);
+      BlockId id = candidates[i % kRing];
+      if (id != kNoBlock && !Names(blocks_.at(id), scope, key)) {
+        id = FindHashed(hashes[i % kRing], scope, key);  // another key has the same tag
+      }
+      found[i] = id;
       if (id == kNoBlock && on_miss == OnMiss::kStop) {
-        return begin + i + 1;
+        return i + 1;
       }
     }
   }

@@ -71,9 +71,9 @@ class BlockTable {
   // A fresh block in state kFilling with this identity.
   BlockId Add(ScopeId scope, KeyView key);
   void Remove(BlockId id);
-  [[nodiscard]] Block& at(BlockId id) { return chunks_[Index(id) / kChunk][Index(id) % kChunk]; }
+  [[nodiscard]] Block& at(BlockId id) { return chunks_.data()[Index(id) / kChunk].get()[Index(id) % kChunk]; }
   [[nodiscard]] const Block& at(BlockId id) const {
-    return chunks_[Index(id) / kChunk][Index(id) % kChunk];
+    return chunks_.data()[Index(id) / kChunk].get()[Index(id) % kChunk];
   }
   [[nodiscard]] uint32_t end() const { return end_; }  // ids below this have been used
   [[nodiscard]] uint64_t live() const { return live_; }
@@ -121,6 +121,9 @@ class BlockIndex {
 
   [[nodiscard]] uint64_t Hash(ScopeId scope, KeyView key) const;
   [[nodiscard]] BlockId FindHashed(uint64_t hash, ScopeId scope, KeyView key) const;
+  // Whether the block has this identity.
+  static bool Names(const Block& block, ScopeId scope, KeyView key);
+  [[nodiscard]] BlockId Candidate(uint64_t hash) const;
   static void Grow(Shard& shard);
   static void Place(Shard& shard, Entry entry);
 

@@ -23,7 +23,7 @@ inline uint64_t EndToken(const StorePart& part, uint32_t block_tokens, uint32_t 
 struct PartView {
   const StorePart* part = nullptr;
   uint32_t block_tokens = 0;
-  std::vector<bool> usable;
+  std::vector<uint8_t> usable;  // 1: yes
   uint32_t run = 0;  // leading usable keys
 
   [[nodiscard]] uint64_t End(uint32_t i) const { return EndToken(*part, block_tokens, i); }
@@ -54,7 +54,7 @@ struct PartView {
       }
       case Rule::kStateAtEnd: {
         for (uint32_t keys = KeysUpTo(limit); keys > 0; --keys) {
-          if (usable[keys - 1]) {
+          if (usable[keys - 1] != 0) {
             return End(keys - 1);
           }
         }
@@ -77,7 +77,7 @@ struct PartView {
     const uint64_t end = End(keys - 1);
     const uint64_t begin = end > part->window_tokens ? end - part->window_tokens : 0;
     for (uint32_t i = keys; i > 0 && End(i - 1) > begin; --i) {
-      if (!usable[i - 1]) {
+      if (usable[i - 1] == 0) {
         return false;
       }
       if (i == 1 && part->first_token > begin) {

@@ -36,9 +36,10 @@ uint64_t LegalBoundary(const std::vector<PartView>& views) {
 void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) {
   Deferred deferred;
   ProbeResult result;
+  std::vector<SeenBlock> seen;
   {
     Lock lock(&mutex_);
-    result = ProbeLocked(caller, call);
+    result = ProbeLocked(caller, call, seen);
     if (call.prefetch) {
       PrefetchCall prefetch{call.parts, call.priority, clock_.Now() + absl::Seconds(10),
                             absl::ZeroDuration()};
@@ -47,6 +48,9 @@ void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(Probe
   }
   deferred.Run();
   done(std::move(result));
+  // After the answer, which does not depend on it: the touch is a third of a probe's work.
+  Lock lock(&mutex_);
+  TouchSeenLocked(seen);
 }
 
 void Store::FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out) {
@@ -71,7 +75,10 @@ void Store::ProbePartLocked(TenantId tenant,
   const Namespace* ns = FindNamespaceLocked(tenant, part.namespace_digest);
   view.block_tokens = ns == nullptr ? 0 : ns->record.block_tokens;
   FindPartLocked(tenant, part, found);
-  view.usable.assign(part.key_count(), false);
+  view.usable.assign(part.key_count(), 0);
+  const size_t first_state = result.states.size();
+  result.states.resize(first_state + part.key_count());
+  const bool has_lower = !lower_tiers_.empty();
   bool broken = false;
   uint32_t hits = 0;
   for (uint32_t i = 0; i < part.key_count(); ++i) {
@@ -81,7 +88,7 @@ void Store::ProbePartLocked(TenantId tenant,
     if (found[i] != kNoBlock) {
       state =
           blocks_.at(found[i]).state == BlockState::kReady ? KeyState::kReady : KeyState::kPending;
-    } else if (!lower_tiers_.empty() && !broken &&
+    } else if (has_lower && !broken &&
                LookupLowerLocked(tenant, part, i, &lower, &tier)) {
       state = KeyState::kLower;
       result.load_time += lower_tiers_[tier]->EstimateRead(lower.payload_bytes);
@@ -92,17 +99,20 @@ void Store::ProbePartLocked(TenantId tenant,
       found[i] = kNoBlock;
     }
     broken = broken || state == KeyState::kMiss;
-    view.usable[i] = state != KeyState::kMiss;
-    hits += view.usable[i] ? 1 : 0;
-    view.run += view.usable[i] && !broken ? 1 : 0;
-    result.states.push_back(static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U)));
+    view.usable[i] = state != KeyState::kMiss ? 1 : 0;
+    hits += view.usable[i];
+    view.run += broken ? 0 : 1;
+    result.states[first_state + i] =
+        static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U));
   }
   result.part_hits.push_back(part.rule == Rule::kPrefix ? view.run : hits);
   counters_.probe_keys += part.key_count();
   counters_.probe_hits += hits;
 }
 
-ProbeResult Store::ProbeLocked(const Caller& caller, const ProbeCall& call) {
+ProbeResult Store::ProbeLocked(const Caller& caller,
+                               const ProbeCall& call,
+                               std::vector<SeenBlock>& seen) {
   ProbeResult result;
   std::vector<PartView> views(call.parts.size());
   std::vector<std::vector<BlockId>> found(call.parts.size());
@@ -111,27 +121,25 @@ ProbeResult Store::ProbeLocked(const Caller& caller, const ProbeCall& call) {
   }
   result.boundary_tokens = LegalBoundary(views);
   std::vector<BlockId> held;
-  std::vector<BlockId> touched;
   for (size_t p = 0; p < views.size(); ++p) {
     const bool independent = call.parts[p].rule == Rule::kIndependent;
     const uint32_t under =
         independent ? call.parts[p].key_count() : views[p].KeysUpTo(result.boundary_tokens);
     result.part_boundary_keys.push_back(under);
-    touched.clear();
     for (uint32_t i = 0; i < call.parts[p].key_count(); ++i) {
       const BlockId block = found[p][i];
       if (block == kNoBlock || blocks_.at(block).state != BlockState::kReady) {
         continue;
       }
-      touched.push_back(block);
+      const Block& entry = blocks_.at(block);
+      seen.push_back({block, entry.serial});
       if (i < under) {
-        result.hit_bytes += blocks_.at(block).payload_bytes;
+        result.hit_bytes += entry.payload_bytes;
         if (call.hold > absl::ZeroDuration()) {
           held.push_back(block);
         }
       }
     }
-    TouchLocked(touched);
   }
   if (read_rate_ > 0) {
     result.load_time += absl::Seconds(static_cast<double>(result.hit_bytes) / read_rate_);
@@ -141,6 +149,19 @@ ProbeResult Store::ProbeLocked(const Caller& caller, const ProbeCall& call) {
     result.hold_id = GrantHoldLocked(caller, clock_.Now() + result.hold, std::move(held));
   }
   return result;
+}
+
+// Touches what is still the block that the probe saw.
+void Store::TouchSeenLocked(absl::Span<const SeenBlock> seen) {
+  std::vector<BlockId> chain;
+  chain.reserve(seen.size());
+  for (const SeenBlock& block : seen) {
+    const Block& entry = blocks_.at(block.id);
+    if (entry.serial == block.serial && entry.state == BlockState::kReady) {
+      chain.push_back(block.id);
+    }
+  }
+  TouchLocked(chain);
 }
 
 // Pools are touched in runs, so that a chain whose blocks share a slot size is one call to the

@@ -214,6 +214,12 @@ struct Flight {
   bool cancel_wanted = false;
 };
 
+// A block as a probe saw it: by the time that it is touched the id may name another.
+struct SeenBlock {
+  BlockId id = kNoBlock;
+  uint32_t serial = 0;
+};
+
 // Callbacks that must run when the lock is gone.
 class Deferred {
  public:

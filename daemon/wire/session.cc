@@ -99,6 +99,9 @@ Session::Turn Session::Process(google::protobuf::Arena& arena) {
     turn = Turn::kIdle;
   }
   socket_.Uncork();
+  if (turn == Turn::kIdle && !reading_ && !socket_.Overloaded()) {
+    turn = Turn::kMore;  // the kernel took it all at once, and will not say so again
+  }
   return turn;
 }
 

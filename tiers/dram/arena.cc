@@ -15,6 +15,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+
 #include "tiers/vocab/block_key.h"
 #include "tiers/vocab/check.h"
 
@@ -24,7 +25,9 @@ namespace {
 constexpr uint64_t kSlabAlignment = uint64_t{2} << 20;
 constexpr uint32_t kBitsPerWord = 64;
 
-constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
 enum class SlabState : uint8_t { kFree, kAssigned, kRetired };
 
@@ -38,11 +41,15 @@ struct Slab {
   std::vector<uint64_t> used;        // a bit a slot
 
   [[nodiscard]] uint64_t bytes() const { return memory->memory().size(); }
-  [[nodiscard]] uint32_t used_slots() const { return slot_count - static_cast<uint32_t>(free_slots.size()); }
+  [[nodiscard]] uint32_t used_slots() const {
+    return slot_count - static_cast<uint32_t>(free_slots.size());
+  }
   [[nodiscard]] bool IsUsed(uint32_t slot) const {
     return slot < slot_count && (used[slot / kBitsPerWord] >> (slot % kBitsPerWord) & 1) != 0;
   }
-  void FlipUsed(uint32_t slot) { used[slot / kBitsPerWord] ^= uint64_t{1} << (slot % kBitsPerWord); }
+  void FlipUsed(uint32_t slot) {
+    used[slot / kBitsPerWord] ^= uint64_t{1} << (slot % kBitsPerWord);
+  }
 
   void Cut(uint64_t bytes_per_slot) {
     TERRACE_CHECK(bytes_per_slot > kSlotHeaderBytes && bytes_per_slot % kSlotAlignment == 0);
@@ -91,7 +98,9 @@ class ArenaImpl final : public Arena {
   [[nodiscard]] const Slab& UsedSlab(SlotRef ref) const;
   Slab& AssignedEmpty(SlabId id);
   std::unique_ptr<SlabMemory> TakeOut(SlabId id);
-  void OfferSlots(SlabId id, const Slab& slab) { with_room_[{slab.tenant, slab.slot_bytes}].insert(id); }
+  void OfferSlots(SlabId id, const Slab& slab) {
+    with_room_[{slab.tenant, slab.slot_bytes}].insert(id);
+  }
   void WithdrawSlots(SlabId id, const Slab& slab);
 
   const uint64_t capacity_bytes_;
@@ -100,7 +109,8 @@ class ArenaImpl final : public Arena {
   uint32_t next_slab_ = 1;
   absl::flat_hash_map<SlabId, Slab> slabs_;
   std::set<std::pair<uint64_t, SlabId>> free_;  // by size
-  // Slabs with a free slot. The one with the lowest id is filled first, so that the others can become empty.
+  // Slabs with a free slot. The one with the lowest id is filled first, so that the others can
+  // become empty.
   std::map<SlotClass, std::set<SlabId>> with_room_;
   absl::flat_hash_map<TenantId, uint64_t> assigned_bytes_;
 };
@@ -261,7 +271,8 @@ std::vector<SlabView> ArenaImpl::Slabs() const {
       views.push_back(*View(id));
     }
   }
-  std::sort(views.begin(), views.end(), [](const SlabView& a, const SlabView& b) { return a.id < b.id; });
+  std::sort(views.begin(), views.end(),
+            [](const SlabView& a, const SlabView& b) { return a.id < b.id; });
   return views;
 }
 
@@ -289,6 +300,8 @@ uint64_t SlabBytesFor(uint64_t slot_bytes) {
   return RoundUp(std::max(kMinSlabBytes, kMinSlotsPerSlab * slot_bytes), kSlabAlignment);
 }
 
-std::unique_ptr<Arena> Arena::Create(uint64_t capacity_bytes) { return std::make_unique<ArenaImpl>(capacity_bytes); }
+std::unique_ptr<Arena> Arena::Create(uint64_t capacity_bytes) {
+  return std::make_unique<ArenaImpl>(capacity_bytes);
+}
 
 }  // namespace terrace

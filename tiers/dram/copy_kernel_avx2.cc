@@ -1,8 +1,8 @@
 // The copy kernels for AVX2.
-#include <immintrin.h>
-
 #include <cstddef>
 #include <cstdint>
+
+#include <immintrin.h>
 
 #include "tiers/dram/copy_kernels.h"
 

@@ -1,8 +1,8 @@
 // The copy kernels for AVX-512 (foundation instructions alone).
-#include <immintrin.h>
-
 #include <cstddef>
 #include <cstdint>
+
+#include <immintrin.h>
 
 #include "tiers/dram/copy_kernels.h"
 
@@ -25,7 +25,8 @@ struct Stripe {
   inline void Accumulate(const Stripe& stripe, const char* secret) {
     const __m512i keyed = _mm512_xor_si512(stripe.v, _mm512_loadu_si512(secret));
     const __m512i product = _mm512_mul_epu32(keyed, _mm512_srli_epi64(keyed, 32));
-    const __m512i swapped = _mm512_shuffle_epi32(stripe.v, static_cast<_MM_PERM_ENUM>(_MM_SHUFFLE(1, 0, 3, 2)));
+    const __m512i swapped =
+        _mm512_shuffle_epi32(stripe.v, static_cast<_MM_PERM_ENUM>(_MM_SHUFFLE(1, 0, 3, 2)));
     v = _mm512_add_epi64(v, _mm512_add_epi64(product, swapped));
   }
   inline void Scramble(const char* secret) {

@@ -1,11 +1,14 @@
-// The copies, written over `Stripe`: 64 bytes in vector registers, which the including file defines for its instruction
-// set together with what XXH3 does to them. Everything here has internal linkage on purpose; see copy_kernels.h.
+// The copies, written over `Stripe`: 64 bytes in vector registers, which the including file defines
+// for its instruction set together with what XXH3 does to them. Everything here has internal
+// linkage on purpose; see copy_kernels.h.
 //
-// One pass: a stripe is loaded once; its hash and the store to the destination are made from the registers, so that
-// what is stored is what was hashed, whatever else writes to the source meanwhile. Only where a stripe straddles two
-// pieces, or the destination is not aligned, does it go through a buffer on the stack.
+// One pass: a stripe is loaded once; its hash and the store to the destination are made from the
+// registers, so that what is stored is what was hashed, whatever else writes to the source
+// meanwhile. Only where a stripe straddles two pieces, or the destination is not aligned, does it
+// go through a buffer on the stack.
 //
-// Hash: XXH3 128 bits, long inputs, seed 0 and the default secret, as specified in doc/xxhash_spec.md of xxHash 0.8.
+// Hash: XXH3 128 bits, long inputs, seed 0 and the default secret, as specified in
+// doc/xxhash_spec.md of xxHash 0.8.
 #pragma once
 
 #include <cstddef>
@@ -51,7 +54,9 @@ alignas(64) constexpr unsigned char kSecret[kSecretBytes] = {
     0x45, 0xcb, 0x3a, 0x8f, 0x95, 0x16, 0x04, 0x28, 0xaf, 0xd7, 0xfb, 0xca, 0xbb, 0x4b, 0x40, 0x7e,
 };
 
-inline const char* SecretAt(size_t offset) { return reinterpret_cast<const char*>(kSecret) + offset; }
+inline const char* SecretAt(size_t offset) {
+  return reinterpret_cast<const char*>(kSecret) + offset;
+}
 
 inline uint64_t ReadWord(const char* at) {
   uint64_t word = 0;
@@ -69,7 +74,8 @@ inline uint64_t FoldProduct(uint64_t a, uint64_t b) {
 inline uint64_t MergeLanes(const uint64_t* lanes, const char* secret, uint64_t start) {
   uint64_t sum = start;
   for (size_t i = 0; i < 4; ++i) {
-    sum += FoldProduct(lanes[2 * i] ^ ReadWord(secret + 16 * i), lanes[2 * i + 1] ^ ReadWord(secret + 16 * i + 8));
+    sum += FoldProduct(lanes[2 * i] ^ ReadWord(secret + 16 * i),
+                       lanes[2 * i + 1] ^ ReadWord(secret + 16 * i + 8));
   }
   sum ^= sum >> 37;
   sum *= 0x165667919E3779F9U;
@@ -87,8 +93,9 @@ class Hasher {
     }
   }
 
-  // Whole blocks from a block boundary on; `sink` gets each stripe with its number. The lanes are a local, because the
-  // compiler would write a member back for every stripe: the sink may read it for all it knows.
+  // Whole blocks from a block boundary on; `sink` gets each stripe with its number. The lanes are a
+  // local, because the compiler would write a member back for every stripe: the sink may read it
+  // for all it knows.
   template <typename Sink>
   inline void AddBlocks(const char* source, size_t blocks, Sink sink) {
     Stripe lanes = lanes_;
@@ -125,7 +132,8 @@ class Hasher {
     lanes_.Accumulate(Stripe::Load(last), SecretAt(kSecretBytes - kStripeBytes - 7));
     alignas(64) uint64_t lanes[8];
     lanes_.Store(reinterpret_cast<char*>(lanes));
-    return {MergeLanes(lanes, SecretAt(kSecretBytes - kStripeBytes - 11), ~(payload_bytes * kPrime64x2)),
+    return {MergeLanes(lanes, SecretAt(kSecretBytes - kStripeBytes - 11),
+                       ~(payload_bytes * kPrime64x2)),
             MergeLanes(lanes, SecretAt(11), payload_bytes * kPrime64x1)};
   }
 
@@ -141,12 +149,15 @@ class Hasher {
   size_t in_block_ = 0;
 };
 
-inline bool Aligned(const char* at) { return reinterpret_cast<uintptr_t>(at) % kStripeBytes == 0; }
+inline bool Aligned(const char* at) {
+  return reinterpret_cast<uintptr_t>(at) % kStripeBytes == 0;
+}
 
-// Non-temporal copy. A stripe a turn: neither more of them nor prefetching made it faster, with any size of page
-// (tests/bench/one_pass_bench.cc).
+// Non-temporal copy. A stripe a turn: neither more of them nor prefetching made it faster, with any
+// size of page (tests/bench/one_pass_bench.cc).
 inline void StreamOut(const char* source, char* destination, size_t bytes) {
-  const size_t head = (kStripeBytes - reinterpret_cast<uintptr_t>(destination) % kStripeBytes) % kStripeBytes;
+  const size_t head =
+      (kStripeBytes - reinterpret_cast<uintptr_t>(destination) % kStripeBytes) % kStripeBytes;
   if (bytes < head + kStripeBytes) {
     memcpy(destination, source, bytes);
     return;
@@ -172,8 +183,10 @@ inline void HashAndStream(Hasher& hasher, const char* source, char* destination,
   }
   alignas(kStripeBytes) char bounce[kBounceBytes];
   while (stripes > 0) {
-    const size_t step = stripes < kBounceBytes / kStripeBytes ? stripes : kBounceBytes / kStripeBytes;
-    hasher.AddStripes(source, step, [&](size_t i, const Stripe& s) { s.Store(bounce + i * kStripeBytes); });
+    const size_t step =
+        stripes < kBounceBytes / kStripeBytes ? stripes : kBounceBytes / kStripeBytes;
+    hasher.AddStripes(source, step,
+                      [&](size_t i, const Stripe& s) { s.Store(bounce + i * kStripeBytes); });
     StreamOut(bounce, destination, step * kStripeBytes);
     source += step * kStripeBytes;
     destination += step * kStripeBytes;
@@ -181,8 +194,8 @@ inline void HashAndStream(Hasher& hasher, const char* source, char* destination,
   }
 }
 
-// The end of a payload: the last two stripes, of which the first is whole and the second may be short. A stripe that
-// straddles pieces is gathered here too.
+// The end of a payload: the last two stripes, of which the first is whole and the second may be
+// short. A stripe that straddles pieces is gathered here too.
 struct Tail {
   alignas(kStripeBytes) char bytes[2 * kStripeBytes];
   [[nodiscard]] char* stripe() { return bytes + kStripeBytes; }
@@ -190,8 +203,9 @@ struct Tail {
   void Shift() { memcpy(bytes, bytes + kStripeBytes, kStripeBytes); }
 };
 
-// Copies pieces to one place. The last whole stripe before the end goes through the tail, because its bytes are hashed
-// a second time in the overlapping last stripe and must not be read from the source again.
+// Copies pieces to one place. The last whole stripe before the end goes through the tail, because
+// its bytes are hashed a second time in the overlapping last stripe and must not be read from the
+// source again.
 KernelDigest CopyAndHash(const ConstPiece* source, size_t pieces, char* destination) {
   uint64_t payload_bytes = 0;
   for (size_t i = 0; i < pieces; ++i) {
@@ -249,8 +263,8 @@ KernelDigest Hash(const char* payload, size_t bytes) {
   return hasher.Finish(payload + bytes - kStripeBytes, bytes);
 }
 
-// The source is the arena, which nobody else writes: a stripe that straddles two pieces is read again to be copied, and
-// the last one to be hashed.
+// The source is the arena, which nobody else writes: a stripe that straddles two pieces is read
+// again to be copied, and the last one to be hashed.
 KernelDigest CopyOutAndHash(const char* source, const Piece* destination, size_t pieces) {
   uint64_t payload_bytes = 0;
   for (size_t i = 0; i < pieces; ++i) {

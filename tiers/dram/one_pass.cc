@@ -1,9 +1,8 @@
 // Chooses the copy kernel, and treats payloads too short for one.
 #include "tiers/dram/one_pass.h"
 
-#define XXH_INLINE_ALL  // the distribution's library is built for SSE2 alone, and this one is not called across
-#include <xxhash.h>
-
+#define XXH_INLINE_ALL  // the distribution's library is built for SSE2 alone, and this one is not
+                        // called across
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -11,6 +10,8 @@
 #include <string_view>
 
 #include "absl/types/span.h"
+#include <xxhash.h>
+
 #include "tiers/dram/copy_kernels.h"
 #include "tiers/vocab/block_key.h"
 #include "tiers/vocab/check.h"
@@ -33,7 +34,8 @@ const CopyKernels* KernelsOf(CopyKernel kernel) {
 }
 
 CopyKernel BestKernel() {
-  constexpr CopyKernel kBestFirst[] = {CopyKernel::kAvx512, CopyKernel::kAvx2, CopyKernel::kBaseline};
+  constexpr CopyKernel kBestFirst[] = {CopyKernel::kAvx512, CopyKernel::kAvx2,
+                                       CopyKernel::kBaseline};
   const char* const wanted = std::getenv("TERRACE_COPY_KERNEL");
   for (const CopyKernel kernel : kBestFirst) {
     if (wanted != nullptr && CopyKernelName(kernel) == wanted && CopyKernelSupported(kernel)) {
@@ -53,7 +55,9 @@ std::atomic<CopyKernel>& Active() {
   return active;
 }
 
-const CopyKernels& Kernels() { return *KernelsOf(Active().load(std::memory_order_relaxed)); }
+const CopyKernels& Kernels() {
+  return *KernelsOf(Active().load(std::memory_order_relaxed));
+}
 
 uint64_t TotalBytes(absl::Span<const ConstPiece> pieces) {
   uint64_t bytes = 0;
@@ -71,7 +75,9 @@ void CheckSizes(absl::Span<const char> source, absl::Span<const Piece> destinati
   TERRACE_CHECK(bytes == source.size());
 }
 
-Digest128 FromKernel(KernelDigest digest) { return {digest.high, digest.low}; }
+Digest128 FromKernel(KernelDigest digest) {
+  return {digest.high, digest.low};
+}
 
 Digest128 HashShort(const char* payload, size_t bytes) {
   const XXH128_hash_t hash = XXH3_128bits(payload, bytes);
@@ -107,7 +113,8 @@ void CopyOut(absl::Span<const char> source, absl::Span<const Piece> destination)
 Digest128 CopyOutAndHash(absl::Span<const char> source, absl::Span<const Piece> destination) {
   CheckSizes(source, destination);
   if (source.size() > kMaxShortPayload) {
-    return FromKernel(Kernels().copy_out_and_hash(source.data(), destination.data(), destination.size()));
+    return FromKernel(
+        Kernels().copy_out_and_hash(source.data(), destination.data(), destination.size()));
   }
   Kernels().copy_out(source.data(), destination.data(), destination.size());
   return HashShort(source.data(), source.size());
@@ -120,7 +127,9 @@ Digest128 HashPayload(absl::Span<const char> payload) {
   return HashShort(payload.data(), payload.size());
 }
 
-CopyKernel ActiveCopyKernel() { return Active().load(); }
+CopyKernel ActiveCopyKernel() {
+  return Active().load();
+}
 
 std::string_view CopyKernelName(CopyKernel kernel) {
   switch (kernel) {

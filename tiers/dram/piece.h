@@ -1,5 +1,6 @@
-// Pieces of a payload that does not lie in one place: payload = the pieces end to end. Plain values, so that the copy
-// kernels, which are compiled for newer instruction sets, need no other header.
+// Pieces of a payload that does not lie in one place: payload = the pieces end to end. Plain
+// values, so that the copy kernels, which are compiled for newer instruction sets, need no other
+// header.
 #pragma once
 
 #include <cstddef>

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+
 #include "tiers/dram/arena.h"
 #include "tiers/os/descriptor.h"
 
@@ -25,11 +26,12 @@ class SealedSlab final : public SlabMemory {
 
 class SealedSlabSource final : public SlabSource {
  public:
-  SealedSlabSource(bool huge_pages, int touch_threads) : huge_pages_(huge_pages), touch_threads_(touch_threads) {}
+  SealedSlabSource(bool huge_pages, int touch_threads)
+      : huge_pages_(huge_pages), touch_threads_(touch_threads) {}
 
   absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
-    absl::StatusOr<SealedMemory> sealed =
-        SealedMemory::Create({.bytes = bytes, .huge_pages = huge_pages_, .touch_threads = touch_threads_});
+    absl::StatusOr<SealedMemory> sealed = SealedMemory::Create(
+        {.bytes = bytes, .huge_pages = huge_pages_, .touch_threads = touch_threads_});
     if (!sealed.ok()) {
       return sealed.status();
     }

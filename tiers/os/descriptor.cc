@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+
 #include "tiers/vocab/check.h"
 
 namespace terrace {
@@ -64,7 +65,8 @@ absl::StatusCode CodeFromErrno(int error) {
 absl::Status StatusFromErrno(int error, std::string_view what) {
   char text[128];
   // The GNU variant, which may return a constant instead of filling `text`.
-  return {CodeFromErrno(error), absl::StrCat(std::string(what), ": ", strerror_r(error, text, sizeof(text)))};
+  return {CodeFromErrno(error),
+          absl::StrCat(std::string(what), ": ", strerror_r(error, text, sizeof(text)))};
 }
 
 Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {

@@ -20,14 +20,16 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+
 #include "tiers/os/descriptor.h"
 #include "tiers/vocab/check.h"
 
 namespace terrace {
 namespace {
 
-// One region. Written under `slots_mutex`, read by the handler without a lock: `version` is odd while begin and end
-// change, so that the handler never combines the begin of one region with the end of another.
+// One region. Written under `slots_mutex`, read by the handler without a lock: `version` is odd
+// while begin and end change, so that the handler never combines the begin of one region with the
+// end of another.
 struct GuardSlot {
   std::atomic<uint32_t> version{0};
   std::atomic<uintptr_t> begin{0};
@@ -35,7 +37,8 @@ struct GuardSlot {
   std::atomic<bool> failed{false};
 };
 
-static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
+static_assert(std::atomic<uintptr_t>::is_always_lock_free &&
+              std::atomic<bool>::is_always_lock_free);
 
 std::array<GuardSlot, kMaxGuardedRegions> slots;
 std::atomic<size_t> slots_in_use{0};  // slots from here on were never used
@@ -61,8 +64,9 @@ Range ReadRange(const GuardSlot& slot) {
   return before % 2 == 0 && slot.version.load() == before ? range : Range{};
 }
 
-// Puts zeros under the region that holds `address`. The whole of it at once: page by page a client could make the
-// process run out of mappings. By system call, because a sanitizer's mmap is no function for a signal handler.
+// Puts zeros under the region that holds `address`. The whole of it at once: page by page a client
+// could make the process run out of mappings. By system call, because a sanitizer's mmap is no
+// function for a signal handler.
 bool Rescue(uintptr_t address) {
   const size_t count = slots_in_use.load();
   for (size_t i = 0; i < count; ++i) {
@@ -71,8 +75,9 @@ bool Rescue(uintptr_t address) {
       continue;
     }
     slots[i].failed.store(true);
-    const long mapped = syscall(SYS_mmap, range.begin, range.end - range.begin, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    const long mapped =
+        syscall(SYS_mmap, range.begin, range.end - range.begin, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     return mapped == static_cast<long>(range.begin);
   }
   return false;
@@ -91,7 +96,8 @@ void PassOn(int signal, siginfo_t* cause, void* context) {
     previous_action.sa_handler(signal);
     return;
   }
-  // Returning repeats the access that faulted, which then ends the process as if this handler weren't there.
+  // Returning repeats the access that faulted, which then ends the process as if this handler
+  // weren't there.
   struct sigaction fatal {};
   fatal.sa_handler = SIG_DFL;
   sigaction(signal, &fatal, nullptr);
@@ -157,12 +163,16 @@ void InstallFaultGuard() {
   });
 }
 
-absl::StatusOr<GuardedRegion> GuardedRegion::Map(int fd, uint64_t offset, uint64_t bytes, MapAccess access) {
+absl::StatusOr<GuardedRegion> GuardedRegion::Map(int fd,
+                                                 uint64_t offset,
+                                                 uint64_t bytes,
+                                                 MapAccess access) {
   InstallFaultGuard();
-  // Only files in memory know seals. A page of any other file can be as slow as its owner likes: one on a dead network
-  // or user-space file system would hold the copying thread for ever.
+  // Only files in memory know seals. A page of any other file can be as slow as its owner likes:
+  // one on a dead network or user-space file system would hold the copying thread for ever.
   if (fcntl(fd, F_GET_SEALS) < 0) {
-    return absl::InvalidArgumentError("region descriptor: must be a memfd or a file on tmpfs or hugetlbfs");
+    return absl::InvalidArgumentError(
+        "region descriptor: must be a memfd or a file on tmpfs or hugetlbfs");
   }
   absl::StatusOr<Mapping> mapping = Mapping::Map(fd, offset, bytes, access);
   if (!mapping.ok()) {
@@ -194,6 +204,8 @@ GuardedRegion::~GuardedRegion() {
   }
 }
 
-bool GuardedRegion::failed() const { return slot_ >= 0 && slots[static_cast<size_t>(slot_)].failed.load(); }
+bool GuardedRegion::failed() const {
+  return slot_ >= 0 && slots[static_cast<size_t>(slot_)].failed.load();
+}
 
 }  // namespace terrace

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+
 #include "tiers/os/descriptor.h"
 
 namespace terrace {
@@ -21,10 +22,12 @@ namespace {
 
 constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
 
-constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
-// Page size of the file behind a descriptor. Only hugetlbfs differs, and only memory files know seals, so that no
-// other file system is asked anything.
+// Page size of the file behind a descriptor. Only hugetlbfs differs, and only memory files know
+// seals, so that no other file system is asked anything.
 uint64_t PageBytesOf(int fd) {
   const uint64_t small = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   struct statfs system {};
@@ -34,15 +37,18 @@ uint64_t PageBytesOf(int fd) {
   return static_cast<uint64_t>(system.f_bsize);
 }
 
-// Address space of `bytes` at a multiple of `alignment`, reserved and inaccessible; nullptr with errno set.
+// Address space of `bytes` at a multiple of `alignment`, reserved and inaccessible; nullptr with
+// errno set.
 char* ReserveAligned(uint64_t bytes, uint64_t alignment) {
   const uint64_t slack = bytes + alignment;
-  void* reserved = mmap(nullptr, slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* reserved =
+      mmap(nullptr, slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (reserved == MAP_FAILED) {
     return nullptr;
   }
   char* const begin = static_cast<char*>(reserved);
-  const uint64_t skip = RoundUp(reinterpret_cast<uintptr_t>(begin), alignment) - reinterpret_cast<uintptr_t>(begin);
+  const uint64_t skip =
+      RoundUp(reinterpret_cast<uintptr_t>(begin), alignment) - reinterpret_cast<uintptr_t>(begin);
   if (skip > 0) {
     munmap(begin, skip);
   }
@@ -55,7 +61,8 @@ char* ReserveAligned(uint64_t bytes, uint64_t alignment) {
 }  // namespace
 
 absl::StatusOr<Mapping> Mapping::Map(int fd, uint64_t offset, uint64_t bytes, MapAccess access) {
-  constexpr uint64_t kMaxEnd = static_cast<uint64_t>(std::numeric_limits<off_t>::max()) - kHugePageBytes;
+  constexpr uint64_t kMaxEnd =
+      static_cast<uint64_t>(std::numeric_limits<off_t>::max()) - kHugePageBytes;
   if (bytes == 0 || bytes > kMaxEnd || offset > kMaxEnd - bytes) {
     return absl::InvalidArgumentError("map: range is empty or too large");
   }
@@ -76,7 +83,8 @@ absl::StatusOr<Mapping> Mapping::Map(int fd, uint64_t offset, uint64_t bytes, Ma
     return StatusFromErrno(errno, "map: reserve address space");
   }
   const int protection = access == MapAccess::kReadOnly ? PROT_READ : PROT_READ | PROT_WRITE;
-  if (mmap(place, mapped_bytes, protection, MAP_SHARED | MAP_FIXED, fd, static_cast<off_t>(offset)) == MAP_FAILED) {
+  if (mmap(place, mapped_bytes, protection, MAP_SHARED | MAP_FIXED, fd,
+           static_cast<off_t>(offset)) == MAP_FAILED) {
     const int error = errno;
     munmap(place, mapped_bytes);
     return error == EBADF ? absl::InvalidArgumentError("map: not an open descriptor")

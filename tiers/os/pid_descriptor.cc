@@ -14,12 +14,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+
 #include "tiers/os/descriptor.h"
 
 namespace terrace {
 namespace {
 
-// Enough for every line that the kernel writes for a pidfd; other files' longer ones are cut, and are not pidfds.
+// Enough for every line that the kernel writes for a pidfd; other files' longer ones are cut, and
+// are not pidfds.
 constexpr size_t kMaxFdinfoBytes = 1024;
 
 std::string ReadFdinfo(int fd) {
@@ -30,7 +32,8 @@ std::string ReadFdinfo(int fd) {
   return text;
 }
 
-// The number in the line "Pid:\tN", which only pidfds have (proc_pid_fdinfo(5), pidfd_show_fdinfo in kernel/fork.c).
+// The number in the line "Pid:\tN", which only pidfds have (proc_pid_fdinfo(5), pidfd_show_fdinfo
+// in kernel/fork.c).
 std::optional<int> PidOf(int fd) {
   const std::string text = absl::StrCat("\n", ReadFdinfo(fd));
   constexpr std::string_view kField = "\nPid:\t";
@@ -60,7 +63,8 @@ absl::StatusOr<PidDescriptor> PidDescriptor::FromPassed(Descriptor fd) {
 
 absl::StatusOr<PidDescriptor> PidDescriptor::Open(int pid) {
   PidDescriptor process;
-  process.fd_ = Descriptor(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // close-on-exec by itself
+  process.fd_ =
+      Descriptor(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));  // close-on-exec by itself
   if (!process.fd_.valid()) {
     return StatusFromErrno(errno, "pidfd_open");
   }

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
+#include <system_error>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +14,6 @@
 #include <fstream>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -22,9 +22,11 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+
 #include "tiers/os/descriptor.h"
 
-// Newer than the C library of Debian 12; from linux/memfd.h, linux/fcntl.h and asm-generic/mman-common.h.
+// Newer than the C library of Debian 12; from linux/memfd.h, linux/fcntl.h and
+// asm-generic/mman-common.h.
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -49,7 +51,9 @@ constexpr uint64_t kSmallPageBytes = 4096;
 constexpr int kMaxTouchThreads = 64;
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
 
-constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
 
 enum class Pages : uint8_t { kHugetlb, kTransparent, kSmall };
 
@@ -72,8 +76,9 @@ absl::StatusOr<Descriptor> OpenMemfd(uint64_t bytes, Pages pages) {
 // Runs once per thread's share of a mapping; shares are multiples of 2 MiB but for the last.
 int TouchShare(absl::Span<char> share, Pages pages) {
   if (pages == Pages::kTransparent) {
-    // Collapsing works whatever /sys/kernel/mm/transparent_hugepage/shmem_enabled says, short of "deny", but only
-    // where some page is present (madvise(2); Linux 6.1). It is ten times as fast as touching small pages.
+    // Collapsing works whatever /sys/kernel/mm/transparent_hugepage/shmem_enabled says, short of
+    // "deny", but only where some page is present (madvise(2); Linux 6.1). It is ten times as fast
+    // as touching small pages.
     for (size_t at = 0; at < share.size(); at += kHugePageBytes) {
       if (madvise(share.data() + at, kSmallPageBytes, MADV_POPULATE_WRITE) != 0) {
         break;
@@ -100,13 +105,13 @@ int TouchShare(absl::Span<char> share, Pages pages) {
 // Touches all pages in parallel. Returns 0 or an errno.
 int Touch(absl::Span<char> memory, Pages pages, int threads) {
   const uint64_t wanted = static_cast<uint64_t>(std::clamp(threads, 1, kMaxTouchThreads));
-  const uint64_t share_bytes = RoundUp(std::max<uint64_t>(memory.size() / wanted, 1), kHugePageBytes);
+  const uint64_t share_bytes =
+      RoundUp(std::max<uint64_t>(memory.size() / wanted, 1), kHugePageBytes);
   std::vector<int> errors((memory.size() + share_bytes - 1) / share_bytes, 0);
   std::vector<std::thread> workers;
   for (size_t i = 0; i < errors.size(); ++i) {
-    const auto touch = [share = memory.subspan(i * share_bytes, share_bytes), pages, error = &errors[i]] {
-      *error = TouchShare(share, pages);
-    };
+    const auto touch = [share = memory.subspan(i * share_bytes, share_bytes), pages,
+                        error = &errors[i]] { *error = TouchShare(share, pages); };
     if (i + 1 == errors.size()) {
       touch();
       break;
@@ -120,11 +125,13 @@ int Touch(absl::Span<char> memory, Pages pages, int threads) {
   for (std::thread& worker : workers) {
     worker.join();
   }
-  const auto failed = std::find_if(errors.begin(), errors.end(), [](int error) { return error != 0; });
+  const auto failed =
+      std::find_if(errors.begin(), errors.end(), [](int error) { return error != 0; });
   return failed == errors.end() ? 0 : *failed;
 }
 
-// The number of KiB in a line "NAME:   N kB" of a file below /proc; -1 when the line is another one.
+// The number of KiB in a line "NAME:   N kB" of a file below /proc; -1 when the line is another
+// one.
 int64_t KibOf(const std::string& line, std::string_view name) {
   if (line.rfind(name, 0) != 0) {
     return -1;
@@ -148,8 +155,8 @@ bool MemoryAvailable(uint64_t bytes) {
   return true;
 }
 
-// Bytes of the range that huge pages map, by ioctl PAGEMAP_SCAN (Linux 6.7: admin-guide/mm/pagemap.rst); -1 where the
-// kernel has no such call.
+// Bytes of the range that huge pages map, by ioctl PAGEMAP_SCAN (Linux 6.7:
+// admin-guide/mm/pagemap.rst); -1 where the kernel has no such call.
 int64_t HugeBytesByScan(absl::Span<const char> memory) {
   struct PageRegion {
     uint64_t start, end, categories;
@@ -209,7 +216,8 @@ PageKind MeasurePages(int fd, absl::Span<const char> memory) {
   if (huge < 0) {
     huge = HugeBytesBySmaps(memory);
   }
-  return static_cast<uint64_t>(huge) * 2 > memory.size() ? PageKind::kTransparentHuge : PageKind::kSmall;
+  return static_cast<uint64_t>(huge) * 2 > memory.size() ? PageKind::kTransparentHuge
+                                                         : PageKind::kSmall;
 }
 
 struct TouchedMemory {
@@ -264,15 +272,19 @@ absl::StatusOr<SealedMemory> SealedMemory::Create(const Options& options) {
   }
   absl::StatusOr<TouchedMemory> made = absl::ResourceExhaustedError("slab");
   if (options.huge_pages) {
-    made = MakeTouched(RoundUp(options.bytes, kHugePageBytes), Pages::kHugetlb, options.touch_threads);
+    made =
+        MakeTouched(RoundUp(options.bytes, kHugePageBytes), Pages::kHugetlb, options.touch_threads);
   }
   if (!made.ok() && !MemoryAvailable(options.bytes)) {
-    return absl::ResourceExhaustedError(absl::StrCat("slab of ", options.bytes, " bytes: more than is available"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("slab of ", options.bytes, " bytes: more than is available"));
   }
   if (!made.ok() && options.huge_pages && options.bytes >= kHugePageBytes) {
-    made = MakeTouched(RoundUp(options.bytes, kHugePageBytes), Pages::kTransparent, options.touch_threads);
+    made = MakeTouched(RoundUp(options.bytes, kHugePageBytes), Pages::kTransparent,
+                       options.touch_threads);
   } else if (!made.ok()) {
-    made = MakeTouched(RoundUp(options.bytes, kSmallPageBytes), Pages::kSmall, options.touch_threads);
+    made =
+        MakeTouched(RoundUp(options.bytes, kSmallPageBytes), Pages::kSmall, options.touch_threads);
   }
   if (!made.ok()) {
     return made.status();

@@ -12,11 +12,11 @@ namespace {
 
 // Records looked ahead of where a loop is: about the time of a miss to DRAM.
 constexpr size_t kPrefetch = 16;
-// The log may have a third more entries than there are blocks, and this many for small pools.
+// The log may have 2.25 times as many entries as there are blocks, so that more than half of what compaction looks at is
+// garbage; and this many more for small pools.
 constexpr uint64_t kSlackEntries = uint64_t{2} * RecencyLog::kChunkEntries;
-// Entries looked at for compaction per entry appended: a pass ends before the garbage has grown by
-// a fifth.
-constexpr uint64_t kCompactionRate = 8;
+// Entries looked at for compaction per entry appended: more than the two that it takes to keep up.
+constexpr uint64_t kCompactionRate = 3;
 
 class LruPolicy final : public EvictionPolicy {
  public:
@@ -163,7 +163,7 @@ class LruPolicy final : public EvictionPolicy {
   }
 
   void Compact(uint64_t events) {
-    const uint64_t limit = records_.resident() + records_.resident() / 3 + kSlackEntries;
+    const uint64_t limit = records_.resident() * 9 / 4 + kSlackEntries;
     if (log_.size() <= limit) {
       credit_ = 0;
       return;

@@ -35,7 +35,9 @@ std::string Digest128::ToBytes() const {
   return bytes;
 }
 
-std::string Digest128::ToHex() const { return absl::BytesToHexString(ToBytes()); }
+std::string Digest128::ToHex() const {
+  return absl::BytesToHexString(ToBytes());
+}
 
 bool Digest128::FromBytes(std::string_view bytes, Digest128* out) {
   if (bytes.size() != 2 * kWordBytes) {

@@ -1,14 +1,13 @@
 // Canonical encoding, digests and limits of a namespace record.
 #include "tiers/vocab/namespace_record.h"
 
-#include <xxhash.h>
-
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include <xxhash.h>
 
 namespace terrace {
 namespace {
@@ -88,7 +87,8 @@ Digest128 Hash(std::string_view bytes) {
   return {hash.high64, hash.low64};
 }
 
-// Length of the well-formed UTF-8 sequence at the front of `text`, 0 when there is none. RFC 3629, section 4.
+// Length of the well-formed UTF-8 sequence at the front of `text`, 0 when there is none. RFC 3629,
+// section 4.
 size_t Utf8SequenceBytes(std::string_view text) {
   const auto at = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = at(0);

@@ -281,7 +281,7 @@ TEST(StoreModel, RandomOperationsOfTwoTenantsNeverReadAWrongByteAndLeaveNothingB
   const std::unique_ptr<SlabSource> slabs = MakeSealedSlabSource(false, 1);
   const std::unique_ptr<Executor> executor = *MakeThreadExecutor({.threads = 2});
   BlockStoreOptions options;
-  options.dram_bytes = uint64_t{256} << 20;
+  options.dram_bytes = uint64_t{512} << 20;
   options.verify_one_in = 2;
   BlockStore::Parts parts;
   parts.clock = &BootClock();
@@ -291,6 +291,10 @@ TEST(StoreModel, RandomOperationsOfTwoTenantsNeverReadAWrongByteAndLeaveNothingB
   ASSERT_TRUE(created.ok()) << created.status();
   BlockStore& store = **created;
 
+  // Guaranteed halves: within each, four slot sizes compete for four slabs.
+  for (const char* alias : {"a", "b"}) {
+    ASSERT_TRUE(store.SetQuota(*store.OpenTenant(alias), options.dram_bytes / 2, 0).ok());
+  }
   std::vector<std::unique_ptr<Client>> clients;
   for (uint64_t i = 0; i < 4; ++i) {
     const TenantId tenant = *store.OpenTenant(i % 2 == 0 ? "a" : "b");
