@@ -17,8 +17,10 @@ check_pie_supported(LANGUAGES CXX C)
 
 find_program(TERRACE_CCACHE ccache)
 if(TERRACE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${TERRACE_CCACHE})
-  set(CMAKE_C_COMPILER_LAUNCHER ${TERRACE_CCACHE})
+  # Paths relative to the tree, so that another clone of it and another preset's folder find the same objects.
+  set(terrace_launcher ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${TERRACE_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${terrace_launcher})
+  set(CMAKE_C_COMPILER_LAUNCHER ${terrace_launcher})
 endif()
 
 set(gnu "$<CXX_COMPILER_ID:GNU>")
@@ -36,9 +38,7 @@ if(TERRACE_SANITIZE)
 endif()
 if(TERRACE_SANITIZE MATCHES thread)
   # Without it every object behind an absl::Mutex is reported as a race: the distribution's Abseil is not instrumented.
-  add_library(terrace_tsan_mutex OBJECT ${CMAKE_CURRENT_LIST_DIR}/tsan_absl_mutex.cc)
-  target_compile_options(terrace_tsan_mutex PRIVATE -fsanitize=thread -fno-exceptions)
-  target_link_libraries(terrace_tsan_mutex PRIVATE absl::synchronization)
+  add_subdirectory(${CMAKE_CURRENT_LIST_DIR}/tsan ${PROJECT_BINARY_DIR}/cmake/tsan)
   target_sources(
     terrace_instrumentation
     INTERFACE "$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:$<TARGET_OBJECTS:terrace_tsan_mutex>>")

@@ -106,8 +106,16 @@ class Ticker {
   ~Ticker() { Stop(); }
 
   void Start(Front* front) {
-    front_ = front;
+    {
+      absl::MutexLock lock(&front_mutex_);
+      front_ = front;
+    }
     thread_ = std::thread([this] { Loop(); });
+  }
+  // Time goes on; the watchdog is not fed any more, and the front not asked.
+  void LeaveFront() {
+    absl::MutexLock lock(&front_mutex_);
+    front_ = nullptr;
   }
   void Stop() {
     if (!thread_.joinable())
@@ -138,17 +146,25 @@ class Ticker {
       ++probes_sent_;
       executor_.Run(Priority::kHigh, [running = probe_running_] { running->store(false); });
     }
-    if (!copy_threads_turn_ || !front_->Alive())
+    if (!copy_threads_turn_ || !FrontTurns())
       return false;
     copy_threads_turn_ = false;
     notify_.Watchdog();
     return true;
   }
 
+  // Held over the question, which waits for nothing, so that LeaveFront can promise an end of
+  // asking.
+  bool FrontTurns() {
+    absl::MutexLock lock(&front_mutex_);
+    return front_ != nullptr && front_->Alive();
+  }
+
   BlockStore& store_;
   Executor& executor_;
   const ServiceNotify& notify_;
-  Front* front_ = nullptr;
+  absl::Mutex front_mutex_;
+  Front* front_ ABSL_GUARDED_BY(front_mutex_) = nullptr;
   // Shared with the work in the executor, which may run after the ticker is gone.
   std::shared_ptr<std::atomic<bool>> probe_running_ = std::make_shared<std::atomic<bool>>(false);
   uint64_t probes_sent_ = 0;
@@ -205,6 +221,8 @@ class DaemonCore final : public Core {
       metrics_->SetDraining(true);
     if (store_ != nullptr)
       store_->SetDraining(true);
+    if (ticker_ != nullptr)
+      ticker_->LeaveFront();
     if (front_ != nullptr) {
       front_->BeginDrain(grace);
       front_->Stop(std::max(absl::ZeroDuration(), deadline - BootClock().Now()));

@@ -165,6 +165,7 @@ Verdict Client::SubmitLocked(Request* request, Call call, uint64_t* call_id) {
   calls_.emplace(id, std::move(call));
   ++callers_in_flight_;
   next_expiry_ = std::min(next_expiry_, deadline);
+  owes_since_ = std::min(owes_since_, now);
   if (waits) {
     waiting_bytes_ += scratch_.size();
   } else {
@@ -284,9 +285,6 @@ void Client::SendCallLocked(std::string* frame, Method method, uint64_t id, Inst
     }
   } catch (const std::bad_alloc&) {
     GiveUpLocked("no memory to queue a request");
-  }
-  if (owes_since_ == kNever && deadline != kNever) {
-    owes_since_ = now;
   }
 }
 

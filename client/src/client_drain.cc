@@ -59,11 +59,11 @@ void Client::AdvanceLocked(Instant now) {
     wakeup_.ClearTimer(now);
     EnsureConnectedLocked(now);
     if (link_.connected() && !lost_) {
-      if (link_.backlog_bytes() > 0 && !link_.Flush()) {
+      // First, so that what a dying daemon still said is not lost with the first failed send.
+      ReceiveLocked(now);
+      if (!lost_ && link_.backlog_bytes() > 0 && !link_.Flush()) {
         GiveUpLocked("terraced closed the session");
       }
-      // Also after a failed send: what the daemon had said before is still there.
-      ReceiveLocked(now);
     }
     if (now >= next_expiry_) {
       ExpireLocked(now);
@@ -98,26 +98,25 @@ void Client::ExpireLocked(Instant now) {
 }
 
 void Client::ExpireCallLocked(uint64_t id, Call call, Instant now) {
+  FailLocked(&call, TERRACE_DEADLINE_EXCEEDED, "no answer within the deadline");
   if (call.stage == Stage::kWaitingForSlabs) {
     ReleaseLateLocked(call.reply);
   }
-  if (call.stage == Stage::kSent) {
-    constexpr unsigned kCancelFeature = 13;
-    if (!call.regions.empty() && (server_.features >> kCancelFeature & 1U) != 0) {
-      // The daemon may still copy; this makes it stop soon.
-      Request cancel;
-      cancel.method = Method::kCancel;
-      cancel.target_call_id = id;
-      std::string message;
-      EncodeRequest(cancel, &message, &missing_);
-      SendOwnLocked(Method::kCancel, Call{}, message, -1);
-    }
-    if (!silent_ && owes_since_ != kNever && now - owes_since_ >= kSilenceNs) {
-      silent_ = true;
-      SendOwnLocked(Method::kPing, Call{}, {}, -1);
-    }
+  constexpr unsigned kCancelFeature = 13;
+  if (call.stage == Stage::kSent && !call.regions.empty() &&
+      (server_.features >> kCancelFeature & 1U) != 0) {
+    // The daemon may still copy; this makes it stop soon.
+    Request cancel;
+    cancel.method = Method::kCancel;
+    cancel.target_call_id = id;
+    std::string message;
+    EncodeRequest(cancel, &message, &missing_);
+    SendOwnLocked(Method::kCancel, Call{}, message, -1);
   }
-  FailLocked(&call, TERRACE_DEADLINE_EXCEEDED, "no answer within the deadline");
+  if (!silent_ && owes_since_ != kNever && now - owes_since_ >= kSilenceNs) {
+    silent_ = true;
+    SendOwnLocked(Method::kPing, Call{}, {}, -1);
+  }
 }
 
 void Client::RetryOwedLocked(Instant) {
@@ -157,7 +156,7 @@ void Client::WaitInSlice(std::unique_lock<std::mutex>* lock, Instant until) {
   SettleLocked();
   const Instant now = Now();
   pollfd readable{link_.fd(), POLLIN, 0};
-  const int wait_ms = MillisecondsUntil(std::min(until, now + kSliceNs), now);
+  const int wait_ms = MillisecondsUntil(std::min({until, NextWakeLocked(), now + kSliceNs}), now);
   lock->unlock();
   ::poll(&readable, 1, wait_ms);
   lock->lock();

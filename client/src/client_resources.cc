@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -21,10 +22,25 @@ uint64_t StrideOf(uint64_t block_bytes) {
   return (block_bytes + alignment - 1) / alignment * alignment;
 }
 
-// All pages are there when this returns: without memory it fails here and not with a signal at the first write.
+// What the kernel believes could be used without swapping, from MemAvailable of /proc/meminfo; 0: not to be known.
+uint64_t AvailableBytes() {
+  const Descriptor file(::open("/proc/meminfo", O_RDONLY | O_CLOEXEC));
+  char text[512] = {};
+  const ssize_t got = file.valid() ? ::read(file.get(), text, sizeof(text) - 1) : 0;
+  const char* line = got > 0 ? std::strstr(text, "MemAvailable:") : nullptr;
+  constexpr size_t kNameBytes = sizeof("MemAvailable:") - 1;
+  return line == nullptr ? 0 : std::strtoull(line + kNameBytes, nullptr, 10) * 1024;
+}
+
+// All pages are there when this returns: without memory it fails here and not with a signal at the first write. A memfd has
+// no limit of its own, and the kernel would kill processes before it refuses, so what can't fit is refused beforehand.
 Verdict MakeStaging(uint64_t bytes, Descriptor* fd, Mapping* mapping) {
   const Verdict refused{TERRACE_RESOURCE_EXHAUSTED,
                         "no memory for " + std::to_string(bytes) + " bytes of staging"};
+  const uint64_t available = AvailableBytes();
+  if (available != 0 && bytes > available) {
+    return refused;
+  }
   *fd = Descriptor(static_cast<int>(
       ::syscall(SYS_memfd_create, "terrace-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
   if (!fd->valid() || ::ftruncate(fd->get(), static_cast<off_t>(bytes)) != 0 ||
@@ -215,11 +231,16 @@ void Client::RetryRefusedLocked(const Request& request, const Call& call, Instan
   if (!link_.connected()) {
     return;
   }
-  for (uint32_t i = 0; i < request.part_count; ++i) {
-    const terrace_namespace ns = request.parts[i].part.ns;
+  const auto retry = [&](terrace_namespace ns) {
     if (namespaces_[ns - 1].refusal.retry_at <= now) {
       OpenNamespaceLocked(ns);
     }
+  };
+  for (uint32_t i = 0; i < request.part_count; ++i) {
+    retry(request.parts[i].part.ns);
+  }
+  if (request.ns != 0) {
+    retry(request.ns);
   }
   for (const terrace_region region : call.regions) {
     if (regions_.at(region).refusal.retry_at <= now) {

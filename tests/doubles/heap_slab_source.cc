@@ -52,7 +52,8 @@ class HeapSlab final : public SlabMemory {
 
 absl::StatusOr<std::unique_ptr<SlabMemory>> HeapSlabSource::Make(uint64_t bytes) {
   const absl::MutexLock lock(&mutex_);
-  constexpr uint64_t kMaxBytes = uint64_t{1} << 40;  // calloc would lend address space for more than there is
+  constexpr uint64_t kMaxBytes = uint64_t{1}
+                                 << 40;  // calloc would lend address space for more than there is
   if (bytes == 0) {
     return absl::InvalidArgumentError("slab bytes: 1 or more");
   }

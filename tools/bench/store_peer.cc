@@ -224,8 +224,10 @@ absl::StatusOr<std::unique_ptr<StorePeer>> StartRedis(const std::string& folder,
 absl::StatusOr<std::unique_ptr<StorePeer>> StartMemcached(const std::string& folder,
                                                           uint64_t memory_bytes) {
   const std::string path = folder + "/memcached.sock";
-  std::vector<std::string> args = {
-      "memcached", "-s", path, "-m", std::to_string((2 * memory_bytes) >> 20U), "-I", "128m"};
+  // It refuses a largest item (-I) beyond half of its memory.
+  const uint64_t memory_mib = std::max<uint64_t>(256, (2 * memory_bytes) >> 20U);
+  std::vector<std::string> args = {"memcached", "-s",  path, "-m", std::to_string(memory_mib),
+                                   "-I",        "128m"};
   if (geteuid() == 0) {  // it refuses to run as root unless told so
     args.insert(args.end(), {"-u", "root"});
   }

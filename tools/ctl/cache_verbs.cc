@@ -238,6 +238,11 @@ absl::StatusOr<Answer> RunPut(const Run& run) {
   absl::StatusOr<v1::PutReply> reply = v1::PutReply();
   if (payload.size() > kMaxInlineBytes) {
     reply = run.daemon.PutStream(request, payload);
+    if (absl::IsUnimplemented(reply.status())) {
+      return absl::UnimplementedError(absl::StrCat(
+          "payload of ", FormatBytes(payload.size()), ": over ", FormatBytes(kMaxInlineBytes),
+          " a call it takes PutStream, which the daemon does not implement"));
+    }
   } else {
     request.set_payload(std::move(payload));
     reply = run.daemon.Cache(&Async::Put, request, "storing", absl::Seconds(30));
@@ -271,10 +276,17 @@ absl::StatusOr<Answer> RunGet(const Run& run) {
   const absl::Duration usual =
       get.wait > absl::ZeroDuration() ? get.wait + absl::Seconds(1) : Connection::kUsualTimeout;
   absl::StatusOr<v1::GetReply> reply = run.daemon.Cache(&Async::Get, request, "reading", usual);
+  bool streamed = false;
   if (reply.ok() && AnyTrimmed(*reply)) {
-    reply = run.daemon.GetStream(request, usual,
-                                 [&](const std::string& chunk) { return sink.Write(chunk); });
-  } else if (reply.ok()) {
+    absl::StatusOr<v1::GetReply> whole = run.daemon.GetStream(
+        request, usual, [&](const std::string& chunk) { return sink.Write(chunk); });
+    // A daemon without streams has delivered the prefix that fits; the rest shows as trimmed.
+    if (!absl::IsUnimplemented(whole.status())) {
+      reply = std::move(whole);
+      streamed = true;
+    }
+  }
+  if (reply.ok() && !streamed) {
     if (absl::Status status = sink.Write(reply->payload()); !status.ok()) {
       return status;
     }

@@ -96,6 +96,9 @@ absl::Status ExplainGrpc(const grpc::Status& status,
       return absl::UnavailableError(absl::StrCat("the daemon at ", path, " ended the connection (",
                                                  text,
                                                  "); it may be stopping, or not know this user"));
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return absl::UnimplementedError(text.empty() ? "the daemon does not implement the call"
+                                                   : text);
     default:
       return absl::Status(
           static_cast<absl::StatusCode>(status.error_code()),

@@ -44,36 +44,43 @@ Finding KernelFinding(const HostFacts& facts) {
   return Ok("kernel", facts.kernel_release);
 }
 
+bool HasTransparentPages(const HostFacts& facts) {
+  const std::string& word = facts.shmem_thp;
+  return facts.shmem_collapse || word == "advise" || word == "always" || word == "within_size" ||
+         word == "force";
+}
+
 Finding HugePages(const HostFacts& facts) {
-  const std::string size = FormatBytes(facts.huge_page_bytes);
   const std::string seen =
       absl::StrFormat("%s of %s pages of %s free (%s)", FormatCount(facts.huge_pages_free),
-                      FormatCount(facts.huge_pages_total), size,
+                      FormatCount(facts.huge_pages_total), FormatBytes(facts.huge_page_bytes),
                       FormatBytes(facts.huge_pages_free * facts.huge_page_bytes));
   // A pool that the daemon has taken up is as it should be.
   if (facts.huge_pages_free > 0 || (facts.huge_pages_total > 0 && !facts.daemon_version.empty())) {
     return Ok("huge-pages", seen);
   }
-  return Warn("huge-pages", seen,
-              "reserve as much as the DRAM tier is large, e.g. sysctl vm.nr_hugepages=512 for 1 "
-              "GiB: copies are faster "
-              "and start-up much faster with them");
+  if (HasTransparentPages(facts)) {
+    return Ok("huge-pages", absl::StrCat(seen, "; transparent ones are the second choice"));
+  }
+  return Warn(
+      "huge-pages", seen,
+      "reserve as much as the DRAM tier is large, e.g. sysctl vm.nr_hugepages=512 for 1 GiB: "
+      "copies are faster and start-up much faster with them");
 }
 
 Finding ShmemThp(const HostFacts& facts) {
-  const std::string& word = facts.shmem_thp;
-  if (word == "advise" || word == "always" || word == "within_size" || word == "force") {
-    return Ok("thp-shmem", absl::StrCat("transparent huge pages on shared memory: ", word));
+  const std::string seen = absl::StrCat(
+      "transparent huge pages on shared memory: ", facts.shmem_thp.empty() ? "-" : facts.shmem_thp,
+      facts.shmem_collapse ? ", MADV_COLLAPSE works" : ", MADV_COLLAPSE does not work");
+  if (HasTransparentPages(facts)) {
+    return Ok("thp-shmem", seen);
   }
-  const std::string seen = word.empty()
-                               ? "the kernel has no shmem_enabled"
-                               : absl::StrCat("transparent huge pages on shared memory: ", word);
   if (facts.huge_pages_total > 0) {
     return Ok("thp-shmem", absl::StrCat(seen, "; reserved huge pages are there"));
   }
   return Warn("thp-shmem", seen,
-              "second choice to reserved huge pages: echo advise > "
-              "/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+              "the second choice to reserved huge pages: "
+              "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled");
 }
 
 Finding Memory(const HostFacts& facts) {

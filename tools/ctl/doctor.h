@@ -43,7 +43,8 @@ struct HostFacts {
   uint64_t huge_pages_total = 0;
   uint64_t huge_pages_free = 0;
   uint64_t huge_page_bytes = 0;
-  std::string shmem_thp;  // the chosen word of shmem_enabled; "": not readable
+  std::string shmem_thp;        // the chosen word of shmem_enabled; "": not readable
+  bool shmem_collapse = false;  // MADV_COLLAPSE makes huge pages of shared memory (Linux 6.1)
   uint64_t memory_bytes = 0;
   uint64_t memory_available_bytes = 0;
   std::optional<uint64_t>

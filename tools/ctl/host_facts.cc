@@ -34,6 +34,9 @@
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77  // Linux 6.5; newer than the distribution's headers
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
@@ -98,6 +101,23 @@ bool SealsWork(unsigned flags, off_t bytes) {
                F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0;
 }
 
+// A slab in small: one page present, then collapsed.
+bool CollapseWorks(uint64_t huge_page_bytes) {
+  const Descriptor fd(memfd_create("terrace-doctor", MFD_CLOEXEC));
+  const uint64_t bytes = 2 * huge_page_bytes;  // holds one aligned huge page wherever it is mapped
+  if (huge_page_bytes == 0 || !fd.valid() || ftruncate(fd.get(), static_cast<off_t>(bytes)) != 0) {
+    return false;
+  }
+  absl::StatusOr<Mapping> mapping = Mapping::Map(fd.get(), 0, bytes, MapAccess::kReadWrite);
+  if (!mapping.ok()) {
+    return false;
+  }
+  const auto begin = reinterpret_cast<uintptr_t>(mapping->data());
+  char* aligned = mapping->data() + (huge_page_bytes - begin % huge_page_bytes) % huge_page_bytes;
+  *aligned = 1;
+  return madvise(aligned, huge_page_bytes, MADV_COLLAPSE) == 0;
+}
+
 bool PeerPidfdWorks() {
   std::array<int, 2> pair{-1, -1};
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0) {
@@ -121,6 +141,7 @@ void GatherCalls(HostFacts* facts) {
   const Descriptor pidfd(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
   facts->pidfd = pidfd.valid();
   facts->peer_pidfd = PeerPidfdWorks();
+  facts->shmem_collapse = CollapseWorks(facts->huge_page_bytes);
   facts->seal_future_write = SealsWork(0, kPageBytes);
   facts->seal_future_write_huge =
       facts->huge_page_bytes > 0 &&

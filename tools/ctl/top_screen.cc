@@ -144,7 +144,7 @@ std::string TopScreen(const Look* before,
                       ScreenSize size) {
   const TopRates rates = RatesOf(before, now, elapsed);
   const v1::StatusReply& s = now.status;
-  const auto asked = static_cast<uint64_t>(rates.hits + rates.misses + 0.5);
+  const double asked = rates.hits + rates.misses;
   std::string out = absl::StrCat(
       style.Paint(Tone::kStrong, absl::StrCat("terraced ", Printable(s.version()))), "  up ",
       FormatElapsed(absl::Trunc(absl::Milliseconds(s.uptime_ms()), absl::Seconds(1))), "  ",
@@ -154,12 +154,10 @@ std::string TopScreen(const Look* before,
       rates.over == TopRates::Over::kUptime ? "averages since start"
                                             : absl::StrCat("over ", FormatElapsed(elapsed)),
       "\n\n");
-  absl::StrAppend(
-      &out, "gets   ", FormatRate(rates.hits), " hits/s, ", FormatRate(rates.misses), " misses/s (",
-      asked == 0
-          ? "-"
-          : absl::StrCat(static_cast<int>(100 * rates.hits / (rates.hits + rates.misses)), "%"),
-      "), out ", FormatByteRate(rates.bytes_out), "\n");
+  absl::StrAppend(&out, "gets   ", FormatRate(rates.hits), " hits/s, ", FormatRate(rates.misses),
+                  " misses/s (",
+                  asked <= 0 ? "-" : absl::StrCat(static_cast<int>(100 * rates.hits / asked), "%"),
+                  "), out ", FormatByteRate(rates.bytes_out), "\n");
   absl::StrAppend(&out, "puts   ", FormatRate(rates.puts), "/s, in ",
                   FormatByteRate(rates.bytes_in), ", ", FormatRate(rates.evictions),
                   " evictions/s\n");

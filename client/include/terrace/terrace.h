@@ -8,7 +8,14 @@
  * Progress: the library has no thread of its own. Work moves on inside terrace_submit_* and terrace_drain; the event
  * descriptor (an epoll descriptor: only poll it for reading) becomes readable when terrace_drain has something to do.
  *
+ * A daemon that is absent or has said nothing for a second while it owed an answer costs nothing more: calls complete at
+ * once as TERRACE_UNAVAILABLE until it speaks again. Limits: 16,384 keys and 64 parts a call, messages of 4 MiB, as many
+ * calls in flight as the daemon allows (256 until it has said), 16 MiB of requests that wait to be sent, 1,024 namespaces
+ * and 1,024 regions a client.
+ *
  * Threads: all functions may be called from any thread on one client at the same time; terrace_close must be the last.
+ * A child of fork must not use its parent's client: functions return TERRACE_FAILED_PRECONDITION, terrace_drain 0,
+ * terrace_event_fd -1; terrace_close frees its memory and leaves the parent's session alone.
  * Ownership: arrays given to a submit are copied before it returns, except memory of regions and staging, which must
  * stay until the completion. Pointers in a completion are valid until terrace_completion_free.
  */
@@ -210,11 +217,17 @@ typedef struct terrace_call {
   uint32_t request_id_bytes;
 } terrace_call;
 
-/* Every submit that returns TERRACE_OK is followed by exactly one completion; *call_id (may be NULL) names it for
+/* deadline_ms is the caller's: at it the call completes with TERRACE_DEADLINE_EXCEEDED whatever the daemon does. A lease in
+ * an answer that comes later is given back by itself. A get into or put from a region that ends so is cancelled at the
+ * daemon, which may still be copying: don't reuse its blocks before terrace_unregister_region has returned TERRACE_OK, or
+ * before a terrace_submit_cancel of the call has completed.
+ *
+ * Every submit that returns TERRACE_OK is followed by exactly one completion; *call_id (may be NULL) names it for
  * terrace_submit_cancel. Other results: nothing was submitted, no completion follows; TERRACE_RESOURCE_EXHAUSTED: too
  * many calls in flight. An absent daemon is no such result: its completion comes with TERRACE_UNAVAILABLE. */
 TERRACE_API terrace_status terrace_submit_probe(terrace_client* client, const terrace_call* call, uint32_t hold_ms,
                                                 int prefetch, uint64_t* call_id);
+/* deadline_ms also bounds the movement that the prefetch starts, up to 60,000; 0: 10,000. */
 TERRACE_API terrace_status terrace_submit_prefetch(terrace_client* client, const terrace_call* call,
                                                    terrace_priority priority, uint32_t hold_ms, uint64_t* call_id);
 TERRACE_API terrace_status terrace_submit_ticket(terrace_client* client, uint64_t ticket, uint32_t wait_ms, uint64_t tag,
@@ -245,7 +258,8 @@ typedef struct terrace_put_options {
 TERRACE_API terrace_status terrace_submit_put(terrace_client* client, const terrace_call* call,
                                               const terrace_put_options* options, const void* payload,
                                               uint64_t payload_bytes, uint64_t* call_id);
-/* Gives back leases and holds. tag 0: no completion is delivered. */
+/* Gives back at most 1,024 leases and 1,024 holds. tag 0: no completion is delivered. The leases end here at once, also
+ * without a daemon: their data pointers are not valid any more. */
 TERRACE_API terrace_status terrace_submit_release(terrace_client* client, const terrace_id128* leases,
                                                   uint32_t lease_count, const terrace_id128* holds, uint32_t hold_count,
                                                   uint64_t tag, uint64_t* call_id);
@@ -255,7 +269,8 @@ TERRACE_API terrace_status terrace_submit_clear_namespace(terrace_client* client
 TERRACE_API terrace_status terrace_submit_pin(terrace_client* client, const terrace_call* call, uint32_t ttl_s,
                                               uint64_t* call_id);
 TERRACE_API terrace_status terrace_submit_unpin(terrace_client* client, const terrace_call* call, uint64_t* call_id);
-/* Cancels a call or (call 0) a ticket; the target completes too, when no copy can touch its memory any more. */
+/* Cancels a call or (call 0) a ticket; the target completes too, when no copy can touch its memory any more. A call that has
+ * expired here may still be named for a while: see the submits. */
 TERRACE_API terrace_status terrace_submit_cancel(terrace_client* client, uint64_t target_call_id, uint64_t ticket,
                                                  uint64_t tag, uint64_t* call_id);
 

@@ -1,6 +1,4 @@
 // What every SlabSource promises, on sealed memory and on the heap double.
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -10,6 +8,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "tests/doubles/heap_slab_source.h"
 #include "tiers/dram/arena.h"
@@ -43,7 +43,9 @@ class SlabSourceContract : public testing::TestWithParam<Implementation> {
   std::unique_ptr<SlabSource> source_ = GetParam().make();
 };
 
-INSTANTIATE_TEST_SUITE_P(All, SlabSourceContract, testing::ValuesIn(Implementations()),
+INSTANTIATE_TEST_SUITE_P(All,
+                         SlabSourceContract,
+                         testing::ValuesIn(Implementations()),
                          [](const auto& instance) { return instance.param.name; });
 
 TEST_P(SlabSourceContract, MemoryIsZeroedAlignedAndExactlySoLarge) {
@@ -87,8 +89,9 @@ TEST_P(SlabSourceContract, DescriptorShowsTheSameMemoryWhereThereIsOne) {
       Mapping::Map(slab->descriptor().get(), 0, 2 * kMiB, MapAccess::kReadOnly);
   ASSERT_TRUE(view.ok());
   EXPECT_EQ(view->data()[2 * kMiB - 1], 'x');
-  EXPECT_EQ(Mapping::Map(slab->descriptor().get(), 0, 2 * kMiB, MapAccess::kReadWrite).status().code(),
-            absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(
+      Mapping::Map(slab->descriptor().get(), 0, 2 * kMiB, MapAccess::kReadWrite).status().code(),
+      absl::StatusCode::kPermissionDenied);
 }
 
 TEST_P(SlabSourceContract, MayBeCalledFromSeveralThreads) {

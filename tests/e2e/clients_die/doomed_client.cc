@@ -59,7 +59,6 @@ class Doomed {
  private:
   static int Code(const Engine::Reply& reply) { return reply.status == Engine::kNever ? 4 : 0; }
 
-  // Keys of one call differ: the same staging block must not stand for two of them.
   int Put(const std::vector<uint32_t>& ids) { return Code(engine_->Put(ids)); }
 
   int Lease(const std::vector<uint32_t>& ids) {

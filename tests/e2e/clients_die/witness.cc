@@ -1,7 +1,6 @@
 #include "tests/e2e/clients_die/witness.h"
 
 #include <deque>
-#include <functional>
 #include <utility>
 #include <vector>
 
@@ -197,28 +196,26 @@ Witness::~Witness() {
 void Witness::Run() {
   Work work(options_);
   while (true) {
+    bool pause = false;
     {
       const absl::MutexLock lock(&mutex_);
       account_ = work.account();
       if (stop_) {
         break;
       }
-      if (pause_ && !paused_) {
-        mutex_.Unlock();
-        work.LetGo(0);
-        mutex_.Lock();
-        account_ = work.account();
-        paused_ = true;
-      }
-      if (paused_) {
-        const auto go_on = [this]()
-                               ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !pause_; };
-        mutex_.Await(absl::Condition(&go_on));
-        paused_ = false;
-        continue;
-      }
+      pause = pause_;
     }
-    work.Round();
+    if (!pause) {
+      work.Round();
+      continue;
+    }
+    work.LetGo(0);
+    const absl::MutexLock lock(&mutex_);
+    account_ = work.account();
+    paused_ = true;
+    const auto go_on = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stop_ || !pause_; };
+    mutex_.Await(absl::Condition(&go_on));
+    paused_ = false;
   }
   work.LetGo(0);
   const absl::MutexLock lock(&mutex_);

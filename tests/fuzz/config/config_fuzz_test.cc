@@ -1,6 +1,7 @@
-// Mutated configuration files: whatever the text, the answer is a valid configuration or one line that says what is
-// wrong; never a crash, a hang or a leak. Runs 20,000 texts from a seed that is printed; TERRACE_FUZZ_SEED repeats a run,
-// TERRACE_FUZZ_ITERATIONS asks for more. Compiled with -fsanitize=fuzzer and -DTERRACE_LIBFUZZER it is a libFuzzer target.
+// Mutated configuration files: whatever the text, the answer is a valid configuration or one line
+// that says what is wrong; never a crash, a hang or a leak. Runs 20,000 texts from a seed that is
+// printed; TERRACE_FUZZ_SEED repeats a run, TERRACE_FUZZ_ITERATIONS asks for more. Compiled with
+// -fsanitize=fuzzer and -DTERRACE_LIBFUZZER it is a libFuzzer target.
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
@@ -24,20 +25,26 @@ std::string Violation(const std::string& text) {
   const absl::StatusOr<LoadedConfig> loaded = ParseConfig(text, "fuzz.toml");
   if (!loaded.ok()) {
     const std::string message(loaded.status().message());
-    if (message.find_first_of("\n\r") != std::string::npos) return "the message has more than one line";
-    if (!message.starts_with("fuzz.toml:") && !message.starts_with("default:")) return "the message names no place";
+    if (message.find_first_of("\n\r") != std::string::npos)
+      return "the message has more than one line";
+    if (!message.starts_with("fuzz.toml:") && !message.starts_with("default:"))
+      return "the message names no place";
     for (const char c : message) {
-      if (static_cast<unsigned char>(c) < 0x20) return "the message has control characters";
+      if (static_cast<unsigned char>(c) < 0x20)
+        return "the message has control characters";
     }
     return message.size() > 1000 ? "the message is long" : "";
   }
   // What is accepted is printed such that it is accepted again and means the same.
   const absl::StatusOr<LoadedConfig> again = ParseConfig(PrintConfig(*loaded), "printed.toml");
-  if (!again.ok()) return "the printed configuration is refused: " + std::string(again.status().message());
+  if (!again.ok())
+    return "the printed configuration is refused: " + std::string(again.status().message());
   const ConfigDifference difference = CompareConfigs(loaded->config, again->config);
-  if (!difference.live.empty() || !difference.needs_restart.empty()) return "the printed configuration differs";
+  if (!difference.live.empty() || !difference.needs_restart.empty())
+    return "the printed configuration differs";
   for (const TenantConfig& tenant : loaded->config.tenants) {
-    if (tenant.guaranteed_bytes > loaded->config.store.dram_bytes) return "a tenant has more than there is";
+    if (tenant.guaranteed_bytes > loaded->config.store.dram_bytes)
+      return "a tenant has more than there is";
   }
   return "";
 }
@@ -47,7 +54,8 @@ std::string Violation(const std::string& text) {
 
 #ifdef TERRACE_LIBFUZZER
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (!terrace::Violation(std::string(reinterpret_cast<const char*>(data), size)).empty()) std::abort();
+  if (!terrace::Violation(std::string(reinterpret_cast<const char*>(data), size)).empty())
+    std::abort();
   return 0;
 }
 #else
@@ -68,14 +76,60 @@ std::vector<std::string> Seeds() {
   // The example with every setting switched on.
   std::string example = text.str();
   for (size_t at = 0; (at = example.find("\n#", at)) != std::string::npos; ++at) {
-    if (at + 2 < example.size() && example[at + 2] != ' ') example.erase(at + 1, 1);
+    if (at + 2 < example.size() && example[at + 2] != ' ')
+      example.erase(at + 1, 1);
   }
   seeds.push_back(example);
-  seeds.push_back("[dram]\ncapacity = \"2GiB\"\n[[tenant]]\nalias = \"a\"\nuids = [1, 2]\nguaranteed = \"1GiB\"\n");
-  seeds.push_back("[[tenant]]\nalias = \"a\"\ngids = [1]\n[[tenant]]\nalias = \"b\"\nuids = [3]\nlimit = 4096\n");
+  seeds.push_back(
+      "[dram]\ncapacity = \"2GiB\"\n[[tenant]]\nalias = \"a\"\nuids = [1, 2]\nguaranteed = "
+      "\"1GiB\"\n");
+  seeds.push_back(
+      "[[tenant]]\nalias = \"a\"\ngids = [1]\n[[tenant]]\nalias = \"b\"\nuids = [3]\nlimit = "
+      "4096\n");
   seeds.push_back("daemon.io_threads = 3\ndram = { capacity = \"64MiB\", huge_pages = false }\n");
   return seeds;
 }
+
+// What configurations are made of, and what they should not be.
+constexpr const char* kPieces[] = {"=",
+                                   "[",
+                                   "]",
+                                   "[[",
+                                   "]]",
+                                   "\"",
+                                   "'",
+                                   "\"\"\"",
+                                   "{",
+                                   "}",
+                                   ",",
+                                   ".",
+                                   "#",
+                                   "\n",
+                                   "\\",
+                                   "\\u0000",
+                                   "\xff",
+                                   "\xc3\xa9",
+                                   "true",
+                                   "false",
+                                   "nan",
+                                   "-inf",
+                                   "1979-05-27",
+                                   "0x7fffffffffffffff",
+                                   "-9223372036854775808",
+                                   "1e308",
+                                   "0o777",
+                                   "_",
+                                   "9999999999999999999999",
+                                   "[tier]\n",
+                                   "[[tenant]]\n",
+                                   "[daemon]\n",
+                                   "tenant = 1\n",
+                                   "uids = [4294967295]\n",
+                                   "\"18446744073709551615TiB\"",
+                                   "\"-1s\"",
+                                   "\"inf\"",
+                                   "a.b.c = 1\n",
+                                   "[a.b.c]\n"};
 
 class Mutator {
  public:
@@ -100,16 +154,12 @@ class Mutator {
   }
 
   void Change(std::string* text, const std::vector<std::string>& seeds) {
-    static constexpr const char* kPieces[] = {
-        "=", "[", "]", "[[", "]]", "\"", "'", "\"\"\"", "{", "}", ",", ".", "#", "\n", "\\", "\\u0000", "\xff", "\xc3\xa9",
-        "true", "false", "nan", "-inf", "1979-05-27", "0x7fffffffffffffff", "-9223372036854775808", "1e308", "0o777", "_",
-        "9999999999999999999999", "[tier]\n", "[[tenant]]\n", "[daemon]\n", "tenant = 1\n", "uids = [4294967295]\n",
-        "\"18446744073709551615TiB\"", "\"-1s\"", "\"inf\"", "a.b.c = 1\n", "[a.b.c]\n"};
     const std::string piece = kPieces[Below(std::size(kPieces))];
     const size_t at = Below(text->size() + 1);
     switch (Below(9)) {
       case 0:  // flip a bit
-        if (!text->empty()) (*text)[Below(text->size())] ^= static_cast<char>(1U << Below(8));
+        if (!text->empty())
+          (*text)[Below(text->size())] ^= static_cast<char>(1U << Below(8));
         return;
       case 1:
         text->insert(at, piece);
@@ -121,20 +171,23 @@ class Mutator {
         text->resize(at);
         return;
       case 4: {  // a line twice
-        if (text->empty()) return;
+        if (text->empty())
+          return;
         const auto [begin, end] = Line(*text);
         text->insert(Below(text->size() + 1), text->substr(begin, end - begin));
         return;
       }
       case 5: {  // a line away
-        if (text->empty()) return;
+        if (text->empty())
+          return;
         const auto [begin, end] = Line(*text);
         text->erase(begin, end - begin);
         return;
       }
       case 6: {  // another value
         const size_t equals = text->find('=', at);
-        if (equals == std::string::npos) return;
+        if (equals == std::string::npos)
+          return;
         const size_t end = std::min(text->find('\n', equals), text->size());
         text->replace(equals + 1, end - equals - 1, " " + piece);
         return;
@@ -160,7 +213,9 @@ TEST(ConfigFuzz, AnyTextIsAConfigurationOrOneLineOfError) {
   RecordProperty("seed", std::to_string(seed));
   const std::vector<std::string> seeds = Seeds();
   for (const std::string& text : seeds) {
-    ASSERT_TRUE(ParseConfig(text, "seed.toml").ok()) << ParseConfig(text, "seed.toml").status() << "\n" << text;
+    ASSERT_TRUE(ParseConfig(text, "seed.toml").ok())
+        << ParseConfig(text, "seed.toml").status() << "\n"
+        << text;
   }
   Mutator mutator(seed);
   uint64_t accepted = 0;

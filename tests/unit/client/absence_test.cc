@@ -249,6 +249,20 @@ TEST_F(Trouble, AHungDaemonCostsOneDeadlineAndThenNothing) {
   EXPECT_EQ(State().reconnects, 0U) << "it kept its session";
 }
 
+TEST_F(Trouble, ADaemonThatHangsFromTheStartCostsNoMore) {
+  server_->Hang();
+  client_ = Open();
+  const terrace_namespace ns = OpenNamespace();
+  SubmitProbe(ns, Keys("k", 1), 1000);
+  EXPECT_EQ(Next()->status, TERRACE_DEADLINE_EXCEEDED);
+  SubmitProbe(ns, Keys("k", 1), 3'600'000);
+  const Completed next = Peek();
+  ASSERT_NE(next, nullptr);
+  EXPECT_EQ(next->status, TERRACE_UNAVAILABLE);
+  server_->Resume();
+  EXPECT_TRUE(Advance([&] { return Probe(ns, Keys("k", 1))->status == TERRACE_OK; }));
+}
+
 TEST_F(Trouble, ALateReplyIsDropped) {
   OpenConnected();
   const terrace_namespace ns = OpenNamespace();

@@ -1,5 +1,5 @@
 // The library's own encoding against what protoc generates from the contract.
-#include <functional>
+#include <array>
 #include <random>
 #include <string>
 #include <vector>
@@ -25,12 +25,8 @@ struct NumberedField {
   wire::Field number;
 };
 
-std::vector<NumberedField> CacheFields() {
+std::vector<NumberedField> RecordFields() {
   const Descriptor* record = v1::NamespaceRecord::descriptor();
-  const Descriptor* part = v1::Part::descriptor();
-  const Descriptor* probe = v1::ProbeReply::descriptor();
-  const Descriptor* get = v1::GetRequest::descriptor();
-  const Descriptor* put = v1::PutRequest::descriptor();
   namespace r = wire::namespace_record;
   return {
       {record, "model", r::kModel},
@@ -60,6 +56,15 @@ std::vector<NumberedField> CacheFields() {
       {v1::ClearNamespaceRequest::descriptor(), "namespace_digest",
        wire::clear_namespace_request::kNamespaceDigest},
       {v1::ClearNamespaceReply::descriptor(), "generation", wire::clear_namespace_reply::kGeneration},
+  };
+}
+
+std::vector<NumberedField> CacheFields() {
+  const Descriptor* part = v1::Part::descriptor();
+  const Descriptor* probe = v1::ProbeReply::descriptor();
+  const Descriptor* get = v1::GetRequest::descriptor();
+  const Descriptor* put = v1::PutRequest::descriptor();
+  return {
       {part, "namespace_digest", wire::part::kNamespaceDigest},
       {part, "salt", wire::part::kSalt},
       {part, "rule", wire::part::kRule},
@@ -199,7 +204,7 @@ std::vector<NumberedField> SessionFields() {
 }
 
 TEST(Wire, EveryFieldNumberIsTheContracts) {
-  for (const auto& fields : {CacheFields(), SmallFields(), SessionFields()}) {
+  for (const auto& fields : {RecordFields(), CacheFields(), SmallFields(), SessionFields()}) {
     for (const NumberedField& field : fields) {
       const auto* found = field.message->FindFieldByName(field.name);
       ASSERT_NE(found, nullptr) << field.message->full_name() << "." << field.name;
@@ -211,7 +216,8 @@ TEST(Wire, EveryFieldNumberIsTheContracts) {
 
 TEST(Wire, EveryNamedNumberOfTheHeaderIsTested) {
   // As many rows above as there are constants: a new one without a row fails here.
-  const size_t rows = CacheFields().size() + SmallFields().size() + SessionFields().size();
+  const size_t rows =
+      RecordFields().size() + CacheFields().size() + SmallFields().size() + SessionFields().size();
   EXPECT_EQ(rows, static_cast<size_t>(TERRACE_WIRE_FIELD_COUNT));
 }
 
@@ -296,77 +302,96 @@ TEST(Wire, HeadersThatBreakARuleAreNotReceivable) {
   }
 }
 
+// A get of random parts, and what its parts point at.
+class RandomGet {
+ public:
+  explicit RandomGet(std::mt19937_64* random) : random_(*random) {
+    request.method = Method::kGet;
+    request.delivery = Below(2) == 0 ? TERRACE_DELIVER_LEASE : TERRACE_DELIVER_REGION;
+    request.part_count = 1 + Below(4);
+    for (uint32_t p = 0; p < request.part_count; ++p) {
+      Fill(p);
+    }
+  }
+  Request request;
+  std::array<std::string, 4> keys;
+  std::array<std::string, 4> salts;
+  std::array<std::vector<uint32_t>, 4> ends;
+  std::array<std::vector<uint32_t>, 4> blocks;
+  const Id128 digest{'d', 'i', 'g'};
+
+ private:
+  uint32_t Below(uint64_t limit) { return static_cast<uint32_t>(random_() % limit); }
+  void Fill(uint32_t p) {
+    terrace_part part{};
+    part.ns = p + 1;
+    part.key_bytes = 16 + Below(49);
+    part.key_count = Below(3) == 0 ? Below(3) : Below(300);
+    keys[p].assign(size_t{part.key_bytes} * part.key_count, static_cast<char>('a' + p));
+    part.keys = keys[p].data();
+    salts[p].assign(Below(2) == 0 ? 0 : Below(257), 's');
+    part.salt = salts[p].data();
+    part.salt_bytes = static_cast<uint32_t>(salts[p].size());
+    part.rule = static_cast<terrace_rule>(Below(5));
+    part.first_token = Below(2) == 0 ? 0 : random_();
+    part.window_tokens = Below(2) == 0 ? 0 : Below(UINT32_MAX);
+    for (uint32_t k = 0; k < part.key_count; ++k) {
+      ends[p].push_back(Below(2) == 0 ? k : UINT32_MAX - k);
+      blocks[p].push_back(Below(UINT32_MAX));
+    }
+    part.end_tokens = Below(2) == 0 ? nullptr : ends[p].data();
+    part.region = 1 + Below(1000);
+    part.block_indexes = blocks[p].data();
+    request.parts[p] = {part, Below(2) == 0 ? nullptr : &digest};
+  }
+  std::mt19937_64& random_;
+};
+
+void ExpectSame(const RandomGet& meant, int p, const v1::GetRequest& parsed) {
+  const auto at = static_cast<size_t>(p);
+  const terrace_part& part = meant.request.parts[at].part;
+  const v1::Part& read = parsed.parts(p);
+  const std::string digest(meant.digest.data(), meant.digest.size());
+  EXPECT_EQ(read.namespace_digest(), meant.request.parts[at].digest == nullptr
+                                         ? std::string(kDigestBytes, static_cast<char>(part.ns))
+                                         : digest);
+  EXPECT_EQ(read.keys(), meant.keys[at]);
+  EXPECT_EQ(read.key_bytes(), part.key_bytes);
+  EXPECT_EQ(read.salt(), meant.salts[at]);
+  EXPECT_EQ(read.first_token(), part.first_token);
+  EXPECT_EQ(read.window_tokens(), part.window_tokens);
+  EXPECT_EQ(static_cast<int>(read.rule()), static_cast<int>(part.rule));
+  const std::vector<uint32_t> read_ends(read.end_tokens().begin(), read.end_tokens().end());
+  EXPECT_EQ(read_ends, part.end_tokens == nullptr ? std::vector<uint32_t>() : meant.ends[at]);
+  if (meant.request.delivery == TERRACE_DELIVER_REGION) {
+    const auto& indexes = parsed.regions(p).block_indexes();
+    EXPECT_EQ(parsed.regions(p).region_id(), part.region);
+    EXPECT_EQ(std::vector<uint32_t>(indexes.begin(), indexes.end()), meant.blocks[at]);
+  }
+}
+
 // Parts of every size and shape: the sizes that are computed beforehand must be exact, or protobuf could not read it.
 TEST(Wire, RandomRequestsReadBackAsTheyWereMeant) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
-  const auto below = [&](uint64_t limit) { return static_cast<uint32_t>(random() % limit); };
   for (int round = 0; round < 300; ++round) {
-    Request request;
-    request.method = Method::kGet;
-    request.delivery = below(2) == 0 ? TERRACE_DELIVER_LEASE : TERRACE_DELIVER_REGION;
-    request.part_count = 1 + below(4);
-    std::vector<std::string> keys(request.part_count);
-    std::vector<std::string> salts(request.part_count);
-    std::vector<std::vector<uint32_t>> ends(request.part_count);
-    std::vector<std::vector<uint32_t>> blocks(request.part_count);
-    const Id128 digest{'d', 'i', 'g'};
-    for (uint32_t p = 0; p < request.part_count; ++p) {
-      terrace_part part{};
-      part.ns = p + 1;
-      part.key_bytes = 16 + below(49);
-      part.key_count = below(3) == 0 ? below(3) : below(300);
-      keys[p].assign(size_t{part.key_bytes} * part.key_count, static_cast<char>('a' + p));
-      part.keys = keys[p].data();
-      salts[p].assign(below(2) == 0 ? 0 : below(257), 's');
-      part.salt = salts[p].data();
-      part.salt_bytes = static_cast<uint32_t>(salts[p].size());
-      part.rule = static_cast<terrace_rule>(below(5));
-      part.first_token = below(2) == 0 ? 0 : random();
-      part.window_tokens = below(2) == 0 ? 0 : below(UINT32_MAX);
-      for (uint32_t k = 0; k < part.key_count; ++k) {
-        ends[p].push_back(below(2) == 0 ? k : UINT32_MAX - k);
-        blocks[p].push_back(below(UINT32_MAX));
-      }
-      part.end_tokens = below(2) == 0 ? nullptr : ends[p].data();
-      part.region = 1 + below(1000);
-      part.block_indexes = blocks[p].data();
-      request.parts[p] = {part, below(2) == 0 ? nullptr : &digest};
-    }
+    const RandomGet meant(&random);
     std::string frame(kFrameHeaderBytes, '\0');
     std::vector<DigestSlot> missing;
-    EncodeRequest(request, &frame, &missing);
+    EncodeRequest(meant.request, &frame, &missing);
     for (const DigestSlot& slot : missing) {
       EXPECT_EQ(frame.substr(slot.offset, kDigestBytes), std::string(kDigestBytes, '\0'));
       frame.replace(slot.offset, kDigestBytes, std::string(kDigestBytes, static_cast<char>(slot.ns)));
     }
     v1::GetRequest parsed;
     ASSERT_TRUE(parsed.ParseFromString(frame.substr(kFrameHeaderBytes)));
-    EXPECT_EQ(parsed.ByteSizeLong(), frame.size() - kFrameHeaderBytes) << "nothing unknown, nothing lost";
-    ASSERT_EQ(parsed.parts_size(), static_cast<int>(request.part_count));
-    EXPECT_EQ(parsed.regions_size(), request.delivery == TERRACE_DELIVER_REGION ? parsed.parts_size() : 0);
+    EXPECT_EQ(parsed.ByteSizeLong(), frame.size() - kFrameHeaderBytes) << "nothing unknown or lost";
+    ASSERT_EQ(parsed.parts_size(), static_cast<int>(meant.request.part_count));
+    const bool in_regions = meant.request.delivery == TERRACE_DELIVER_REGION;
+    EXPECT_EQ(parsed.regions_size(), in_regions ? parsed.parts_size() : 0);
     for (int p = 0; p < parsed.parts_size(); ++p) {
-      const auto at = static_cast<size_t>(p);
-      const terrace_part& meant = request.parts[at].part;
-      const v1::Part& read = parsed.parts(p);
-      EXPECT_EQ(read.namespace_digest(),
-                request.parts[at].digest == nullptr
-                    ? std::string(kDigestBytes, static_cast<char>(meant.ns))
-                    : std::string(digest.data(), digest.size()));
-      EXPECT_EQ(read.keys(), keys[at]);
-      EXPECT_EQ(read.key_bytes(), meant.key_bytes);
-      EXPECT_EQ(read.salt(), salts[at]);
-      EXPECT_EQ(read.first_token(), meant.first_token);
-      EXPECT_EQ(read.window_tokens(), meant.window_tokens);
-      EXPECT_EQ(static_cast<int>(read.rule()), static_cast<int>(meant.rule));
-      const std::vector<uint32_t> read_ends(read.end_tokens().begin(), read.end_tokens().end());
-      EXPECT_EQ(read_ends, meant.end_tokens == nullptr ? std::vector<uint32_t>() : ends[at]);
-      if (request.delivery == TERRACE_DELIVER_REGION) {
-        const auto& indexes = parsed.regions(p).block_indexes();
-        EXPECT_EQ(parsed.regions(p).region_id(), meant.region);
-        EXPECT_EQ(std::vector<uint32_t>(indexes.begin(), indexes.end()), blocks[at]);
-      }
+      ExpectSame(meant, p, parsed);
     }
   }
 }

@@ -92,8 +92,6 @@ INSTANTIATE_TEST_SUITE_P(
                   f.kernel_minor = 4;
                 },
                 "kernel", Grade::kFail},
-        Ailment{"NoHugePages", [](F& f) { f.huge_pages_total = f.huge_pages_free = 0; },
-                "huge-pages", Grade::kWarn},
         Ailment{"LowMemlock", [](F& f) { f.own_memlock_bytes = 65536; }, "memlock", Grade::kWarn},
         Ailment{"LowMemlockOfDaemon", [](F& f) { f.daemon_memlock_bytes = 65536; }, "memlock",
                 Grade::kWarn},
@@ -149,6 +147,18 @@ TEST(Doctor, WarnsOfBothKindsOfHugePagesWhenNeitherIsThere) {
   facts.huge_pages_total = facts.huge_pages_free = 0;
   facts.shmem_thp = "never";
   EXPECT_EQ(NotOk(facts).size(), 2U);
+}
+
+TEST(Doctor, AcceptsEitherKindOfHugePages) {
+  HostFacts facts = GoodHost();
+  facts.huge_pages_total = facts.huge_pages_free = 0;
+  EXPECT_TRUE(NotOk(facts).empty()) << "advise";
+  facts.shmem_thp = "never";
+  facts.shmem_collapse = true;
+  EXPECT_TRUE(NotOk(facts).empty()) << "collapse";
+  facts = GoodHost();
+  facts.shmem_thp = "never";
+  EXPECT_TRUE(NotOk(facts).empty()) << "reserved";
 }
 
 TEST(Doctor, AcceptsAHugePagePoolThatTheDaemonTookUp) {

@@ -9,7 +9,8 @@ namespace terrace {
 struct BadConfig {
   std::string name;
   std::string text;
-  std::string message;  // ends in "*": only the beginning is compared, because the rest is toml++'s wording
+  std::string
+      message;  // ends in "*": only the beginning is compared, because the rest is toml++'s wording
 };
 
 inline std::string NumbersBelow(int end) {
@@ -20,28 +21,20 @@ inline std::string NumbersBelow(int end) {
 
 inline std::vector<BadConfig> BadStructure() {
   return {
-      {"NotToml", "[daemon\n",
-       "t.toml:1: not TOML: *"},
-      {"KeyWithoutValue", "[daemon]\nruntime_dir =\n",
-       "t.toml:2: not TOML: *"},
-      {"UnterminatedString", "[daemon]\nruntime_dir = \"/run\n",
-       "t.toml:2: not TOML: *"},
-      {"BareWord", "[daemon]\nlog_level = info\n",
-       "t.toml:2: not TOML: *"},
-      {"LeadingZeros", "[daemon]\nio_threads = 007\n",
-       "t.toml:2: not TOML: *"},
-      {"IntegerBeyond64Bits", "[dram]\ncapacity = 99999999999999999999\n",
-       "t.toml:2: not TOML: *"},
+      {"NotToml", "[daemon\n", "t.toml:1: not TOML: *"},
+      {"KeyWithoutValue", "[daemon]\nruntime_dir =\n", "t.toml:2: not TOML: *"},
+      {"UnterminatedString", "[daemon]\nruntime_dir = \"/run\n", "t.toml:2: not TOML: *"},
+      {"BareWord", "[daemon]\nlog_level = info\n", "t.toml:2: not TOML: *"},
+      {"LeadingZeros", "[daemon]\nio_threads = 007\n", "t.toml:2: not TOML: *"},
+      {"IntegerBeyond64Bits", "[dram]\ncapacity = 99999999999999999999\n", "t.toml:2: not TOML: *"},
       {"DuplicateKey", "[dram]\ncapacity = \"1GiB\"\ncapacity = \"2GiB\"\n",
        "t.toml:3: 'capacity' is set twice"},
       {"DuplicateSection", "[dram]\ncapacity = \"1GiB\"\n[dram]\n",
        "t.toml:3: 'dram' is set twice"},
       {"DuplicateByDottedKey", "dram.policy = \"lru\"\n[dram]\npolicy = \"lru\"\n",
        "t.toml:2: 'dram' is set twice"},
-      {"NotUtf8", "[sockets]\ngroup = \"\377\"\n",
-       "t.toml:2: not TOML: *"},
-      {"NulByte", std::string("[sockets]\ngroup = \"\000\"\n", 22),
-       "t.toml:2: not TOML: *"},
+      {"NotUtf8", "[sockets]\ngroup = \"\377\"\n", "t.toml:2: not TOML: *"},
+      {"NulByte", std::string("[sockets]\ngroup = \"\000\"\n", 22), "t.toml:2: not TOML: *"},
       {"UnknownSection", "[drum]\ncapacity = 1\n",
        "t.toml:1: unknown section [drum]; did you mean dram?"},
       {"UnknownSectionFarFromAll", "\n\n[gpu_settings]\n",
@@ -56,14 +49,10 @@ inline std::vector<BadConfig> BadStructure() {
        "t.toml:2: unknown key 'capacity' in [daemon]"},
       {"KeysAreCaseSensitive", "[dram]\nCapacity = \"1GiB\"\n",
        "t.toml:2: unknown key 'Capacity' in [dram]; did you mean capacity?"},
-      {"EmptyKey", "[dram]\n\"\" = 1\n",
-       "t.toml:2: unknown key '' in [dram]"},
-      {"SectionAsValue", "dram = 3\n",
-       "t.toml:1: dram: must be a section, not an integer"},
-      {"SectionAsArray", "[[dram]]\ncapacity = \"1GiB\"\n",
-       "t.toml:1: write [dram], not [[dram]]"},
-      {"NestedSection", "[dram.numa]\nnode = 1\n",
-       "t.toml:1: unknown key 'numa' in [dram]"},
+      {"EmptyKey", "[dram]\n\"\" = 1\n", "t.toml:2: unknown key '' in [dram]"},
+      {"SectionAsValue", "dram = 3\n", "t.toml:1: dram: must be a section, not an integer"},
+      {"SectionAsArray", "[[dram]]\ncapacity = \"1GiB\"\n", "t.toml:1: write [dram], not [[dram]]"},
+      {"NestedSection", "[dram.numa]\nnode = 1\n", "t.toml:1: unknown key 'numa' in [dram]"},
       {"SettingAsSection", "[dram.capacity]\nvalue = 1\n",
        "t.toml:1: dram.capacity: must be a size such as \"64MiB\", not a table"},
       {"TierSection", "[[tier]]\nname = \"g3\"\nkind = \"local\"\n",
@@ -94,7 +83,8 @@ inline std::vector<BadConfig> BadDaemon() {
       {"DataTooLong", "[daemon]\ndata_dir = \"/" + std::string(1024, 'd') + "\"\n",
        "t.toml:2: daemon.data_dir: must be at most 1024 bytes long, not 1025"},
       {"DataEqualsRuntime", "[daemon]\ndata_dir = \"/run/terrace\"\n",
-       "t.toml:2: daemon.data_dir: must not be daemon.runtime_dir: the former is closed to clients"},
+       "t.toml:2: daemon.data_dir: must not be daemon.runtime_dir: the former is closed to "
+       "clients"},
       {"IoThreadsZero", "[daemon]\nio_threads = 0\n",
        "t.toml:2: daemon.io_threads: must be 1 to 64, not 0"},
       {"IoThreadsTooMany", "[daemon]\nio_threads = 65\n",
@@ -135,23 +125,30 @@ inline std::vector<BadConfig> BadDram() {
       {"CapacityNegative", "[dram]\ncapacity = -1\n",
        "t.toml:2: dram.capacity: must not be negative: -1"},
       {"CapacityDecimalUnit", "[dram]\ncapacity = \"1GB\"\n",
-       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not '1GB'"},
+       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'1GB'"},
       {"CapacityFraction", "[dram]\ncapacity = \"1.5GiB\"\n",
-       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not '1.5GiB'"},
+       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'1.5GiB'"},
       {"CapacityDecimal", "[dram]\ncapacity = 1e9\n",
        "t.toml:2: dram.capacity: must be a size such as \"64MiB\", not a decimal number"},
       {"CapacityNoNumber", "[dram]\ncapacity = \"GiB\"\n",
-       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not 'GiB'"},
+       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'GiB'"},
       {"CapacityEmpty", "[dram]\ncapacity = \"\"\n",
        "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not ''"},
       {"CapacitySigned", "[dram]\ncapacity = \"+1GiB\"\n",
-       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not '+1GiB'"},
+       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'+1GiB'"},
       {"CapacityOverflows", "[dram]\ncapacity = \"18446744073709551615TiB\"\n",
-       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not '18446744073709551615TiB'"},
+       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'18446744073709551615TiB'"},
       {"CapacityBeyond64Bits", "[dram]\ncapacity = \"99999999999999999999GiB\"\n",
-       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not '99999999999999999999GiB'"},
+       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'99999999999999999999GiB'"},
       {"CapacityTrailingText", "[dram]\ncapacity = \"1GiB of it\"\n",
-       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not '1GiB of it'"},
+       "t.toml:2: dram.capacity: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'1GiB of it'"},
       {"CapacityBoolean", "[dram]\ncapacity = true\n",
        "t.toml:2: dram.capacity: must be a size such as \"64MiB\", not true or false"},
       {"CapacityDate", "[dram]\ncapacity = 2026-01-01\n",
@@ -183,10 +180,13 @@ inline std::vector<BadConfig> BadLimits() {
   return {
       {"ConnectionsZero", "[limits]\nconnections_per_uid = 0\n",
        "t.toml:2: limits.connections_per_uid: must be 1 to 65536, not 0"},
-      {"ConnectionsPerUidAboveTotal", "[limits]\nconnections_per_uid = 100\nconnections_total = 99\n",
-       "t.toml:2: limits.connections_per_uid: 100 is more than limits.connections_total, which is 99"},
+      {"ConnectionsPerUidAboveTotal",
+       "[limits]\nconnections_per_uid = 100\nconnections_total = 99\n",
+       "t.toml:2: limits.connections_per_uid: 100 is more than limits.connections_total, which is "
+       "99"},
       {"ConnectionsTotalBelowDefaultPerUid", "[limits]\nconnections_total = 63\n",
-       "t.toml:2: limits.connections_per_uid: 64 is more than limits.connections_total, which is 63"},
+       "t.toml:2: limits.connections_per_uid: 64 is more than limits.connections_total, which is "
+       "63"},
       {"CallsTooMany", "[limits]\ncalls_in_flight_per_uid = 65537\n",
        "t.toml:2: limits.calls_in_flight_per_uid: must be 1 to 65536, not 65537"},
       {"MessageTooSmall", "[limits]\nmessage_bytes = 1024\n",
@@ -194,7 +194,8 @@ inline std::vector<BadConfig> BadLimits() {
       {"MessageTooLarge", "[limits]\nmessage_bytes = \"5MiB\"\n",
        "t.toml:2: limits.message_bytes: must be 64KiB to 4MiB, not 5MiB"},
       {"HelloTimeoutNumber", "[limits]\nhello_timeout = 2\n",
-       "t.toml:2: limits.hello_timeout: must be a duration such as \"500ms\" or \"30s\", not an integer"},
+       "t.toml:2: limits.hello_timeout: must be a duration such as \"500ms\" or \"30s\", not an "
+       "integer"},
       {"HelloTimeoutNoUnit", "[limits]\nhello_timeout = \"2\"\n",
        "t.toml:2: limits.hello_timeout: must be a duration such as \"500ms\" or \"30s\", not '2'"},
       {"HelloTimeoutTooLong", "[limits]\nhello_timeout = \"2h\"\n",
@@ -221,9 +222,11 @@ inline std::vector<BadConfig> BadLimits() {
 inline std::vector<BadConfig> BadSockets() {
   return {
       {"ModeNumber", "[sockets]\nmode = 660\n",
-       "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not an integer"},
+       "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not an "
+       "integer"},
       {"ModeOctalNumber", "[sockets]\nmode = 0o660\n",
-       "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not an integer"},
+       "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not an "
+       "integer"},
       {"ModeThreeDigits", "[sockets]\nmode = \"660\"\n",
        "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not '660'"},
       {"ModeNotOctal", "[sockets]\nmode = \"0690\"\n",
@@ -248,39 +251,56 @@ inline std::vector<BadConfig> BadSockets() {
 inline std::vector<BadConfig> BadMetrics() {
   return {
       {"ListenEverywhere", "[metrics]\nlisten = \"0.0.0.0:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '0.0.0.0:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '0.0.0.0:9464'"},
       {"ListenPrivateAddress", "[metrics]\nlisten = \"10.0.0.1:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '10.0.0.1:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '10.0.0.1:9464'"},
       {"ListenName", "[metrics]\nlisten = \"localhost:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not 'localhost:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not 'localhost:9464'"},
       {"ListenIpv6", "[metrics]\nlisten = \"[::1]:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '[::1]:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '[::1]:9464'"},
       {"ListenAllIpv6", "[metrics]\nlisten = \"[::]:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '[::]:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '[::]:9464'"},
       {"ListenPortOnly", "[metrics]\nlisten = \"9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '9464'"},
       {"ListenColonOnly", "[metrics]\nlisten = \":9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not ':9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not ':9464'"},
       {"ListenNoPort", "[metrics]\nlisten = \"127.0.0.1\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.0.1'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.0.1'"},
       {"ListenEmptyPort", "[metrics]\nlisten = \"127.0.0.1:\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.0.1:'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.0.1:'"},
       {"ListenPortTooLarge", "[metrics]\nlisten = \"127.0.0.1:65536\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.0.1:65536'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.0.1:65536'"},
       {"ListenPortWithTls", "[metrics]\nlisten = \"127.0.0.1:9464s\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.0.1:9464s'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.0.1:9464s'"},
       {"ListenTwo", "[metrics]\nlisten = \"127.0.0.1:1,0.0.0.0:2\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.0.1:1,0.0.0.0:2'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.0.1:1,0.0.0.0:2'"},
       {"ListenLeadingZero", "[metrics]\nlisten = \"127.0.0.01:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.0.01:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.0.01:9464'"},
       {"ListenFiveParts", "[metrics]\nlisten = \"127.0.0.1.1:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.0.1.1:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.0.1.1:9464'"},
       {"ListenThreeParts", "[metrics]\nlisten = \"127.0.1:9464\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not '127.0.1:9464'"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not '127.0.1:9464'"},
       {"ListenEmpty", "[metrics]\nlisten = \"\"\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not ''"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not ''"},
       {"ListenBoolean", "[metrics]\nlisten = false\n",
-       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as \"127.0.0.1:9464\", not true or false"},
+       "t.toml:2: metrics.listen: must be \"off\", or a loopback address and port such as "
+       "\"127.0.0.1:9464\", not true or false"},
   };
 }
 
@@ -292,31 +312,39 @@ inline std::vector<BadConfig> BadTenants() {
        "t.toml:1: tenant: write [[tenant]], once for each tenant"},
       {"TenantAsEmptyArray", "tenant = []\n",
        "t.toml:1: tenant: write [[tenant]], once for each tenant"},
-      {"TenantWithoutAlias", "[[tenant]]\nuids = [1]\n",
-       "t.toml:1: tenant: alias is missing"},
-      {"TenantEmpty", "[daemon]\n[[tenant]]\n",
-       "t.toml:2: tenant: alias is missing"},
+      {"TenantWithoutAlias", "[[tenant]]\nuids = [1]\n", "t.toml:1: tenant: alias is missing"},
+      {"TenantEmpty", "[daemon]\n[[tenant]]\n", "t.toml:2: tenant: alias is missing"},
       {"TenantWithoutIds", "[[tenant]]\nalias = \"a\"\n",
        "t.toml:1: tenant a: names neither uids nor gids, so nobody belongs to it"},
       {"TenantAliasEmpty", "[[tenant]]\nalias = \"\"\nuids = [1]\n",
-       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit, not ''"},
+       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a "
+       "letter or digit, not ''"},
       {"TenantAliasTooLong", "[[tenant]]\nalias = \"" + std::string(65, 'a') + "\"\nuids = [1]\n",
-       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit, not '" + std::string(64, 'a') + "...'"},
+       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a "
+       "letter or digit, not '" +
+           std::string(64, 'a') + "...'"},
       {"TenantAliasUpperCase", "[[tenant]]\nalias = \"Search\"\nuids = [1]\n",
-       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit, not 'Search'"},
+       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a "
+       "letter or digit, not 'Search'"},
       {"TenantAliasSlash", "[[tenant]]\nalias = \"a/b\"\nuids = [1]\n",
-       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit, not 'a/b'"},
+       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a "
+       "letter or digit, not 'a/b'"},
       {"TenantAliasDotFirst", "[[tenant]]\nalias = \".a\"\nuids = [1]\n",
-       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit, not '.a'"},
+       "t.toml:2: tenant.alias: must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a "
+       "letter or digit, not '.a'"},
       {"TenantAliasOfUnlisted", "[[tenant]]\nalias = \"uid-1000\"\nuids = [1]\n",
-       "t.toml:2: tenant.alias: must not begin with uid-, which names the tenants of unlisted users: 'uid-1000'"},
+       "t.toml:2: tenant.alias: must not begin with uid-, which names the tenants of unlisted "
+       "users: 'uid-1000'"},
       {"TenantAliasNumber", "[[tenant]]\nalias = 1\nuids = [1]\n",
        "t.toml:2: tenant.alias: must be a string, not an integer"},
-      {"TenantAliasTwice", "[[tenant]]\nalias = \"a\"\nuids = [1]\n[[tenant]]\nalias = \"a\"\nuids = [2]\n",
+      {"TenantAliasTwice",
+       "[[tenant]]\nalias = \"a\"\nuids = [1]\n[[tenant]]\nalias = \"a\"\nuids = [2]\n",
        "t.toml:4: tenant a: there are two of this alias"},
-      {"TenantUidTwice", "[[tenant]]\nalias = \"a\"\nuids = [1]\n[[tenant]]\nalias = \"b\"\nuids = [2, 1]\n",
+      {"TenantUidTwice",
+       "[[tenant]]\nalias = \"a\"\nuids = [1]\n[[tenant]]\nalias = \"b\"\nuids = [2, 1]\n",
        "t.toml:4: tenant b: uid 1 belongs to tenant a already"},
-      {"TenantGidTwice", "[[tenant]]\nalias = \"a\"\ngids = [5]\n[[tenant]]\nalias = \"b\"\ngids = [5]\n",
+      {"TenantGidTwice",
+       "[[tenant]]\nalias = \"a\"\ngids = [5]\n[[tenant]]\nalias = \"b\"\ngids = [5]\n",
        "t.toml:4: tenant b: gid 5 belongs to tenant a already"},
       {"TenantUidRepeated", "[[tenant]]\nalias = \"a\"\nuids = [1, 1]\n",
        "t.toml:3: tenant.uids: has 1 twice"},
@@ -325,26 +353,42 @@ inline std::vector<BadConfig> BadTenants() {
       {"TenantUidUnchanged", "[[tenant]]\nalias = \"a\"\nuids = [4294967295]\n",
        "t.toml:3: tenant.uids: must be 0 to 4294967294, not 4294967295"},
       {"TenantUidNames", "[[tenant]]\nalias = \"a\"\nuids = [\"root\"]\n",
-       "t.toml:3: tenant.uids: must be an array of integers such as [1000, 1001], not an array that holds more than integers"},
+       "t.toml:3: tenant.uids: must be an array of integers such as [1000, 1001], not an array "
+       "that holds more than integers"},
       {"TenantUidNotArray", "[[tenant]]\nalias = \"a\"\nuids = 1000\n",
        "t.toml:3: tenant.uids: must be an array of integers such as [1000, 1001], not an integer"},
       {"TenantUidMixed", "[[tenant]]\nalias = \"a\"\nuids = [1, \"2\"]\n",
-       "t.toml:3: tenant.uids: must be an array of integers such as [1000, 1001], not an array that holds more than integers"},
+       "t.toml:3: tenant.uids: must be an array of integers such as [1000, 1001], not an array "
+       "that holds more than integers"},
       {"TenantUidNested", "[[tenant]]\nalias = \"a\"\nuids = [[1]]\n",
-       "t.toml:3: tenant.uids: must be an array of integers such as [1000, 1001], not an array that holds more than integers"},
+       "t.toml:3: tenant.uids: must be an array of integers such as [1000, 1001], not an array "
+       "that holds more than integers"},
       {"TenantTooManyUids", "[[tenant]]\nalias = \"a\"\nuids = " + NumbersBelow(1025) + "\n",
        "t.toml:3: tenant.uids: must have at most 1024 entries, not 1025"},
+  };
+}
+
+inline std::vector<BadConfig> BadQuotas() {
+  return {
       {"TenantUnknownKey", "[[tenant]]\nalias = \"a\"\nuid = [1]\n",
        "t.toml:3: unknown key 'uid' in [[tenant]]; did you mean uids?"},
       {"TenantGuaranteedText", "[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = \"much\"\n",
-       "t.toml:4: tenant.guaranteed: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not 'much'"},
-      {"TenantLimitBelowGuaranteed", "[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = \"2MiB\"\nlimit = \"1MiB\"\n",
+       "t.toml:4: tenant.guaranteed: must be a size such as \"64MiB\" (B, KiB, MiB, GiB, TiB), not "
+       "'much'"},
+      {"TenantLimitBelowGuaranteed",
+       "[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = \"2MiB\"\nlimit = \"1MiB\"\n",
        "t.toml:1: tenant a: limit 1MiB is below guaranteed 2MiB"},
-      {"TenantGuaranteesAboveCapacity", "[dram]\ncapacity = \"64MiB\"\n[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = \"40MiB\"\n[[tenant]]\nalias = \"b\"\nuids = [2]\nguaranteed = \"25MiB\"\n",
+      {"TenantGuaranteesAboveCapacity",
+       "[dram]\ncapacity = \"64MiB\"\n[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = "
+       "\"40MiB\"\n[[tenant]]\nalias = \"b\"\nuids = [2]\nguaranteed = \"25MiB\"\n",
        "t.toml:7: tenant b: the guarantees up to this tenant exceed dram.capacity of 64MiB"},
-      {"TenantGuaranteesWrapAround", "[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = 9223372036854775807\n[[tenant]]\nalias = \"b\"\nuids = [2]\nguaranteed = 9223372036854775807\n",
+      {"TenantGuaranteesWrapAround",
+       "[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = 9223372036854775807\n[[tenant]]\nalias "
+       "= \"b\"\nuids = [2]\nguaranteed = 9223372036854775807\n",
        "t.toml:1: tenant a: the guarantees up to this tenant exceed dram.capacity of 1GiB"},
-      {"TenantsAboveLimit", "[limits]\ntenants = 1\n[[tenant]]\nalias = \"a\"\nuids = [1]\n[[tenant]]\nalias = \"b\"\nuids = [2]\n",
+      {"TenantsAboveLimit",
+       "[limits]\ntenants = 1\n[[tenant]]\nalias = \"a\"\nuids = [1]\n[[tenant]]\nalias = "
+       "\"b\"\nuids = [2]\n",
        "t.toml:6: more tenants than limits.tenants, which is 1"},
   };
 }
@@ -352,7 +396,8 @@ inline std::vector<BadConfig> BadTenants() {
 inline std::vector<BadConfig> BadConfigs() {
   std::vector<BadConfig> all;
   for (const std::vector<BadConfig>& group :
-       {BadStructure(), BadDaemon(), BadDram(), BadLimits(), BadSockets(), BadMetrics(), BadTenants()}) {
+       {BadStructure(), BadDaemon(), BadDram(), BadLimits(), BadSockets(), BadMetrics(),
+        BadTenants(), BadQuotas()}) {
     all.insert(all.end(), group.begin(), group.end());
   }
   return all;

@@ -1,9 +1,10 @@
 // Where a configuration comes from: files and their permissions, environment, command line.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "daemon/command_line.h"
 #include "daemon/config.h"
@@ -20,7 +21,9 @@ std::string OriginOf(const LoadedConfig& loaded, std::string_view name) {
   return loaded.origins[static_cast<size_t>(FindSetting(name))];
 }
 
-std::string MessageOf(const absl::StatusOr<LoadedConfig>& loaded) { return std::string(loaded.status().message()); }
+std::string MessageOf(const absl::StatusOr<LoadedConfig>& loaded) {
+  return std::string(loaded.status().message());
+}
 
 class ConfigFile : public testing::Test {
  protected:
@@ -134,11 +137,11 @@ TEST(EmbeddedConfig, NamesTheOptionThatIsWrong) {
 }
 
 TEST(Override, SetsAnySetting) {
-  const absl::StatusOr<LoadedConfig> loaded =
-      LoadConfig({.data_dir = "/d",
-                  .overrides = {"dram.capacity=4GiB", "dram.huge_pages=false", "sockets.mode=0600", "dram.pin_share=0.5",
-                                "daemon.log_level=error", "metrics.listen=off", "daemon.io_threads=4",
-                                "limits.get_cap=5s", "sockets.group=0"}});
+  const absl::StatusOr<LoadedConfig> loaded = LoadConfig(
+      {.data_dir = "/d",
+       .overrides = {"dram.capacity=4GiB", "dram.huge_pages=false", "sockets.mode=0600",
+                     "dram.pin_share=0.5", "daemon.log_level=error", "metrics.listen=off",
+                     "daemon.io_threads=4", "limits.get_cap=5s", "sockets.group=0"}});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   EXPECT_EQ(loaded->config.store.dram_bytes, uint64_t{4} << 30);
   EXPECT_FALSE(loaded->config.huge_pages);
@@ -152,14 +155,17 @@ TEST(Override, SetsAnySetting) {
 }
 
 TEST(Override, IsCheckedLikeTheFile) {
-  const auto message = [](const std::string& text) { return MessageOf(LoadConfig({.overrides = {text}})); };
+  const auto message = [](const std::string& text) {
+    return MessageOf(LoadConfig({.overrides = {text}}));
+  };
   EXPECT_EQ(message("dram.capacity"), "--set: must be SECTION.KEY=VALUE, not 'dram.capacity'");
   EXPECT_EQ(message("dram.capacty=1"), "--set: unknown setting 'dram.capacty'");
   EXPECT_EQ(message("dram.capacity=1"), "--set: dram.capacity: must be 64MiB to 64TiB, not 1B");
 }
 
 TEST(CommandLine, ReadsItsOptions) {
-  const char* argv[] = {"terraced", "--config", "/c", "--data", "/d", "--runtime=/r", "--set", "a=b", "--set", "c=d"};
+  const char* argv[] = {"terraced",     "--config", "/c",  "--data", "/d",
+                        "--runtime=/r", "--set",    "a=b", "--set",  "c=d"};
   const CommandLine command = ParseCommandLine(10, argv, "1.2.3");
   EXPECT_EQ(command.action, CommandLine::Action::kRun);
   EXPECT_EQ(command.request.config_file, "/c");
@@ -183,15 +189,19 @@ TEST(CommandLine, HelpNamesEveryOption) {
   const CommandLine command = Parse({"--help"});
   EXPECT_EQ(command.action, CommandLine::Action::kEnd);
   EXPECT_EQ(command.exit_status, kExitOk);
-  for (const char* option :
-       {"--config", "--data", "--runtime", "--set", "--check-config", "--print-config", "--json", "--version"}) {
+  for (const char* option : {"--config", "--data", "--runtime", "--set", "--check-config",
+                             "--print-config", "--json", "--version"}) {
     EXPECT_THAT(command.text, HasSubstr(option));
   }
 }
 
 TEST(CommandLine, RefusesWrongUsageWithTwo) {
-  for (const std::vector<const char*>& arguments : std::vector<std::vector<const char*>>{
-           {"--frobnicate"}, {"file.toml"}, {"--config"}, {"--json"}, {"--check-config", "--print-config"}}) {
+  for (const std::vector<const char*>& arguments :
+       std::vector<std::vector<const char*>>{{"--frobnicate"},
+                                             {"file.toml"},
+                                             {"--config"},
+                                             {"--json"},
+                                             {"--check-config", "--print-config"}}) {
     const CommandLine command = Parse(arguments);
     EXPECT_EQ(command.action, CommandLine::Action::kEnd) << arguments.front();
     EXPECT_EQ(command.exit_status, kExitUsage) << arguments.front();

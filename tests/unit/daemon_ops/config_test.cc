@@ -1,13 +1,13 @@
 #include "daemon/config.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <set>
 #include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "daemon/config_toml.h"
 #include "daemon/settings.h"
@@ -79,7 +79,9 @@ std::string ReadAll(const std::string& path) {
   return text.str();
 }
 
-std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+std::string MessageOf(const absl::Status& status) {
+  return std::string(status.message());
+}
 
 class BadConfigTest : public testing::TestWithParam<BadConfig> {};
 
@@ -90,7 +92,8 @@ TEST_P(BadConfigTest, IsRefusedWithOnePreciseLine) {
   EXPECT_EQ(loaded.status().code(), absl::StatusCode::kInvalidArgument);
   const std::string message = MessageOf(loaded.status());
   if (bad.message.back() == '*') {
-    EXPECT_EQ(message.substr(0, bad.message.size() - 1), bad.message.substr(0, bad.message.size() - 1));
+    EXPECT_EQ(message.substr(0, bad.message.size() - 1),
+              bad.message.substr(0, bad.message.size() - 1));
   } else {
     EXPECT_EQ(message, bad.message);
   }
@@ -98,7 +101,9 @@ TEST_P(BadConfigTest, IsRefusedWithOnePreciseLine) {
   EXPECT_LT(message.size(), 400U);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BadConfigTest, testing::ValuesIn(BadConfigs()),
+INSTANTIATE_TEST_SUITE_P(All,
+                         BadConfigTest,
+                         testing::ValuesIn(BadConfigs()),
                          [](const auto& param) { return param.param.name; });
 
 TEST(Config, AnEmptyFileIsTheDefaults) {
@@ -171,7 +176,8 @@ TEST(Config, TheTestAboveLeavesNoSettingOut) {
   const LoadedConfig changed = *ParseConfig(kEverythingChanged, "t.toml");
   const std::set<std::string_view> same_by_need = {"dram.policy"};  // there is only one
   for (const Setting& setting : Settings()) {
-    if (same_by_need.contains(setting.name)) continue;
+    if (same_by_need.contains(setting.name))
+      continue;
     EXPECT_NE(SettingText(setting, changed.config), SettingText(setting, Config())) << setting.name;
   }
 }
@@ -184,7 +190,8 @@ TEST(Config, PrintedConfigReadsBackAsItself) {
     const absl::StatusOr<LoadedConfig> second = ParseConfig(printed, "p.toml");
     ASSERT_TRUE(second.ok()) << second.status() << "\n" << printed;
     for (const Setting& setting : Settings()) {
-      EXPECT_EQ(SettingText(setting, first->config), SettingText(setting, second->config)) << setting.name;
+      EXPECT_EQ(SettingText(setting, first->config), SettingText(setting, second->config))
+          << setting.name;
     }
     EXPECT_EQ(first->config.tenants, second->config.tenants);
     EXPECT_EQ(first->config.socket_gid, second->config.socket_gid);
@@ -192,7 +199,8 @@ TEST(Config, PrintedConfigReadsBackAsItself) {
 }
 
 TEST(Config, PrintedConfigSaysWhereEverySettingCameFrom) {
-  const LoadedConfig loaded = *ParseConfig("[dram]\ncapacity = \"2GiB\"\n[[tenant]]\nalias='a'\nuids=[1]\n", "/e/t.toml");
+  const LoadedConfig loaded =
+      *ParseConfig("[dram]\ncapacity = \"2GiB\"\n[[tenant]]\nalias='a'\nuids=[1]\n", "/e/t.toml");
   const std::string printed = PrintConfig(loaded);
   EXPECT_THAT(printed, HasSubstr("capacity = \"2GiB\"  # /e/t.toml:2\n"));
   EXPECT_THAT(printed, HasSubstr("io_threads = 2  # default\n"));
@@ -215,7 +223,10 @@ TEST(Config, JsonHoldsEverySettingAndTenant) {
   EXPECT_EQ(json.find('\n'), std::string::npos);
   EXPECT_THAT(json, HasSubstr(R"({"name":"dram.capacity","value":"3GiB","origin":"t.toml:10"})"));
   EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:16"})"));
-  EXPECT_THAT(json, HasSubstr(R"({"alias":"search","uids":[1001, 1002],"gids":[],"guaranteed_bytes":1073741824)"));
+  EXPECT_THAT(
+      json,
+      HasSubstr(
+          R"({"alias":"search","uids":[1001, 1002],"gids":[],"guaranteed_bytes":1073741824)"));
 }
 
 TEST(Config, TheAnnotatedExampleIsTheDefaults) {
@@ -237,7 +248,8 @@ TEST(Config, TheAnnotatedExampleIsTheDefaults) {
     const Setting& setting = Settings()[i];
     EXPECT_EQ(as_it_is->origins[i], "default") << setting.name;
     EXPECT_NE(written_out->origins[i], "default") << setting.name << " is missing in the example";
-    EXPECT_EQ(SettingText(setting, written_out->config), SettingText(setting, Config())) << setting.name;
+    EXPECT_EQ(SettingText(setting, written_out->config), SettingText(setting, Config()))
+        << setting.name;
   }
 }
 
@@ -247,7 +259,8 @@ TEST(Config, TheTenantOfTheExampleIsValid) {
   ASSERT_NE(begin, std::string::npos);
   std::istringstream lines(text.substr(begin));
   std::string tenant;
-  for (std::string line; std::getline(lines, line);) tenant += line.substr(std::min<size_t>(2, line.size())) + "\n";
+  for (std::string line; std::getline(lines, line);)
+    tenant += line.substr(std::min<size_t>(2, line.size())) + "\n";
   const absl::StatusOr<LoadedConfig> loaded = ParseConfig(tenant, "t.toml");
   ASSERT_TRUE(loaded.ok()) << loaded.status() << "\n" << tenant;
   ASSERT_EQ(loaded->config.tenants.size(), 1U);
@@ -256,16 +269,24 @@ TEST(Config, TheTenantOfTheExampleIsValid) {
 }
 
 TEST(Config, BoundsAreInclusive) {
-  EXPECT_TRUE(ParseConfig("[dram]\ncapacity = \"64MiB\"\nverify_one_in = 0\nlease_share = 0\npin_share = 1.0\n", "t").ok());
+  EXPECT_TRUE(
+      ParseConfig(
+          "[dram]\ncapacity = \"64MiB\"\nverify_one_in = 0\nlease_share = 0\npin_share = 1.0\n",
+          "t")
+          .ok());
   EXPECT_TRUE(ParseConfig("[dram]\ncapacity = \"64TiB\"\nverify_one_in = 1000000\n", "t").ok());
-  EXPECT_TRUE(ParseConfig("[daemon]\nio_threads = 64\nruntime_dir = \"/" + std::string(93, 'r') + "\"\n", "t").ok());
+  EXPECT_TRUE(
+      ParseConfig("[daemon]\nio_threads = 64\nruntime_dir = \"/" + std::string(93, 'r') + "\"\n",
+                  "t")
+          .ok());
   EXPECT_TRUE(ParseConfig("[limits]\nhello_timeout = \"100ms\"\nprobe_cap = \"10m\"\n", "t").ok());
   EXPECT_TRUE(ParseConfig("[metrics]\nlisten = \"127.255.255.254:0\"\n", "t").ok());
 }
 
 TEST(Config, SizesReadBackFromTheirText) {
-  for (const uint64_t bytes : {uint64_t{0}, uint64_t{1}, uint64_t{1023}, uint64_t{1024}, uint64_t{1} << 20,
-                               (uint64_t{1} << 20) + 1, uint64_t{3} << 30, uint64_t{5} << 40}) {
+  for (const uint64_t bytes :
+       {uint64_t{0}, uint64_t{1}, uint64_t{1023}, uint64_t{1024}, uint64_t{1} << 20,
+        (uint64_t{1} << 20) + 1, uint64_t{3} << 30, uint64_t{5} << 40}) {
     const absl::StatusOr<uint64_t> back = ParseSize(SizeText(bytes));
     ASSERT_TRUE(back.ok()) << SizeText(bytes);
     EXPECT_EQ(*back, bytes);
@@ -287,14 +308,15 @@ TEST(Config, APeerBelongsToTheTenantThatListsItsUserElseItsGroup) {
 
 TEST(Config, UnlistedPeersCanBeDenied) {
   const Config config = ParseConfig("[sockets]\nunlisted = \"deny\"\n", "t")->config;
-  EXPECT_EQ(TenantOf(config, {.uid = 0, .gid = 0}).status().code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(TenantOf(config, {.uid = 0, .gid = 0}).status().code(),
+            absl::StatusCode::kPermissionDenied);
 }
 
 TEST(Config, TheDifferenceNamesEverySettingThatDiffers) {
   const Config wanted = ParseConfig(kEverythingChanged, "t")->config;
   const ConfigDifference difference = CompareConfigs(Config(), wanted);
-  EXPECT_THAT(difference.live,
-              ElementsAre("daemon.log_level", "sockets.unlisted", "tenant.search", "tenant.chat.v2_x-1"));
+  EXPECT_THAT(difference.live, ElementsAre("daemon.log_level", "sockets.unlisted", "tenant.search",
+                                           "tenant.chat.v2_x-1"));
   // All others, but the policy, of which there is only one.
   EXPECT_EQ(difference.needs_restart.size(), Settings().size() - 3);
   EXPECT_THAT(difference.needs_restart, Contains("dram.capacity"));

@@ -1,13 +1,14 @@
 #include "daemon/log.h"
 
 #include <fcntl.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "daemon/quoted_text.h"
 #include "tests/doubles/manual_clock.h"
@@ -78,17 +79,22 @@ TEST_F(LogTest, WritesLogfmt) {
   const std::vector<std::string> lines = pipe_.Lines();
   ASSERT_THAT(lines, SizeIs(1));
   EXPECT_THAT(lines[0], StartsWith("ts="));
-  EXPECT_THAT(lines[0], EndsWith("Z level=warning msg=\"two words\" plain=x/y quoted=\"a \\\"b\\\"\\n\" empty=\"\" "
-                                 "number=42 yes=true took=1.5s status=\"NOT_FOUND: gone\""));
+  EXPECT_THAT(
+      lines[0],
+      EndsWith("Z level=warning msg=\"two words\" plain=x/y quoted=\"a \\\"b\\\"\\n\" empty=\"\" "
+               "number=42 yes=true took=1.5s status=\"NOT_FOUND: gone\""));
 }
 
 TEST_F(LogTest, WritesJson) {
-  Make({.format = LogFormat::kJson})->Error("bad\xff", {{"text", "a\"b"}, {"number", 42}, {"no", false}});
+  Make({.format = LogFormat::kJson})
+      ->Error("bad\xff", {{"text", "a\"b"}, {"number", 42}, {"no", false}});
   const std::vector<std::string> lines = pipe_.Lines();
   ASSERT_THAT(lines, SizeIs(1));
   EXPECT_THAT(lines[0], StartsWith("{\"ts\":\""));
-  EXPECT_THAT(lines[0], EndsWith("Z\",\"level\":\"error\",\"msg\":\"bad\\ufffd\",\"text\":\"a\\\"b\",\"number\":42,"
-                                 "\"no\":false}"));
+  EXPECT_THAT(
+      lines[0],
+      EndsWith("Z\",\"level\":\"error\",\"msg\":\"bad\\ufffd\",\"text\":\"a\\\"b\",\"number\":42,"
+               "\"no\":false}"));
 }
 
 TEST_F(LogTest, LeavesOutWhatIsBelowItsLevel) {
@@ -125,7 +131,8 @@ TEST_F(LogTest, AFullPipeNeverBlocksTheCallerAndTheLossIsTold) {
   constexpr int kLines = 3000;
   {
     const std::unique_ptr<Log> log = Make({.queue_lines = 16, .flush_limit = absl::Minutes(10)});
-    for (int i = 0; i < kLines; ++i) log->Info("event " + std::to_string(i), {{"text", std::string(100, 'x')}});
+    for (int i = 0; i < kLines; ++i)
+      log->Info("event " + std::to_string(i), {{"text", std::string(100, 'x')}});
     // Nobody has read yet: the pipe holds some 30 lines, the queue 16.
     EXPECT_GT(log->dropped(), 2000U);
     pipe_.Grow();
@@ -139,7 +146,8 @@ TEST_F(LogTest, ItsEndDoesNotWaitForAReaderThatIsStuck) {
   ASSERT_GT(fcntl(pipe_.write_end.get(), F_SETPIPE_SZ, 4096), 0);
   {
     const std::unique_ptr<Log> log = Make({.flush_limit = absl::ZeroDuration()});
-    for (int i = 0; i < 1000; ++i) log->Info("event " + std::to_string(i), {{"text", std::string(100, 'x')}});
+    for (int i = 0; i < 1000; ++i)
+      log->Info("event " + std::to_string(i), {{"text", std::string(100, 'x')}});
   }
   // Whole lines only.
   EXPECT_THAT(pipe_.Lines(), Not(testing::IsEmpty()));
@@ -169,7 +177,8 @@ TEST_F(LogTest, ManyThreadsWriteWholeLines) {
     std::vector<std::thread> writers;
     for (int t = 0; t < 4; ++t) {
       writers.emplace_back([&log, t] {
-        for (int i = 0; i < 50; ++i) log->Info("thread " + std::to_string(t) + " line " + std::to_string(i));
+        for (int i = 0; i < 50; ++i)
+          log->Info("thread " + std::to_string(t) + " line " + std::to_string(i));
       });
     }
     for (std::thread& writer : writers) writer.join();
@@ -180,19 +189,21 @@ TEST_F(LogTest, ManyThreadsWriteWholeLines) {
 }
 
 TEST_F(LogTest, RefusesAnEmptyQueue) {
-  EXPECT_EQ(MakeLog({.queue_lines = 0}, clock_).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakeLog({.queue_lines = 0}, clock_).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(QuotedText, EscapesWhatJsonAndTomlForbid) {
   EXPECT_EQ(QuotedText("a\"\\\n\r\t\x01\x7f"), "\"a\\\"\\\\\\n\\r\\t\\u0001\\u007f\"");
-  EXPECT_EQ(QuotedText("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"), "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"");
+  EXPECT_EQ(QuotedText("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"),
+            "\"\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"");
 }
 
 TEST(QuotedText, ReplacesWhatIsNotUtf8) {
   EXPECT_EQ(QuotedText("\xff"), "\"\\ufffd\"");
-  EXPECT_EQ(QuotedText("\xc0\x80"), "\"\\ufffd\\ufffd\"");           // overlong
-  EXPECT_EQ(QuotedText("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"");  // surrogate
-  EXPECT_EQ(QuotedText("\xe2\x82"), "\"\\ufffd\\ufffd\"");           // cut
+  EXPECT_EQ(QuotedText("\xc0\x80"), "\"\\ufffd\\ufffd\"");                        // overlong
+  EXPECT_EQ(QuotedText("\xed\xa0\x80"), "\"\\ufffd\\ufffd\\ufffd\"");             // surrogate
+  EXPECT_EQ(QuotedText("\xe2\x82"), "\"\\ufffd\\ufffd\"");                        // cut
   EXPECT_EQ(QuotedText("\xf4\x90\x80\x80"), "\"\\ufffd\\ufffd\\ufffd\\ufffd\"");  // beyond Unicode
 }
 

@@ -1,8 +1,6 @@
 #include "daemon/metrics.h"
 
 #include <arpa/inet.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,6 +9,9 @@
 #include <regex>
 #include <set>
 #include <sstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "daemon/call_counts.h"
 #include "daemon/config.h"
@@ -59,8 +60,12 @@ StoreUsage FullUsage() {
 class MetricsTest : public testing::Test {
  protected:
   void Start(const std::string& listen) {
-    absl::StatusOr<std::unique_ptr<Metrics>> metrics = Metrics::Start(
-        {.listen = listen, .version = "1.2.3", .copy_kernel = "avx2", .log_lines_dropped = [] { return 17; }}, clock_);
+    absl::StatusOr<std::unique_ptr<Metrics>> metrics =
+        Metrics::Start({.listen = listen,
+                        .version = "1.2.3",
+                        .copy_kernel = "avx2",
+                        .log_lines_dropped = [] { return 17; }},
+                       clock_);
     ASSERT_TRUE(metrics.ok()) << metrics.status();
     metrics_ = std::move(*metrics);
   }
@@ -73,7 +78,8 @@ class MetricsTest : public testing::Test {
     metrics_->SetStore(&store_);
     for (const std::string_view verb : kVerbs) {
       for (const Carrier carrier : {Carrier::kSession, Carrier::kGrpc}) {
-        metrics_->Finished({.verb = verb, .carrier = carrier, .duration = absl::Microseconds(30), .keys = 2});
+        metrics_->Finished(
+            {.verb = verb, .carrier = carrier, .duration = absl::Microseconds(30), .keys = 2});
         metrics_->Connection(carrier, "accepted");
       }
     }
@@ -135,16 +141,23 @@ TEST_F(MetricsTest, CountMissesByReason) {
 TEST_F(MetricsTest, CumulateTheAgesOfEvictedBlocks) {
   const std::string text = FullText();
   EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_count{tier=\"g2\"} 3\n"));
-  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"1\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"4\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"8\"} 2\n"));
-  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"4194304\"} 2\n"));
-  EXPECT_THAT(text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"+Inf\"} 3\n"));
+  EXPECT_THAT(text,
+              HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"1\"} 1\n"));
+  EXPECT_THAT(text,
+              HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"4\"} 1\n"));
+  EXPECT_THAT(text,
+              HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"8\"} 2\n"));
+  EXPECT_THAT(
+      text, HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"4194304\"} 2\n"));
+  EXPECT_THAT(text,
+              HasSubstr("terrace_tier_eviction_age_seconds_bucket{tier=\"g2\",le=\"+Inf\"} 3\n"));
 }
 
 TEST_F(MetricsTest, CountCallsByVerbCarrierAndCode) {
-  metrics_->Finished({.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Microseconds(10), .keys = 3});
-  metrics_->Finished({.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Microseconds(11), .keys = 4});
+  metrics_->Finished(
+      {.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Microseconds(10), .keys = 3});
+  metrics_->Finished(
+      {.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Microseconds(11), .keys = 4});
   metrics_->Finished({.verb = "Get", .carrier = Carrier::kSession, .duration = absl::Minutes(1)});
   metrics_->Finished({.verb = "Put",
                       .carrier = Carrier::kGrpc,
@@ -154,12 +167,16 @@ TEST_F(MetricsTest, CountCallsByVerbCarrierAndCode) {
   const std::string get = "{verb=\"Get\",carrier=\"session\"";
   EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_count" + get + "} 3\n"));
   EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"1e-05\"} 1\n"));
-  EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"2.5e-05\"} 2\n"));
+  EXPECT_THAT(text,
+              HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"2.5e-05\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"10\"} 2\n"));
   EXPECT_THAT(text, HasSubstr("terrace_call_duration_seconds_bucket" + get + ",le=\"+Inf\"} 3\n"));
   EXPECT_THAT(text, HasSubstr("terrace_calls_total" + get + ",code=\"OK\"} 3\n"));
   EXPECT_THAT(text, HasSubstr("terrace_call_keys_total" + get + "} 7\n"));
-  EXPECT_THAT(text, HasSubstr("terrace_calls_total{verb=\"Put\",carrier=\"grpc\",code=\"INVALID_ARGUMENT\"} 1\n"));
+  EXPECT_THAT(
+      text,
+      HasSubstr(
+          "terrace_calls_total{verb=\"Put\",carrier=\"grpc\",code=\"INVALID_ARGUMENT\"} 1\n"));
 }
 
 TEST_F(MetricsTest, CountUnknownVerbsAndKindsAsOther) {
@@ -169,7 +186,8 @@ TEST_F(MetricsTest, CountUnknownVerbsAndKindsAsOther) {
                       .duration = absl::ZeroDuration()});
   metrics_->Connection(Carrier::kGrpc, "exploded");
   const std::string text = metrics_->Text();
-  EXPECT_THAT(text, HasSubstr("terrace_calls_total{verb=\"other\",carrier=\"grpc\",code=\"UNKNOWN\"} 1\n"));
+  EXPECT_THAT(
+      text, HasSubstr("terrace_calls_total{verb=\"other\",carrier=\"grpc\",code=\"UNKNOWN\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("terrace_connections_total{carrier=\"grpc\",kind=\"other\"} 1\n"));
 }
 
@@ -182,7 +200,8 @@ TEST_F(MetricsTest, BoundTheTenantsAndKeepTheirSum) {
   const std::regex series("terrace_tenant_used_bytes\\{tenant=\"([^\"]*)\"\\} ([0-9]+)");
   uint64_t sum = 0;
   size_t count = 0;
-  for (std::sregex_iterator it(text.begin(), text.end(), series), end; it != end; ++it, ++count) sum += std::stoull((*it)[2]);
+  for (std::sregex_iterator it(text.begin(), text.end(), series), end; it != end; ++it, ++count)
+    sum += std::stoull((*it)[2]);
   EXPECT_EQ(count, kMaxTenantSeries);
   EXPECT_EQ(sum, 999U * 1000U / 2U);
   EXPECT_THAT(text, HasSubstr("terrace_tenant_used_bytes{tenant=\"uid-999\"} 999\n"));
@@ -191,8 +210,9 @@ TEST_F(MetricsTest, BoundTheTenantsAndKeepTheirSum) {
 
 TEST_F(MetricsTest, UseNoLabelThatCouldNameAKeyAPathOrAProcess) {
   const std::string text = FullText();
-  const std::set<std::string> allowed = {"version", "copy_kernel", "verb",   "carrier", "code", "kind",  "tier", "reason",
-                                         "outcome", "delivery",    "result", "state",   "tenant", "le"};
+  const std::set<std::string> allowed = {"version", "copy_kernel", "verb",   "carrier", "code",
+                                         "kind",    "tier",        "reason", "outcome", "delivery",
+                                         "result",  "state",       "tenant", "le"};
   const std::regex label("([a-z_]+)=\"");
   for (std::sregex_iterator it(text.begin(), text.end(), label), end; it != end; ++it) {
     EXPECT_TRUE(allowed.contains((*it)[1])) << (*it)[1];
@@ -229,11 +249,13 @@ TEST_F(MetricsTest, SayThatTheDaemonDrains) {
 }
 
 TEST_F(MetricsTest, AreCleanUnderPromtool) {
-  if (std::system("command -v promtool >/dev/null 2>&1") != 0) GTEST_SKIP() << "promtool is not installed";
+  if (std::system("command -v promtool >/dev/null 2>&1") != 0)
+    GTEST_SKIP() << "promtool is not installed";
   const PrivateFolder folder;
   const std::string file = folder.Write("metrics", FullText());
   const std::string complaints = folder.path() + "/complaints";
-  const int status = std::system(("promtool check metrics < " + file + " > " + complaints + " 2>&1").c_str());
+  const int status =
+      std::system(("promtool check metrics < " + file + " > " + complaints + " 2>&1").c_str());
   std::ifstream said(complaints);
   std::ostringstream text;
   text << said.rdbuf();
@@ -241,7 +263,9 @@ TEST_F(MetricsTest, AreCleanUnderPromtool) {
   EXPECT_EQ(text.str(), "");
 }
 
-TEST_F(MetricsTest, HaveNoAddressWithoutAListener) { EXPECT_EQ(metrics_->address(), ""); }
+TEST_F(MetricsTest, HaveNoAddressWithoutAListener) {
+  EXPECT_EQ(metrics_->address(), "");
+}
 
 // What a request gets, headers included.
 std::string Ask(const std::string& address, const std::string& request) {
@@ -252,9 +276,11 @@ std::string Ask(const std::string& address, const std::string& request) {
   inet_pton(AF_INET, "127.0.0.1", &peer.sin_addr);
   std::string reply;
   if (connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof(peer)) == 0 &&
-      send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
+      send(fd, request.data(), request.size(), MSG_NOSIGNAL) ==
+          static_cast<ssize_t>(request.size())) {
     char buffer[65536];
-    for (ssize_t got = 0; (got = read(fd, buffer, sizeof(buffer))) > 0;) reply.append(buffer, static_cast<size_t>(got));
+    for (ssize_t got = 0; (got = read(fd, buffer, sizeof(buffer))) > 0;)
+      reply.append(buffer, static_cast<size_t>(got));
   }
   close(fd);
   return reply;
@@ -273,17 +299,22 @@ TEST_F(MetricsTest, AreServedOnThePortThatIsReported) {
 TEST_F(MetricsTest, ServeNothingElse) {
   Start("127.0.0.1:0");
   EXPECT_THAT(Ask(metrics_->address(), "GET / HTTP/1.0\r\n\r\n"), HasSubstr(" 404 "));
-  EXPECT_THAT(Ask(metrics_->address(), "GET /../../../etc/passwd HTTP/1.0\r\n\r\n"), Not(HasSubstr("root:")));
-  EXPECT_THAT(Ask(metrics_->address(), "PUT /x HTTP/1.0\r\nContent-Length: 1\r\n\r\nx"), Not(HasSubstr(" 200 ")));
-  EXPECT_THAT(Ask(metrics_->address(), "GET /metrics HTTP/1.0\r\nX: " + std::string(5000, 'x') + "\r\n\r\n"),
+  EXPECT_THAT(Ask(metrics_->address(), "GET /../../../etc/passwd HTTP/1.0\r\n\r\n"),
+              Not(HasSubstr("root:")));
+  EXPECT_THAT(Ask(metrics_->address(), "PUT /x HTTP/1.0\r\nContent-Length: 1\r\n\r\nx"),
+              Not(HasSubstr(" 200 ")));
+  EXPECT_THAT(Ask(metrics_->address(),
+                  "GET /metrics HTTP/1.0\r\nX: " + std::string(5000, 'x') + "\r\n\r\n"),
               Not(HasSubstr(" 200 ")));
 }
 
 TEST_F(MetricsTest, SayWhenTheirAddressIsTaken) {
   Start("127.0.0.1:0");
-  const absl::StatusOr<std::unique_ptr<Metrics>> second = Metrics::Start({.listen = metrics_->address()}, clock_);
+  const absl::StatusOr<std::unique_ptr<Metrics>> second =
+      Metrics::Start({.listen = metrics_->address()}, clock_);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(second.status().message()), StartsWith("metrics.listen: cannot listen on 127.0.0.1:"));
+  EXPECT_THAT(std::string(second.status().message()),
+              StartsWith("metrics.listen: cannot listen on 127.0.0.1:"));
 }
 
 }  // namespace

@@ -1,13 +1,14 @@
 // A folder of the test's own, gone with it.
 #pragma once
 
-#include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace terrace {
 
@@ -26,7 +27,9 @@ class PrivateFolder {
 
   [[nodiscard]] const std::string& path() const { return path_; }
   // The path of a new file of this text and mode.
-  [[nodiscard]] std::string Write(const std::string& name, const std::string& text, mode_t mode = 0600) const {
+  [[nodiscard]] std::string Write(const std::string& name,
+                                  const std::string& text,
+                                  mode_t mode = 0600) const {
     const std::string file = path_ + "/" + name;
     std::filesystem::create_directories(std::filesystem::path(file).parent_path());
     std::ofstream(file, std::ios::binary) << text;

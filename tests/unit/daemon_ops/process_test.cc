@@ -1,6 +1,4 @@
 // Folders, memory, the service manager, quotas.
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -9,6 +7,9 @@
 #include <unistd.h>
 
 #include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "daemon/folders.h"
 #include "daemon/process_facts.h"
@@ -30,11 +31,15 @@ mode_t ModeOf(const std::string& path) {
   return status.st_mode & 07777;
 }
 
-std::string MessageOf(const absl::Status& status) { return std::string(status.message()); }
+std::string MessageOf(const absl::Status& status) {
+  return std::string(status.message());
+}
 
 class Folders : public testing::Test {
  protected:
-  FolderOptions Options() const { return {.runtime_dir = root_.path() + "/run", .data_dir = root_.path() + "/data"}; }
+  FolderOptions Options() const {
+    return {.runtime_dir = root_.path() + "/run", .data_dir = root_.path() + "/data"};
+  }
   PrivateFolder root_;
 };
 
@@ -57,8 +62,9 @@ TEST_F(Folders, BelongToOneDaemon) {
   ASSERT_TRUE(first.ok()) << first.status();
   const absl::StatusOr<Descriptor> second = PrepareFolders(Options());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_EQ(MessageOf(second.status()),
-            root_.path() + "/data: is in use by another daemon (process " + std::to_string(getpid()) + ")");
+  EXPECT_EQ(MessageOf(second.status()), root_.path() +
+                                            "/data: is in use by another daemon (process " +
+                                            std::to_string(getpid()) + ")");
   first = absl::InternalError("closed");
   EXPECT_TRUE(PrepareFolders(Options()).ok());
 }
@@ -115,11 +121,14 @@ TEST_F(Folders, ALinkInPlaceOfTheLockIsNotFollowed) {
 class Memory : public testing::Test {
  protected:
   void SetUp() override {
-    static_cast<void>(kernel_.Write("proc/meminfo",
-                                    "MemTotal: 9000000 kB\nMemAvailable:    1024 kB\nHugePages_Free:        3\n"
-                                    "Hugepagesize:       2048 kB\n"));
+    static_cast<void>(
+        kernel_.Write("proc/meminfo",
+                      "MemTotal: 9000000 kB\nMemAvailable:    1024 kB\nHugePages_Free:        3\n"
+                      "Hugepagesize:       2048 kB\n"));
   }
-  [[nodiscard]] KernelFolders Kernel() const { return {kernel_.path() + "/proc", kernel_.path() + "/cgroup"}; }
+  [[nodiscard]] KernelFolders Kernel() const {
+    return {kernel_.path() + "/proc", kernel_.path() + "/cgroup"};
+  }
   PrivateFolder kernel_;
 };
 
@@ -131,8 +140,9 @@ TEST_F(Memory, ThatIsAvailableSuffices) {
 TEST_F(Memory, ThatIsMissingIsNamed) {
   const absl::Status status = CheckMemory(uint64_t{2} << 20, false, Kernel());
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(MessageOf(status),
-            "dram.capacity of 2MiB does not fit: the machine has available 1MiB; lower dram.capacity");
+  EXPECT_EQ(
+      MessageOf(status),
+      "dram.capacity of 2MiB does not fit: the machine has available 1MiB; lower dram.capacity");
   EXPECT_FALSE(CheckMemory(uint64_t{8} << 20, true, Kernel()).ok());
 }
 
@@ -146,14 +156,17 @@ TEST_F(Memory, IsLimitedByTheControlGroupAndItsAncestors) {
   EXPECT_TRUE(CheckMemory(uint64_t{4} << 20, false, Kernel()).ok());
   const absl::Status status = CheckMemory(uint64_t{5} << 20, false, Kernel());
   EXPECT_EQ(MessageOf(status),
-            "dram.capacity of 5MiB does not fit: the memory limit of the control group leaves 4MiB; lower dram.capacity");
+            "dram.capacity of 5MiB does not fit: the memory limit of the control group leaves "
+            "4MiB; lower dram.capacity");
   // The page cache gives way.
   static_cast<void>(kernel_.Write("cgroup/a/memory.stat", "anon 1\ninactive_file 2097152\n"));
   EXPECT_TRUE(CheckMemory(uint64_t{6} << 20, false, Kernel()).ok());
 }
 
 TEST_F(Memory, ThatCannotBeSeenLimitsNothing) {
-  EXPECT_TRUE(CheckMemory(uint64_t{1} << 60, true, {kernel_.path() + "/none", kernel_.path() + "/none"}).ok());
+  EXPECT_TRUE(
+      CheckMemory(uint64_t{1} << 60, true, {kernel_.path() + "/none", kernel_.path() + "/none"})
+          .ok());
 }
 
 TEST(ProcessFacts, AreKnown) {
@@ -236,15 +249,20 @@ using Quota = StubStore::Quota;
 
 TEST(Quotas, AreSetForConfiguredTenants) {
   StubStore store(100);
-  ASSERT_TRUE(ApplyQuotas(store, {}, {{.alias = "a", .guaranteed_bytes = 60, .limit_bytes = 80}, {.alias = "b"}}).ok());
+  ASSERT_TRUE(
+      ApplyQuotas(store, {},
+                  {{.alias = "a", .guaranteed_bytes = 60, .limit_bytes = 80}, {.alias = "b"}})
+          .ok());
   EXPECT_THAT(store.quotas, ElementsAre(Pair("a", Quota{60, 80}), Pair("b", Quota{0, 0})));
 }
 
 TEST(Quotas, MoveBetweenTenantsWithoutEverExceedingTheCapacity) {
   StubStore store(100);
-  const std::vector<TenantConfig> before = {{.alias = "a", .guaranteed_bytes = 90}, {.alias = "b", .guaranteed_bytes = 10}};
-  const std::vector<TenantConfig> after = {{.alias = "a", .guaranteed_bytes = 10, .limit_bytes = 20},
-                                           {.alias = "b", .guaranteed_bytes = 90, .limit_bytes = 90}};
+  const std::vector<TenantConfig> before = {{.alias = "a", .guaranteed_bytes = 90},
+                                            {.alias = "b", .guaranteed_bytes = 10}};
+  const std::vector<TenantConfig> after = {
+      {.alias = "a", .guaranteed_bytes = 10, .limit_bytes = 20},
+      {.alias = "b", .guaranteed_bytes = 90, .limit_bytes = 90}};
   ASSERT_TRUE(ApplyQuotas(store, {}, before).ok());
   ASSERT_TRUE(ApplyQuotas(store, before, after).ok());
   EXPECT_THAT(store.quotas, ElementsAre(Pair("a", Quota{10, 20}), Pair("b", Quota{90, 90})));
@@ -254,7 +272,8 @@ TEST(Quotas, MoveBetweenTenantsWithoutEverExceedingTheCapacity) {
 
 TEST(Quotas, OfTenantsThatAreGoneAreLifted) {
   StubStore store(100);
-  const std::vector<TenantConfig> before = {{.alias = "a", .guaranteed_bytes = 60, .limit_bytes = 80}};
+  const std::vector<TenantConfig> before = {
+      {.alias = "a", .guaranteed_bytes = 60, .limit_bytes = 80}};
   ASSERT_TRUE(ApplyQuotas(store, {}, before).ok());
   ASSERT_TRUE(ApplyQuotas(store, before, {}).ok());
   EXPECT_THAT(store.quotas, ElementsAre(Pair("a", Quota{0, 0})));
@@ -262,11 +281,14 @@ TEST(Quotas, OfTenantsThatAreGoneAreLifted) {
 
 TEST(Quotas, StayAsTheyAreWhenOneIsRefused) {
   StubStore store(100);
-  const std::vector<TenantConfig> before = {{.alias = "a", .guaranteed_bytes = 60, .limit_bytes = 80}, {.alias = "z"}};
+  const std::vector<TenantConfig> before = {
+      {.alias = "a", .guaranteed_bytes = 60, .limit_bytes = 80}, {.alias = "z"}};
   ASSERT_TRUE(ApplyQuotas(store, {}, before).ok());
   store.refuse_alias = "z";
-  const absl::Status status = ApplyQuotas(
-      store, before, {{.alias = "a", .guaranteed_bytes = 10, .limit_bytes = 20}, {.alias = "z", .guaranteed_bytes = 5}});
+  const absl::Status status =
+      ApplyQuotas(store, before,
+                  {{.alias = "a", .guaranteed_bytes = 10, .limit_bytes = 20},
+                   {.alias = "z", .guaranteed_bytes = 5}});
   EXPECT_EQ(MessageOf(status), "quota of tenant z: refused");
   EXPECT_THAT(store.quotas, ElementsAre(Pair("a", Quota{60, 80}), Pair("z", Quota{0, 0})));
 }

@@ -1,4 +1,5 @@
-// A BlockStore that remembers quotas and says of its use what a test tells it; everything else aborts.
+// A BlockStore that remembers quotas and says of its use what a test tells it; everything else
+// aborts.
 #pragma once
 
 #include <cstdlib>
@@ -28,7 +29,8 @@ class StubStore final : public BlockStore {
 
   absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override {
     for (size_t i = 0; i < aliases_.size(); ++i) {
-      if (aliases_[i] == alias) return TenantId{static_cast<uint32_t>(i)};
+      if (aliases_[i] == alias)
+        return TenantId{static_cast<uint32_t>(i)};
     }
     aliases_.emplace_back(alias);
     quotas[aliases_.back()] = {};
@@ -36,11 +38,14 @@ class StubStore final : public BlockStore {
   }
   absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) override {
     const std::string& alias = aliases_.at(static_cast<size_t>(tenant));
-    if (alias == refuse_alias && guaranteed_bytes > 0) return absl::InvalidArgumentError("refused");
+    if (alias == refuse_alias && guaranteed_bytes > 0)
+      return absl::InvalidArgumentError("refused");
     uint64_t sum = guaranteed_bytes;
     for (const auto& [other, quota] : quotas) sum += other == alias ? 0 : quota.guaranteed;
-    if (sum > capacity_) return absl::InvalidArgumentError("guarantees exceed the capacity");
-    if (limit_bytes > 0 && limit_bytes < guaranteed_bytes) return absl::InvalidArgumentError("limit");
+    if (sum > capacity_)
+      return absl::InvalidArgumentError("guarantees exceed the capacity");
+    if (limit_bytes > 0 && limit_bytes < guaranteed_bytes)
+      return absl::InvalidArgumentError("limit");
     quotas[alias] = {guaranteed_bytes, limit_bytes};
     return absl::OkStatus();
   }
@@ -54,26 +59,40 @@ class StubStore final : public BlockStore {
   void CloseSession(SessionId) override { std::abort(); }
   void ProcessGone(SessionId) override { std::abort(); }
   [[nodiscard]] uint64_t LeaseLimitBytes(SessionId) const override { std::abort(); }
-  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override { std::abort(); }
+  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override {
+    std::abort();
+  }
   absl::StatusOr<uint64_t> ClearNamespace(TenantId, const Digest128&) override { std::abort(); }
   absl::StatusOr<uint64_t> RegisterRegion(SessionId, RegionSpec) override { std::abort(); }
   void UnregisterRegion(SessionId, uint32_t, std::function<void()>) override { std::abort(); }
   absl::StatusOr<SlabGrant> MapSlab(SessionId, SlabId) override { std::abort(); }
   void Probe(const Caller&, ProbeCall, std::function<void(ProbeResult)>) override { std::abort(); }
-  void Prefetch(const Caller&, PrefetchCall, std::function<void(absl::StatusOr<PrefetchResult>)>) override {
+  void Prefetch(const Caller&,
+                PrefetchCall,
+                std::function<void(absl::StatusOr<PrefetchResult>)>) override {
     std::abort();
   }
-  void WaitTicket(const Caller&, uint64_t, absl::Duration,
+  void WaitTicket(const Caller&,
+                  uint64_t,
+                  absl::Duration,
                   std::function<void(absl::StatusOr<TicketResult>)>) override {
     std::abort();
   }
-  void Get(const Caller&, GetCall, std::function<void(absl::StatusOr<GetResult>)>) override { std::abort(); }
-  void Put(const Caller&, PutCall, std::function<void(absl::StatusOr<PutResult>)>) override { std::abort(); }
-  ReleaseResult Release(const Caller&, absl::Span<const LeaseRelease>, absl::Span<const Digest128>) override {
+  void Get(const Caller&, GetCall, std::function<void(absl::StatusOr<GetResult>)>) override {
+    std::abort();
+  }
+  void Put(const Caller&, PutCall, std::function<void(absl::StatusOr<PutResult>)>) override {
+    std::abort();
+  }
+  ReleaseResult Release(const Caller&,
+                        absl::Span<const LeaseRelease>,
+                        absl::Span<const Digest128>) override {
     std::abort();
   }
   absl::StatusOr<DeleteResult> Delete(const Caller&, const StorePart&) override { std::abort(); }
-  absl::StatusOr<PinResult> Pin(const Caller&, const StorePart&, absl::Duration) override { std::abort(); }
+  absl::StatusOr<PinResult> Pin(const Caller&, const StorePart&, absl::Duration) override {
+    std::abort();
+  }
   absl::StatusOr<uint32_t> Unpin(const Caller&, const StorePart&) override { std::abort(); }
   void CancelCall(const Caller&, uint64_t, std::function<void(bool)>) override { std::abort(); }
   void CancelTicket(const Caller&, uint64_t, std::function<void(bool)>) override { std::abort(); }

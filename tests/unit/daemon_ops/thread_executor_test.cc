@@ -1,8 +1,5 @@
 #include "daemon/thread_executor.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <memory>
 #include <thread>
@@ -13,6 +10,8 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 namespace terrace {
 namespace {
@@ -23,14 +22,19 @@ using ::testing::ElementsAre;
 class ThreadExecutorTest : public testing::TestWithParam<absl::Duration> {
  protected:
   static std::unique_ptr<Executor> Make(int threads) {
-    absl::StatusOr<std::unique_ptr<Executor>> executor = MakeThreadExecutor({.threads = threads, .spin = GetParam()});
+    absl::StatusOr<std::unique_ptr<Executor>> executor =
+        MakeThreadExecutor({.threads = threads, .spin = GetParam()});
     EXPECT_TRUE(executor.ok()) << executor.status();
     return std::move(*executor);
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Spin, ThreadExecutorTest, testing::Values(absl::ZeroDuration(), absl::Microseconds(200)),
-                         [](const auto& param) { return param.param > absl::ZeroDuration() ? "Spinning" : "Sleeping"; });
+INSTANTIATE_TEST_SUITE_P(Spin,
+                         ThreadExecutorTest,
+                         testing::Values(absl::ZeroDuration(), absl::Microseconds(200)),
+                         [](const auto& param) {
+                           return param.param > absl::ZeroDuration() ? "Spinning" : "Sleeping";
+                         });
 
 TEST_P(ThreadExecutorTest, RunsAllWorkOfAllProducersOnce) {
   constexpr int kProducers = 4;
@@ -42,7 +46,8 @@ TEST_P(ThreadExecutorTest, RunsAllWorkOfAllProducersOnce) {
     for (int p = 0; p < kProducers; ++p) {
       producers.emplace_back([&executor, &runs, p] {
         for (int i = 0; i < kEach; ++i) {
-          executor->Run(static_cast<Priority>(1 + i % 3), [&count = runs[static_cast<size_t>(p * kEach + i)]] { ++count; });
+          executor->Run(static_cast<Priority>(1 + i % 3),
+                        [&count = runs[static_cast<size_t>(p * kEach + i)]] { ++count; });
         }
       });
     }
@@ -88,7 +93,8 @@ TEST_P(ThreadExecutorTest, RunsAsMuchAtOnceAsItSays) {
   absl::BlockingCounter done(4);
   for (int i = 0; i < 4; ++i) {
     executor->Run(Priority::kNormal, [all, &done] {
-      if (all->Block()) delete all;
+      if (all->Block())
+        delete all;
       done.DecrementCount();
     });
   }
@@ -101,7 +107,8 @@ TEST_P(ThreadExecutorTest, TheDestructorRunsWhatWorkHandsInMeanwhile) {
   Executor* const borrowed = executor.get();
   std::function<void(int)> chain = [&](int left) {
     ++ran;
-    if (left > 0) borrowed->Run(Priority::kLow, [&chain, left] { chain(left - 1); });
+    if (left > 0)
+      borrowed->Run(Priority::kLow, [&chain, left] { chain(left - 1); });
   };
   borrowed->Run(Priority::kHigh, [&chain] { chain(500); });
   executor.reset();
@@ -128,7 +135,8 @@ TEST_P(ThreadExecutorTest, WakesForEachPieceAfterAllThreadsSleep) {
 
 TEST(ThreadExecutor, RefusesThreadCountsOutOfRange) {
   for (const int threads : {-1, 0, kMaxExecutorThreads + 1}) {
-    EXPECT_EQ(MakeThreadExecutor({.threads = threads}).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(MakeThreadExecutor({.threads = threads}).status().code(),
+              absl::StatusCode::kInvalidArgument);
   }
 }
 

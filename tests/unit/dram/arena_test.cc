@@ -1,14 +1,14 @@
 #include "tiers/dram/arena.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <set>
 #include <utility>
 #include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "tests/doubles/heap_slab_source.h"
 #include "tiers/vocab/block_key.h"

@@ -1,5 +1,5 @@
-// A client that writes to its region while the daemon copies from it stores some mixture, but one whose hash is right.
-#include <gtest/gtest.h>
+// A client that writes to its region while the daemon copies from it stores some mixture, but one
+// whose hash is right.
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -12,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "tiers/dram/one_pass.h"
 #include "tiers/vocab/block_key.h"
 
@@ -20,12 +22,13 @@ namespace {
 
 constexpr size_t kShared = size_t{1} << 20;
 
-// Memory shared with a child that writes to it until it is killed: byte after byte a new value. A process of its own,
-// as in life; within one process it would be a data race.
+// Memory shared with a child that writes to it until it is killed: byte after byte a new value. A
+// process of its own, as in life; within one process it would be a data race.
 class Scribbler {
  public:
   Scribbler()
-      : memory_(static_cast<char*>(mmap(nullptr, kShared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))),
+      : memory_(static_cast<char*>(
+            mmap(nullptr, kShared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0))),
         pid_(fork()) {
     if (pid_ == 0) {
       for (uint8_t value = 0;; ++value) {
@@ -51,9 +54,12 @@ class Scribbler {
   pid_t pid_;
 };
 
-// Whether the bytes are from more than one of the scribbler's rounds: it wrote while they were copied.
+// Whether the bytes are from more than one of the scribbler's rounds: it wrote while they were
+// copied.
 bool IsMixture(const std::vector<char>& stored) {
-  const auto round_of = [&](size_t i) { return static_cast<char>(stored[i] - static_cast<char>(i / 64)); };
+  const auto round_of = [&](size_t i) {
+    return static_cast<char>(stored[i] - static_cast<char>(i / 64));
+  };
   for (size_t i = 1; i < stored.size(); ++i) {
     if (round_of(i) != round_of(0)) {
       return true;
@@ -64,9 +70,11 @@ bool IsMixture(const std::vector<char>& stored) {
 
 class ScribbledSource : public testing::TestWithParam<CopyKernel> {};
 
-INSTANTIATE_TEST_SUITE_P(Kernels, ScribbledSource,
-                         testing::Values(CopyKernel::kBaseline, CopyKernel::kAvx2, CopyKernel::kAvx512),
-                         [](const auto& instance) { return std::string(CopyKernelName(instance.param)); });
+INSTANTIATE_TEST_SUITE_P(
+    Kernels,
+    ScribbledSource,
+    testing::Values(CopyKernel::kBaseline, CopyKernel::kAvx2, CopyKernel::kAvx512),
+    [](const auto& instance) { return std::string(CopyKernelName(instance.param)); });
 
 TEST_P(ScribbledSource, StoredBytesHaveTheReturnedHash) {
   if (!CopyKernelSupported(GetParam())) {
@@ -76,9 +84,11 @@ TEST_P(ScribbledSource, StoredBytesHaveTheReturnedHash) {
   SetCopyKernel(GetParam());
   {
     const Scribbler scribbler;
-    // Whole stripes, stripes that straddle pieces, an end that overlaps, a misaligned destination, and short payloads.
+    // Whole stripes, stripes that straddle pieces, an end that overlaps, a misaligned destination,
+    // and short payloads.
     const std::vector<std::vector<size_t>> cuts = {
-        {kShared}, {kShared - 13}, {1000, 63, 65, 4097, 100000}, {64, 64, 64, 64, 1}, {240}, {7, 100}, {300}};
+        {kShared}, {kShared - 13}, {1000, 63, 65, 4097, 100000}, {64, 64, 64, 64, 1}, {240},
+        {7, 100},  {300}};
     constexpr int kMixturesWanted = 200;
     std::vector<char> stored;
     for (int mixtures = 0, round = 0; mixtures < kMixturesWanted; ++round) {

@@ -1,8 +1,6 @@
 #include "tiers/dram/one_pass.h"
 
-#include <gtest/gtest.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -14,6 +12,9 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include <gtest/gtest.h>
+#include <xxhash.h>
+
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {
@@ -33,7 +34,8 @@ std::vector<char> RandomBytes(size_t bytes, std::mt19937_64& random) {
 // Bytes at a chosen distance from a multiple of 64, with a border that nobody may touch.
 class Canvas {
  public:
-  Canvas(size_t bytes, size_t misalignment) : memory_(bytes + 3 * kBorder, kUntouched), bytes_(bytes) {
+  Canvas(size_t bytes, size_t misalignment)
+      : memory_(bytes + 3 * kBorder, kUntouched), bytes_(bytes) {
     const auto begin = reinterpret_cast<uintptr_t>(memory_.data());
     offset_ = (begin + kBorder + 63) / 64 * 64 - begin + misalignment;
   }
@@ -103,9 +105,11 @@ class OnePass : public testing::TestWithParam<CopyKernel> {
   CopyKernel before_ = CopyKernel::kBaseline;
 };
 
-INSTANTIATE_TEST_SUITE_P(Kernels, OnePass,
-                         testing::Values(CopyKernel::kBaseline, CopyKernel::kAvx2, CopyKernel::kAvx512),
-                         [](const auto& instance) { return std::string(CopyKernelName(instance.param)); });
+INSTANTIATE_TEST_SUITE_P(
+    Kernels,
+    OnePass,
+    testing::Values(CopyKernel::kBaseline, CopyKernel::kAvx2, CopyKernel::kAvx512),
+    [](const auto& instance) { return std::string(CopyKernelName(instance.param)); });
 
 TEST_P(OnePass, HashIsXxh3OfEveryLengthUpToSomeBlocks) {
   std::mt19937_64 random(1);

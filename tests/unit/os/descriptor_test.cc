@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -13,12 +12,16 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include <gtest/gtest.h>
+
 #include "tests/unit/os/memfd.h"
 
 namespace terrace {
 namespace {
 
-bool IsOpen(int fd) { return fcntl(fd, F_GETFD) >= 0; }
+bool IsOpen(int fd) {
+  return fcntl(fd, F_GETFD) >= 0;
+}
 
 bool Readable(int fd) {
   pollfd wanted{fd, POLLIN, 0};

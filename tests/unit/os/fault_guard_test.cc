@@ -1,7 +1,6 @@
 #include "tiers/os/fault_guard.h"
 
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -19,6 +18,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include <gtest/gtest.h>
+
 #include "tests/unit/os/memfd.h"
 #include "tiers/os/descriptor.h"
 
@@ -159,11 +160,13 @@ TEST(FaultGuard, RegionsComeAndGoWhileOthersFault) {
     churners.emplace_back([&] {
       const Descriptor fd = MakeMemfd(kMiB);
       while (!stop.load()) {
-        absl::StatusOr<GuardedRegion> region = GuardedRegion::Map(fd.get(), 0, kMiB, MapAccess::kReadWrite);
+        absl::StatusOr<GuardedRegion> region =
+            GuardedRegion::Map(fd.get(), 0, kMiB, MapAccess::kReadWrite);
         ASSERT_TRUE(region.ok());
         region->data()[kMiB - 1] = 'y';
         ASSERT_FALSE(region->failed());
-        ASSERT_EQ(region->data()[kMiB - 1], 'y') << "zeros were put under a region that nobody truncated";
+        ASSERT_EQ(region->data()[kMiB - 1], 'y')
+            << "zeros were put under a region that nobody truncated";
         turned.fetch_add(1);
       }
     });
@@ -211,7 +214,8 @@ TEST(FaultGuard, RefusesRegionsBeyondTheLimitAndTakesThemAgainLater) {
   std::vector<GuardedRegion> regions;
   absl::Status status;
   while (regions.size() <= kMaxGuardedRegions) {
-    absl::StatusOr<GuardedRegion> region = GuardedRegion::Map(fd.get(), 0, kPage, MapAccess::kReadOnly);
+    absl::StatusOr<GuardedRegion> region =
+        GuardedRegion::Map(fd.get(), 0, kPage, MapAccess::kReadOnly);
     if (!region.ok()) {
       status = region.status();
       break;
@@ -251,7 +255,8 @@ TEST(FaultGuard, RefusesRangesOutsideTheFileAndSealedOnesForWriting) {
   EXPECT_TRUE(GuardedRegion::Map(fd.get(), 0, kPage, MapAccess::kReadOnly).ok());
 }
 
-// ---- what is not ours still ends the process. Sanitizers turn the signal into an exit of their own.
+// ---- what is not ours still ends the process. Sanitizers turn the signal into an exit of their
+// own.
 
 bool DiedOfSigbus(int status) {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -272,7 +277,8 @@ void FaultOutsideEveryRegion() {
 
 class FaultGuardDeathTest : public testing::Test {
  protected:
-  // The statement runs in a fresh process: what is installed once per process is installed there anew.
+  // The statement runs in a fresh process: what is installed once per process is installed there
+  // anew.
   void SetUp() override { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
 };
 
@@ -291,10 +297,12 @@ TEST_F(FaultGuardDeathTest, FaultBehindARegionThatIsGoneStillKills) {
         const Descriptor fd = MakeMemfd(kPage);
         char* at = nullptr;
         {
-          absl::StatusOr<GuardedRegion> region = GuardedRegion::Map(fd.get(), 0, kPage, MapAccess::kReadWrite);
+          absl::StatusOr<GuardedRegion> region =
+              GuardedRegion::Map(fd.get(), 0, kPage, MapAccess::kReadWrite);
           at = region->data();
         }
-        void* const plain = mmap(at, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd.get(), 0);
+        void* const plain =
+            mmap(at, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd.get(), 0);
         if (plain == at && ftruncate(fd.get(), 0) == 0) {
           *static_cast<volatile char*>(at) = 'x';
         }
@@ -320,7 +328,9 @@ TEST_F(FaultGuardDeathTest, FaultElsewhereGoesToTheHandlerThatWasThereBefore) {
   EXPECT_EXIT(
       {
         struct sigaction before {};
-        before.sa_sigaction = [](int, siginfo_t* cause, void*) { _exit(cause->si_code == BUS_ADRERR ? 42 : 43); };
+        before.sa_sigaction = [](int, siginfo_t* cause, void*) {
+          _exit(cause->si_code == BUS_ADRERR ? 42 : 43);
+        };
         before.sa_flags = SA_SIGINFO;
         sigaction(SIGBUS, &before, nullptr);
         FaultOutsideEveryRegion();

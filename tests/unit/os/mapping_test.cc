@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -12,6 +11,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include <gtest/gtest.h>
+
 #include "tests/unit/os/memfd.h"
 #include "tiers/os/descriptor.h"
 
@@ -21,9 +22,14 @@ namespace {
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 
-bool IsMapped(const void* address) { return msync(const_cast<void*>(address), kPage, MS_ASYNC) == 0; }
+bool IsMapped(const void* address) {
+  return msync(const_cast<void*>(address), kPage, MS_ASYNC) == 0;
+}
 
-absl::StatusCode CodeOfMap(int fd, uint64_t offset, uint64_t bytes, MapAccess access = MapAccess::kReadOnly) {
+absl::StatusCode CodeOfMap(int fd,
+                           uint64_t offset,
+                           uint64_t bytes,
+                           MapAccess access = MapAccess::kReadOnly) {
   return Mapping::Map(fd, offset, bytes, access).status().code();
 }
 
@@ -51,7 +57,8 @@ TEST(Mapping, UnmapsWhenItDiesAndWhenItIsAssignedTo) {
   const Descriptor fd = MakeMemfd(4 * kMiB);
   const char* address = nullptr;
   {
-    const absl::StatusOr<Mapping> mapping = Mapping::Map(fd.get(), 0, 3 * kMiB, MapAccess::kReadOnly);
+    const absl::StatusOr<Mapping> mapping =
+        Mapping::Map(fd.get(), 0, 3 * kMiB, MapAccess::kReadOnly);
     ASSERT_TRUE(mapping.ok());
     address = mapping->data();
     ASSERT_TRUE(IsMapped(address));
@@ -76,7 +83,8 @@ TEST(Mapping, UnmapsWhenItDiesAndWhenItIsAssignedTo) {
 TEST(Mapping, LargeOnesArePlacedForHugePages) {
   const Descriptor fd = MakeMemfd(8 * kMiB);
   for (const uint64_t offset : {uint64_t{0}, 2 * kMiB}) {
-    const absl::StatusOr<Mapping> mapping = Mapping::Map(fd.get(), offset, 2 * kMiB + 1, MapAccess::kReadOnly);
+    const absl::StatusOr<Mapping> mapping =
+        Mapping::Map(fd.get(), offset, 2 * kMiB + 1, MapAccess::kReadOnly);
     ASSERT_TRUE(mapping.ok());
     EXPECT_EQ(reinterpret_cast<uintptr_t>(mapping->data()) % (2 * kMiB), 0U);
   }
@@ -88,9 +96,11 @@ TEST(Mapping, RefusesBadRanges) {
   EXPECT_EQ(CodeOfMap(fd.get(), 0, 0), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOfMap(fd.get(), 0, 2 * kPage + 1), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOfMap(fd.get(), 2 * kPage, 1), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(CodeOfMap(fd.get(), 1, kPage), absl::StatusCode::kInvalidArgument) << "offset within a page";
+  EXPECT_EQ(CodeOfMap(fd.get(), 1, kPage), absl::StatusCode::kInvalidArgument)
+      << "offset within a page";
   EXPECT_EQ(CodeOfMap(fd.get(), 0, kMax), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(CodeOfMap(fd.get(), kMax - kPage + 1, kPage), absl::StatusCode::kInvalidArgument) << "end wraps around";
+  EXPECT_EQ(CodeOfMap(fd.get(), kMax - kPage + 1, kPage), absl::StatusCode::kInvalidArgument)
+      << "end wraps around";
   EXPECT_EQ(CodeOfMap(fd.get(), kPage, kMax - kPage), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(CodeOfMap(fd.get(), 0, 2 * kPage), absl::StatusCode::kOk);
 }
@@ -106,9 +116,11 @@ TEST(Mapping, RefusesWhatCannotBeMapped) {
 
 TEST(Mapping, RefusesToWriteThroughAReadOnlyDescriptor) {
   const Descriptor fd = MakeMemfd(kPage);
-  const Descriptor read_only(open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor read_only(
+      open(("/proc/self/fd/" + std::to_string(fd.get())).c_str(), O_RDONLY | O_CLOEXEC));
   ASSERT_TRUE(read_only.valid());
-  EXPECT_EQ(CodeOfMap(read_only.get(), 0, kPage, MapAccess::kReadWrite), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(CodeOfMap(read_only.get(), 0, kPage, MapAccess::kReadWrite),
+            absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(CodeOfMap(read_only.get(), 0, kPage, MapAccess::kReadOnly), absl::StatusCode::kOk);
 }
 

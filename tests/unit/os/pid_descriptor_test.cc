@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -9,6 +8,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include <gtest/gtest.h>
+
 #include "tests/unit/os/memfd.h"
 #include "tiers/os/descriptor.h"
 
@@ -106,13 +107,16 @@ TEST(PidDescriptor, TakesOverThePidfdOfAProcessThatIsGone) {
 }
 
 TEST(PidDescriptor, RefusesWhatIsNoPidfdAndClosesIt) {
-  for (const int fd : {MakeMemfd(1).Release(), eventfd(0, EFD_CLOEXEC), open("/proc/self", O_RDONLY | O_CLOEXEC),
-                       open("/dev/null", O_RDONLY | O_CLOEXEC)}) {
+  for (const int fd :
+       {MakeMemfd(1).Release(), eventfd(0, EFD_CLOEXEC), open("/proc/self", O_RDONLY | O_CLOEXEC),
+        open("/dev/null", O_RDONLY | O_CLOEXEC)}) {
     ASSERT_GE(fd, 0);
-    EXPECT_EQ(PidDescriptor::FromPassed(Descriptor(fd)).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(PidDescriptor::FromPassed(Descriptor(fd)).status().code(),
+              absl::StatusCode::kInvalidArgument);
     EXPECT_LT(fcntl(fd, F_GETFD), 0);
   }
-  EXPECT_EQ(PidDescriptor::FromPassed(Descriptor()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(PidDescriptor::FromPassed(Descriptor()).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(PidDescriptor, NoneHasNoPidAndHasNotExited) {

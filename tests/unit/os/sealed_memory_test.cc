@@ -1,7 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -18,6 +16,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include <grp.h>
+#include <gtest/gtest.h>
+
 #include "tests/unit/os/memfd.h"
 #include "tiers/os/descriptor.h"
 
@@ -35,8 +36,8 @@ SealedMemory Make(uint64_t bytes, bool huge_pages = true, int threads = 2) {
   return made.ok() ? *std::move(made) : SealedMemory();
 }
 
-// Every way to write or to take memory away by the descriptor that somebody was given. Returns the first that was not
-// refused, "" when all were. Async-signal-safe enough for a forked child.
+// Every way to write or to take memory away by the descriptor that somebody was given. Returns the
+// first that was not refused, "" when all were. Async-signal-safe enough for a forked child.
 std::string FirstWayIn(int fd, off_t bytes) {
   const size_t size = static_cast<size_t>(bytes);
   const auto maps_writable = [size](int target) {
@@ -62,7 +63,8 @@ std::string FirstWayIn(int fd, off_t bytes) {
   if (ftruncate(fd, 0) == 0 || ftruncate(fd, bytes * 2) == 0) {
     return "ftruncate";
   }
-  if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 || fallocate(fd, 0, 0, bytes * 2) == 0) {
+  if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, bytes) == 0 ||
+      fallocate(fd, 0, 0, bytes * 2) == 0) {
     return "fallocate";
   }
   if (fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0) {
@@ -74,7 +76,8 @@ std::string FirstWayIn(int fd, off_t bytes) {
                         ftruncate(again.get(), 0) == 0)) {
     return "/proc/self/fd";
   }
-  const Descriptor truncated(open(absl::StrCat("/proc/self/fd/", fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC));
+  const Descriptor truncated(
+      open(absl::StrCat("/proc/self/fd/", fd).c_str(), O_RDWR | O_TRUNC | O_CLOEXEC));
   if (truncated.valid()) {
     return "O_TRUNC";
   }
@@ -82,13 +85,18 @@ std::string FirstWayIn(int fd, off_t bytes) {
 }
 
 class SealedMemoryOfEachKind : public testing::TestWithParam<bool> {};
-INSTANTIATE_TEST_SUITE_P(Pages, SealedMemoryOfEachKind, testing::Values(true, false),
-                         [](const auto& instance) { return instance.param ? "HugeWanted" : "Small"; });
+INSTANTIATE_TEST_SUITE_P(Pages,
+                         SealedMemoryOfEachKind,
+                         testing::Values(true, false),
+                         [](const auto& instance) {
+                           return instance.param ? "HugeWanted" : "Small";
+                         });
 
 TEST_P(SealedMemoryOfEachKind, IsZeroedWritableHereAndOfTheSizeAskedFor) {
   const SealedMemory sealed = Make(4 * kMiB, GetParam());
   ASSERT_EQ(sealed.memory().size(), 4 * kMiB);
-  EXPECT_TRUE(std::all_of(sealed.memory().begin(), sealed.memory().end(), [](char c) { return c == 0; }));
+  EXPECT_TRUE(
+      std::all_of(sealed.memory().begin(), sealed.memory().end(), [](char c) { return c == 0; }));
   std::memset(sealed.memory().data(), 'x', sealed.memory().size());
   EXPECT_EQ(lseek(sealed.descriptor().get(), 0, SEEK_END), static_cast<off_t>(4 * kMiB));
 }
@@ -107,12 +115,14 @@ TEST_P(SealedMemoryOfEachKind, IsReadableByOthersThroughTheDescriptor) {
 TEST_P(SealedMemoryOfEachKind, RefusesEveryWayToWriteInThisProcess) {
   const SealedMemory sealed = Make(4 * kMiB, GetParam());
   EXPECT_EQ(FirstWayIn(sealed.descriptor().get(), 4 * kMiB), "");
-  EXPECT_TRUE(std::all_of(sealed.memory().begin(), sealed.memory().end(), [](char c) { return c == 0; }));
+  EXPECT_TRUE(
+      std::all_of(sealed.memory().begin(), sealed.memory().end(), [](char c) { return c == 0; }));
 }
 
 TEST_P(SealedMemoryOfEachKind, RefusesEveryWayToWriteInAChildOfTheSameUser) {
   const SealedMemory sealed = Make(4 * kMiB, GetParam());
-  EXPECT_EQ(InChild([&] { return FirstWayIn(sealed.descriptor().get(), 4 * kMiB).empty() ? 0 : 1; }), 0);
+  EXPECT_EQ(
+      InChild([&] { return FirstWayIn(sealed.descriptor().get(), 4 * kMiB).empty() ? 0 : 1; }), 0);
 }
 
 TEST_P(SealedMemoryOfEachKind, RefusesEveryWayToWriteInAChildOfAnotherUser) {
@@ -148,7 +158,9 @@ TEST_P(SealedMemoryOfEachKind, EveryPageIsPresentBeforeCreateReturns) {
     const SealedMemory sealed = Make(10 * kMiB, GetParam(), threads);
     std::vector<unsigned char> present(sealed.memory().size() / kPage, 0);
     ASSERT_EQ(mincore(sealed.memory().data(), sealed.memory().size(), present.data()), 0);
-    EXPECT_TRUE(std::all_of(present.begin(), present.end(), [](unsigned char p) { return (p & 1) != 0; })) << threads;
+    EXPECT_TRUE(std::all_of(present.begin(), present.end(), [](unsigned char p) {
+      return (p & 1) != 0;
+    })) << threads;
   }
 }
 
@@ -220,7 +232,8 @@ TEST(SealedMemory, OddSizesAreRoundedUpToThePageInUse) {
 
 TEST(SealedMemory, RefusesSizesThatMakeNoSense) {
   EXPECT_EQ(SealedMemory::Create({.bytes = 0}).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(SealedMemory::Create({.bytes = ~uint64_t{0}}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(SealedMemory::Create({.bytes = ~uint64_t{0}}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(SealedMemory, SaysThatThereIsNotEnoughMemoryInsteadOfTakingItAll) {

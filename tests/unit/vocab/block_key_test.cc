@@ -1,8 +1,8 @@
 #include "tiers/vocab/block_key.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
+
+#include <gtest/gtest.h>
 
 namespace terrace {
 namespace {
@@ -11,7 +11,8 @@ constexpr Digest128 kDigest{0x0123456789abcdefU, 0xfedcba98765432f0U};
 
 TEST(Digest128, IsWrittenHighWordFirstAndBigEndian) {
   EXPECT_EQ(kDigest.ToHex(), "0123456789abcdeffedcba98765432f0");
-  EXPECT_EQ(kDigest.ToBytes(), std::string("\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\xf0", 16));
+  EXPECT_EQ(kDigest.ToBytes(),
+            std::string("\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98\x76\x54\x32\xf0", 16));
 }
 
 TEST(Digest128, ComesBackFromItsBytes) {

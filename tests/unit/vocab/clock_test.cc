@@ -1,10 +1,9 @@
 #include "tiers/vocab/clock.h"
 
-#include <gtest/gtest.h>
-
 #include <ctime>
 
 #include "absl/time/time.h"
+#include <gtest/gtest.h>
 
 namespace terrace {
 namespace {
@@ -25,7 +24,9 @@ TEST(BootClock, ReadsTheTimeSinceBootAndNeverGoesBack) {
   }
 }
 
-TEST(BootClock, IsOneObject) { EXPECT_EQ(&BootClock(), &BootClock()); }
+TEST(BootClock, IsOneObject) {
+  EXPECT_EQ(&BootClock(), &BootClock());
+}
 
 }  // namespace
 }  // namespace terrace

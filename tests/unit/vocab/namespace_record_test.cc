@@ -1,9 +1,5 @@
 #include "tiers/vocab/namespace_record.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <xxhash.h>
-
 #include <functional>
 #include <set>
 #include <string>
@@ -12,6 +8,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <xxhash.h>
 
 namespace terrace {
 namespace {
@@ -74,27 +73,40 @@ TEST(NamespaceRecord, EncodesAsItsHeaderSays) {
   record.labels = {{"b", "2"}, {"a", "1"}};
   const std::string expected = absl::HexStringToBytes(
       "01"
-      "02000000" "7431"              // tenant "t1"
-      "05000000" "6c6c616d61"        // model
-      "02000000" "7231"              // weights_revision
-      "04000000" "62663136"          // kv_dtype
-      "00000000"                     // quantization
-      "08000000" "626c6f636b732f31"  // layout
-      "00000000"                     // engine_format
-      "06000000" "736861323536"      // hash_algorithm
-      "00000000"                     // hash_seed
-      "1000000000000000"             // block_tokens
-      "0000010000000000"             // block_bytes
-      "0000000000000000"             // group
-      "00000000"                     // group_kind
-      "0100000000000000"             // shard_count
-      "0000000000000000"             // shard_rank
-      "0100000000000000"             // sharding
-      "00000000"                     // parallel
-      "02000000" "0001"              // key_suffix
-      "02000000"                     // labels
-      "01000000" "61" "01000000" "31"
-      "01000000" "62" "01000000" "32");
+      "02000000"
+      "7431"  // tenant "t1"
+      "05000000"
+      "6c6c616d61"  // model
+      "02000000"
+      "7231"  // weights_revision
+      "04000000"
+      "62663136"  // kv_dtype
+      "00000000"  // quantization
+      "08000000"
+      "626c6f636b732f31"  // layout
+      "00000000"          // engine_format
+      "06000000"
+      "736861323536"      // hash_algorithm
+      "00000000"          // hash_seed
+      "1000000000000000"  // block_tokens
+      "0000010000000000"  // block_bytes
+      "0000000000000000"  // group
+      "00000000"          // group_kind
+      "0100000000000000"  // shard_count
+      "0000000000000000"  // shard_rank
+      "0100000000000000"  // sharding
+      "00000000"          // parallel
+      "02000000"
+      "0001"      // key_suffix
+      "02000000"  // labels
+      "01000000"
+      "61"
+      "01000000"
+      "31"
+      "01000000"
+      "62"
+      "01000000"
+      "32");
   EXPECT_EQ(absl::BytesToHexString(EncodeRecord(record, "t1")), absl::BytesToHexString(expected));
 }
 
@@ -151,13 +163,16 @@ TEST(NamespaceRecord, FirstDifferenceNamesTheFirstOfSeveral) {
   EXPECT_EQ(FirstDifference(Llama(), other), "layout");
 }
 
-TEST(ValidateRecord, TakesAnOrdinaryRecord) { EXPECT_TRUE(ValidateRecord(Llama()).ok()); }
+TEST(ValidateRecord, TakesAnOrdinaryRecord) {
+  EXPECT_TRUE(ValidateRecord(Llama()).ok());
+}
 
 TEST(ValidateRecord, TakesEveryFieldAtItsLimit) {
   NamespaceRecord record = Llama();
-  for (std::string* text : {&record.model, &record.weights_revision, &record.kv_dtype, &record.quantization,
-                            &record.layout, &record.engine_format, &record.hash_algorithm, &record.hash_seed,
-                            &record.group_kind, &record.parallel}) {
+  for (std::string* text :
+       {&record.model, &record.weights_revision, &record.kv_dtype, &record.quantization,
+        &record.layout, &record.engine_format, &record.hash_algorithm, &record.hash_seed,
+        &record.group_kind, &record.parallel}) {
     *text = std::string(256, 'x');
   }
   record.block_tokens = 65536;
@@ -186,15 +201,20 @@ const std::vector<Refusal>& Refusals() {
   const auto too_long = [](std::string NamespaceRecord::*text) {
     return [text](NamespaceRecord& r) { r.*text = std::string(257, 'x'); };
   };
-  const auto empty = [](std::string NamespaceRecord::*text) { return [text](NamespaceRecord& r) { (r.*text).clear(); }; };
+  const auto empty = [](std::string NamespaceRecord::*text) {
+    return [text](NamespaceRecord& r) { (r.*text).clear(); };
+  };
   static const std::vector<Refusal>* const kRefusals = new std::vector<Refusal>{
       {"ModelMissing", "model", "required", empty(&NamespaceRecord::model)},
-      {"WeightsRevisionMissing", "weights_revision", "required", empty(&NamespaceRecord::weights_revision)},
+      {"WeightsRevisionMissing", "weights_revision", "required",
+       empty(&NamespaceRecord::weights_revision)},
       {"KvDtypeMissing", "kv_dtype", "required", empty(&NamespaceRecord::kv_dtype)},
       {"LayoutMissing", "layout", "required", empty(&NamespaceRecord::layout)},
-      {"HashAlgorithmMissing", "hash_algorithm", "required", empty(&NamespaceRecord::hash_algorithm)},
+      {"HashAlgorithmMissing", "hash_algorithm", "required",
+       empty(&NamespaceRecord::hash_algorithm)},
       {"ModelTooLong", "model", "256", too_long(&NamespaceRecord::model)},
-      {"WeightsRevisionTooLong", "weights_revision", "256", too_long(&NamespaceRecord::weights_revision)},
+      {"WeightsRevisionTooLong", "weights_revision", "256",
+       too_long(&NamespaceRecord::weights_revision)},
       {"KvDtypeTooLong", "kv_dtype", "256", too_long(&NamespaceRecord::kv_dtype)},
       {"QuantizationTooLong", "quantization", "256", too_long(&NamespaceRecord::quantization)},
       {"LayoutTooLong", "layout", "256", too_long(&NamespaceRecord::layout)},
@@ -203,14 +223,20 @@ const std::vector<Refusal>& Refusals() {
       {"HashSeedTooLong", "hash_seed", "256", too_long(&NamespaceRecord::hash_seed)},
       {"GroupKindTooLong", "group_kind", "256", too_long(&NamespaceRecord::group_kind)},
       {"ParallelTooLong", "parallel", "256", too_long(&NamespaceRecord::parallel)},
-      {"KeySuffixTooLong", "key_suffix", "16", [](NamespaceRecord& r) { r.key_suffix = std::string(17, 'x'); }},
-      {"BlockTokensTooMany", "block_tokens", "65536", [](NamespaceRecord& r) { r.block_tokens = 65537; }},
-      {"BlockBytesZero", "block_bytes", "1 to 67108864", [](NamespaceRecord& r) { r.block_bytes = 0; }},
-      {"BlockBytesTooMany", "block_bytes", "67108864", [](NamespaceRecord& r) { r.block_bytes = (64 << 20) + 1; }},
+      {"KeySuffixTooLong", "key_suffix", "16",
+       [](NamespaceRecord& r) { r.key_suffix = std::string(17, 'x'); }},
+      {"BlockTokensTooMany", "block_tokens", "65536",
+       [](NamespaceRecord& r) { r.block_tokens = 65537; }},
+      {"BlockBytesZero", "block_bytes", "1 to 67108864",
+       [](NamespaceRecord& r) { r.block_bytes = 0; }},
+      {"BlockBytesTooMany", "block_bytes", "67108864",
+       [](NamespaceRecord& r) { r.block_bytes = (64 << 20) + 1; }},
       {"GroupTooLarge", "group", "255", [](NamespaceRecord& r) { r.group = 256; }},
       {"ShardCountZero", "shard_count", "1 to 4096", [](NamespaceRecord& r) { r.shard_count = 0; }},
-      {"ShardCountTooLarge", "shard_count", "4096", [](NamespaceRecord& r) { r.shard_count = 4097; }},
-      {"ShardRankBeyondCount", "shard_rank", "shard_count - 1", [](NamespaceRecord& r) { r.shard_rank = 1; }},
+      {"ShardCountTooLarge", "shard_count", "4096",
+       [](NamespaceRecord& r) { r.shard_count = 4097; }},
+      {"ShardRankBeyondCount", "shard_rank", "shard_count - 1",
+       [](NamespaceRecord& r) { r.shard_rank = 1; }},
       {"CanonicalWithRank", "shard_rank", "0 when",
        [](NamespaceRecord& r) {
          r.sharding = Sharding::kCanonical;
@@ -232,8 +258,10 @@ const std::vector<Refusal>& Refusals() {
          }
        }},
       {"LabelKeyEmpty", "labels", "1 to 256", [](NamespaceRecord& r) { r.labels[""] = "v"; }},
-      {"LabelKeyTooLong", "labels", "256", [](NamespaceRecord& r) { r.labels[std::string(257, 'k')] = "v"; }},
-      {"LabelValueTooLong", "labels", "256", [](NamespaceRecord& r) { r.labels["k"] = std::string(257, 'v'); }},
+      {"LabelKeyTooLong", "labels", "256",
+       [](NamespaceRecord& r) { r.labels[std::string(257, 'k')] = "v"; }},
+      {"LabelValueTooLong", "labels", "256",
+       [](NamespaceRecord& r) { r.labels["k"] = std::string(257, 'v'); }},
       {"LabelNotUtf8", "labels", "UTF-8", [](NamespaceRecord& r) { r.labels["k"] = "\xff"; }},
   };
   return *kRefusals;
@@ -252,8 +280,12 @@ TEST_P(RefusedRecord, IsInvalidArgumentNamingFieldAndLimit) {
   EXPECT_THAT(message, HasSubstr(std::string(refusal.limit)));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, RefusedRecord, testing::Range(size_t{0}, Refusals().size()),
-                         [](const auto& instance) { return std::string(Refusals()[instance.param].name); });
+INSTANTIATE_TEST_SUITE_P(All,
+                         RefusedRecord,
+                         testing::Range(size_t{0}, Refusals().size()),
+                         [](const auto& instance) {
+                           return std::string(Refusals()[instance.param].name);
+                         });
 
 TEST(ValidateRecord, KnowsUtf8) {
   const auto accepts = [](std::string_view text) {
@@ -261,13 +293,15 @@ TEST(ValidateRecord, KnowsUtf8) {
     record.parallel = std::string(text);
     return ValidateRecord(record).ok();
   };
-  for (const std::string_view good : {"\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
-                                      "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "a\xc3\xa4z"}) {
+  for (const std::string_view good :
+       {"\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
+        "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "a\xc3\xa4z"}) {
     EXPECT_TRUE(accepts(good)) << absl::BytesToHexString(std::string(good));
   }
   for (const std::string_view bad :
-       {"\x80", "\xbf", "\xc0\xaf", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xe1\x80", "\xed\xa0\x80",
-        "\xf0\x8f\xbf\xbf", "\xf1\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "a\xc3"}) {
+       {"\x80", "\xbf", "\xc0\xaf", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xe1\x80",
+        "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf1\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xff", "a\xc3"}) {
     EXPECT_FALSE(accepts(bad)) << absl::BytesToHexString(std::string(bad));
   }
 }

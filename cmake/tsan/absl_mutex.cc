@@ -1,17 +1,18 @@
-// Tells ThreadSanitizer what the distribution's absl::Mutex does. Linked into every executable of a build with
-// TERRACE_SANITIZE=thread, and into nothing else.
+// Tells ThreadSanitizer what the distribution's absl::Mutex does. Linked into every executable of a
+// build with TERRACE_SANITIZE=thread, and into nothing else.
 //
-// The distribution's libabsl_synchronization is not instrumented and synchronises by atomics of its own, so that without
-// this every object behind an absl::Mutex is reported as a data race. The functions below stand in front of those of the
-// library, call them, and annotate (sanitizer/tsan_interface.h), as Abseil itself does where it is compiled for TSan.
+// The distribution's libabsl_synchronization is not instrumented and synchronises by atomics of its
+// own, so that without this every object behind an absl::Mutex is reported as a data race. The
+// functions below stand in front of those of the library, call them, and annotate
+// (sanitizer/tsan_interface.h), as Abseil itself does where it is compiled for TSan.
 #include <dlfcn.h>
-#include <sanitizer/tsan_interface.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #include "absl/base/config.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include <sanitizer/tsan_interface.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
 extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
@@ -22,18 +23,19 @@ namespace {
 #define TERRACE_TEXT_OF(x) TERRACE_TEXT_OF_ARGUMENT(x)
 constexpr char kInlineNamespace[] = TERRACE_TEXT_OF(ABSL_OPTION_INLINE_NAMESPACE_NAME);
 
-// The library's function whose mangled name ends, behind the namespaces, in `tail`; @ in it stands for the namespaces of
-// an argument's type.
+// The library's function whose mangled name ends, behind the namespaces, in `tail`; @ in it stands
+// for the namespaces of an argument's type.
 void* Next(const char* tail) {
   char name[256];
 #if ABSL_OPTION_USE_INLINE_NAMESPACE == 1
-  snprintf(name, sizeof(name), "_ZN4absl%zu%s%s", sizeof(kInlineNamespace) - 1, kInlineNamespace, tail);
+  snprintf(name, sizeof(name), "_ZN4absl%zu%s%s", sizeof(kInlineNamespace) - 1, kInlineNamespace,
+           tail);
 #else
   snprintf(name, sizeof(name), "_ZN4absl%s", tail);
 #endif
   void* const found = dlsym(RTLD_NEXT, name);
   if (found == nullptr) {
-    fprintf(stderr, "tsan_absl_mutex: no %s in the distribution's Abseil\n", name);
+    fprintf(stderr, "TSan: no %s in the distribution's Abseil\n", name);
     abort();
   }
   return found;
@@ -94,12 +96,14 @@ NextFunction<bool, absl::Mutex*> next_try_lock("5Mutex7TryLockEv");
 NextFunction<void, absl::Mutex*> next_reader_lock("5Mutex10ReaderLockEv");
 NextFunction<void, absl::Mutex*> next_reader_unlock("5Mutex12ReaderUnlockEv");
 NextFunction<bool, absl::Mutex*> next_reader_try_lock("5Mutex13ReaderTryLockEv");
-NextFunction<void, absl::Mutex*, const absl::Condition&> next_await("5Mutex5AwaitERKNS0_9ConditionE");
+NextFunction<void, absl::Mutex*, const absl::Condition&> next_await(
+    "5Mutex5AwaitERKNS0_9ConditionE");
 NextFunction<bool, absl::Mutex*, const absl::Condition&, absl::Duration> next_await_timeout(
     "5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE");
 NextFunction<bool, absl::Mutex*, const absl::Condition&, absl::Time> next_await_deadline(
     "5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE");
-NextFunction<void, absl::Mutex*, const absl::Condition&> next_lock_when("5Mutex8LockWhenERKNS0_9ConditionE");
+NextFunction<void, absl::Mutex*, const absl::Condition&> next_lock_when(
+    "5Mutex8LockWhenERKNS0_9ConditionE");
 NextFunction<void, absl::CondVar*, absl::Mutex*> next_wait("7CondVar4WaitEPNS0_5MutexE");
 NextFunction<bool, absl::CondVar*, absl::Mutex*, absl::Duration> next_wait_timeout(
     "7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE");
@@ -150,7 +154,8 @@ void Mutex::ReaderUnlock() {
 bool Mutex::ReaderTryLock() {
   __tsan_mutex_pre_lock(this, kShared | kTry);
   const bool locked = next_reader_try_lock(this);
-  __tsan_mutex_post_lock(this, locked ? kShared | kTry : kShared | kTry | __tsan_mutex_try_lock_failed, 0);
+  __tsan_mutex_post_lock(
+      this, locked ? kShared | kTry : kShared | kTry | __tsan_mutex_try_lock_failed, 0);
   return locked;
 }
 
