@@ -1,13 +1,17 @@
-/* The C ABI in an event loop: submit, poll the event descriptor, drain. Nothing here waits for the daemon. */
+/* The C ABI in an event loop: submit, poll the event descriptor, drain. Nothing here waits for the
+ * daemon. */
 #include <poll.h>
+
 #include <stdio.h>
 #include <string.h>
-
 #include <terrace/terrace.h>
 
 enum { kBlockBytes = 4096, kTagPut = 1, kTagGet = 2 };
 
-static terrace_status Submit(terrace_client* client, terrace_namespace ns, const char* key, uint64_t tag,
+static terrace_status Submit(terrace_client* client,
+                             terrace_namespace ns,
+                             const char* key,
+                             uint64_t tag,
                              const char* payload) {
   terrace_part part;
   terrace_call call;
@@ -75,7 +79,8 @@ int main(void) {
     for (i = 0; i < count; ++i) {
       const int hit = done[i]->status == TERRACE_OK && done[i]->key_count == 1;
       if (done[i]->tag == kTagPut) {
-        printf("put: %s\n", hit && done[i]->outcomes[0] != TERRACE_PUT_NONE ? "answered" : "not stored");
+        printf("put: %s\n",
+               hit && done[i]->outcomes[0] != TERRACE_PUT_NONE ? "answered" : "not stored");
         running = Submit(client, ns, key, kTagGet, NULL) == TERRACE_OK;
       } else if (done[i]->tag == kTagGet) {
         if (hit && done[i]->outcomes[0] == TERRACE_GET_OK) {

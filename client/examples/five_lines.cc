@@ -1,4 +1,5 @@
-// The least that works: store one block, read it in place. Without a daemon the read is a miss and nothing else happens.
+// The least that works: store one block, read it in place. Without a daemon the read is a miss and
+// nothing else happens.
 #include <cstdio>
 #include <string>
 

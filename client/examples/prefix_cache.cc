@@ -1,5 +1,6 @@
-// What an engine does for a request: ask how much of the prompt's prefix is there, load that into its own memory, compute
-// the rest, store it. The blocks' memory is staging of the library; an engine with a pool in shared memory registers that.
+// What an engine does for a request: ask how much of the prompt's prefix is there, load that into
+// its own memory, compute the rest, store it. The blocks' memory is staging of the library; an
+// engine with a pool in shared memory registers that.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>

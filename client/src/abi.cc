@@ -1,5 +1,5 @@
-// The functions of terrace.h: check the arguments, call the client, keep the text of the last failure. No exception leaves
-// this file.
+// The functions of terrace.h: check the arguments, call the client, keep the text of the last
+// failure. No exception leaves this file.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -7,9 +7,10 @@
 #include <string_view>
 #include <utility>
 
+#include "terrace/terrace.h"
+
 #include "client/src/arguments.h"
 #include "client/src/client.h"
-#include "terrace/terrace.h"
 
 struct terrace_client {
   terrace::client::Client client;
@@ -57,8 +58,9 @@ terrace_status Submit(terrace_client* client, uint64_t* call_id, Check check) no
 }
 
 std::string_view IdBytes(const terrace_id128* ids, uint32_t count) {
-  return count == 0 ? std::string_view()
-                    : std::string_view(reinterpret_cast<const char*>(ids), size_t{count} * kDigestBytes);
+  return count == 0
+             ? std::string_view()
+             : std::string_view(reinterpret_cast<const char*>(ids), size_t{count} * kDigestBytes);
 }
 
 }  // namespace
@@ -93,11 +95,17 @@ terrace_status terrace_open(const terrace_options* options, terrace_client** out
   });
 }
 
-void terrace_close(terrace_client* client) { delete client; }
+void terrace_close(terrace_client* client) {
+  delete client;
+}
 
-const char* terrace_last_error(void) { return terrace::client::last_error; }
+const char* terrace_last_error(void) {
+  return terrace::client::last_error;
+}
 
-const char* terrace_version(void) { return TERRACE_VERSION; }
+const char* terrace_version(void) {
+  return TERRACE_VERSION;
+}
 
 terrace_status terrace_state(terrace_client* client, terrace_client_state* out) {
   return Guarded([&]() -> Verdict {
@@ -122,7 +130,8 @@ terrace_status terrace_wait_connected(terrace_client* client, uint32_t timeout_m
   });
 }
 
-terrace_status terrace_open_namespace(terrace_client* client, const terrace_namespace_record* record,
+terrace_status terrace_open_namespace(terrace_client* client,
+                                      const terrace_namespace_record* record,
                                       terrace_namespace* out) {
   return Guarded([&]() -> Verdict {
     if (client == nullptr || out == nullptr) {
@@ -134,7 +143,8 @@ terrace_status terrace_open_namespace(terrace_client* client, const terrace_name
   });
 }
 
-terrace_status terrace_register_region(terrace_client* client, const terrace_region_spec* spec,
+terrace_status terrace_register_region(terrace_client* client,
+                                       const terrace_region_spec* spec,
                                        terrace_region* out) {
   return Guarded([&]() -> Verdict {
     if (client == nullptr || out == nullptr) {
@@ -146,18 +156,21 @@ terrace_status terrace_register_region(terrace_client* client, const terrace_reg
   });
 }
 
-terrace_status terrace_unregister_region(terrace_client* client, terrace_region region,
+terrace_status terrace_unregister_region(terrace_client* client,
+                                         terrace_region region,
                                          uint32_t timeout_ms) {
   return Guarded([&]() -> Verdict {
-    return client == nullptr
-               ? Verdict::Invalid("client: null")
-               : client->client.UnregisterRegion(region, timeout_ms,
-                                                 terrace::client::Client::RegionKind::kAny);
+    return client == nullptr ? Verdict::Invalid("client: null")
+                             : client->client.UnregisterRegion(
+                                   region, timeout_ms, terrace::client::Client::RegionKind::kAny);
   });
 }
 
-terrace_status terrace_staging_create(terrace_client* client, uint64_t block_bytes,
-                                      uint32_t block_count, terrace_region* region, void** data,
+terrace_status terrace_staging_create(terrace_client* client,
+                                      uint64_t block_bytes,
+                                      uint32_t block_count,
+                                      terrace_region* region,
+                                      void** data,
                                       uint64_t* stride) {
   return Guarded([&]() -> Verdict {
     if (client == nullptr || region == nullptr || data == nullptr || stride == nullptr) {
@@ -170,7 +183,8 @@ terrace_status terrace_staging_create(terrace_client* client, uint64_t block_byt
   });
 }
 
-terrace_status terrace_staging_destroy(terrace_client* client, terrace_region region,
+terrace_status terrace_staging_destroy(terrace_client* client,
+                                       terrace_region region,
                                        uint32_t timeout_ms) {
   return Guarded([&]() -> Verdict {
     return client == nullptr
@@ -180,8 +194,11 @@ terrace_status terrace_staging_destroy(terrace_client* client, terrace_region re
   });
 }
 
-terrace_status terrace_submit_probe(terrace_client* client, const terrace_call* call,
-                                    uint32_t hold_ms, int prefetch, uint64_t* call_id) {
+terrace_status terrace_submit_probe(terrace_client* client,
+                                    const terrace_call* call,
+                                    uint32_t hold_ms,
+                                    int prefetch,
+                                    uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) {
     request->hold_ms = hold_ms;
     request->prefetch = prefetch != 0;
@@ -189,8 +206,10 @@ terrace_status terrace_submit_probe(terrace_client* client, const terrace_call* 
   });
 }
 
-terrace_status terrace_submit_prefetch(terrace_client* client, const terrace_call* call,
-                                       terrace_priority priority, uint32_t hold_ms,
+terrace_status terrace_submit_prefetch(terrace_client* client,
+                                       const terrace_call* call,
+                                       terrace_priority priority,
+                                       uint32_t hold_ms,
                                        uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) -> Verdict {
     constexpr uint32_t kMostPrefetchMs = 60000;
@@ -205,8 +224,8 @@ terrace_status terrace_submit_prefetch(terrace_client* client, const terrace_cal
   });
 }
 
-terrace_status terrace_submit_ticket(terrace_client* client, uint64_t ticket, uint32_t wait_ms,
-                                     uint64_t tag, uint64_t* call_id) {
+terrace_status terrace_submit_ticket(
+    terrace_client* client, uint64_t ticket, uint32_t wait_ms, uint64_t tag, uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) -> Verdict {
     constexpr uint32_t kMostWaitMs = 10000;
     constexpr uint32_t kAnswerMs = 1000;
@@ -222,16 +241,21 @@ terrace_status terrace_submit_ticket(terrace_client* client, uint64_t ticket, ui
   });
 }
 
-terrace_status terrace_submit_get(terrace_client* client, const terrace_call* call,
-                                  const terrace_get_options* options, uint64_t* call_id) {
+terrace_status terrace_submit_get(terrace_client* client,
+                                  const terrace_call* call,
+                                  const terrace_get_options* options,
+                                  uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) {
     return terrace::client::CheckGet(call, options, request);
   });
 }
 
-terrace_status terrace_submit_put(terrace_client* client, const terrace_call* call,
-                                  const terrace_put_options* options, const void* payload,
-                                  uint64_t payload_bytes, uint64_t* call_id) {
+terrace_status terrace_submit_put(terrace_client* client,
+                                  const terrace_call* call,
+                                  const terrace_put_options* options,
+                                  const void* payload,
+                                  uint64_t payload_bytes,
+                                  uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) {
     const std::string_view bytes(static_cast<const char*>(payload),
                                  payload == nullptr ? 0 : payload_bytes);
@@ -239,9 +263,13 @@ terrace_status terrace_submit_put(terrace_client* client, const terrace_call* ca
   });
 }
 
-terrace_status terrace_submit_release(terrace_client* client, const terrace_id128* leases,
-                                      uint32_t lease_count, const terrace_id128* holds,
-                                      uint32_t hold_count, uint64_t tag, uint64_t* call_id) {
+terrace_status terrace_submit_release(terrace_client* client,
+                                      const terrace_id128* leases,
+                                      uint32_t lease_count,
+                                      const terrace_id128* holds,
+                                      uint32_t hold_count,
+                                      uint64_t tag,
+                                      uint64_t* call_id) {
   return Guarded([&]() -> Verdict {
     if (client == nullptr) {
       return Verdict::Invalid("client: null");
@@ -258,15 +286,18 @@ terrace_status terrace_submit_release(terrace_client* client, const terrace_id12
   });
 }
 
-terrace_status terrace_submit_delete(terrace_client* client, const terrace_call* call,
+terrace_status terrace_submit_delete(terrace_client* client,
+                                     const terrace_call* call,
                                      uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) {
     return terrace::client::CheckCall(call, {Method::kDelete, 1}, request);
   });
 }
 
-terrace_status terrace_submit_clear_namespace(terrace_client* client, terrace_namespace ns,
-                                              uint32_t deadline_ms, uint64_t tag,
+terrace_status terrace_submit_clear_namespace(terrace_client* client,
+                                              terrace_namespace ns,
+                                              uint32_t deadline_ms,
+                                              uint64_t tag,
                                               uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) -> Verdict {
     request->method = Method::kClearNamespace;
@@ -277,7 +308,9 @@ terrace_status terrace_submit_clear_namespace(terrace_client* client, terrace_na
   });
 }
 
-terrace_status terrace_submit_pin(terrace_client* client, const terrace_call* call, uint32_t ttl_s,
+terrace_status terrace_submit_pin(terrace_client* client,
+                                  const terrace_call* call,
+                                  uint32_t ttl_s,
                                   uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) {
     request->ttl_s = ttl_s;
@@ -285,15 +318,19 @@ terrace_status terrace_submit_pin(terrace_client* client, const terrace_call* ca
   });
 }
 
-terrace_status terrace_submit_unpin(terrace_client* client, const terrace_call* call,
+terrace_status terrace_submit_unpin(terrace_client* client,
+                                    const terrace_call* call,
                                     uint64_t* call_id) {
   return Submit(client, call_id, [&](Request* request) {
     return terrace::client::CheckCall(call, {Method::kUnpin, 1}, request);
   });
 }
 
-terrace_status terrace_submit_cancel(terrace_client* client, uint64_t target_call_id,
-                                     uint64_t ticket, uint64_t tag, uint64_t* call_id) {
+terrace_status terrace_submit_cancel(terrace_client* client,
+                                     uint64_t target_call_id,
+                                     uint64_t ticket,
+                                     uint64_t tag,
+                                     uint64_t* call_id) {
   return Guarded([&]() -> Verdict {
     if (client == nullptr) {
       return Verdict::Invalid("client: null");
@@ -319,7 +356,9 @@ int terrace_event_fd(terrace_client* client) {
   return fd;
 }
 
-uint32_t terrace_drain(terrace_client* client, terrace_completion** out, uint32_t max,
+uint32_t terrace_drain(terrace_client* client,
+                       terrace_completion** out,
+                       uint32_t max,
                        uint32_t timeout_ms) {
   uint32_t taken = 0;
   Guarded([&]() -> Verdict {

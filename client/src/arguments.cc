@@ -139,7 +139,8 @@ Verdict CheckPlanes(const terrace_region_spec& spec) {
   }
   for (uint32_t i = 0; i < spec.plane_count; ++i) {
     const terrace_plane& plane = spec.planes[i];
-    if (plane.segments == nullptr || plane.segment_count == 0 || plane.segment_count > kMaxSegments) {
+    if (plane.segments == nullptr || plane.segment_count == 0 ||
+        plane.segment_count > kMaxSegments) {
       return Verdict::Invalid("planes.segment_count: must be 1 to 1024, segments not null");
     }
     for (uint32_t k = 0; k < plane.segment_count; ++k) {
@@ -313,15 +314,17 @@ Verdict CheckGet(const terrace_call* call, const terrace_get_options* options, R
                    request);
 }
 
-Verdict CheckPut(const terrace_call* call, const terrace_put_options* options,
-                 std::string_view payload, Request* request) {
+Verdict CheckPut(const terrace_call* call,
+                 const terrace_put_options* options,
+                 std::string_view payload,
+                 Request* request) {
   terrace_put_options given{};
   if (options != nullptr && !CopyVersioned(options, &given)) {
     return NoSize("terrace_put_options");
   }
   const bool from_region = payload.data() == nullptr;
-  Verdict verdict = CheckCall(
-      call, {Method::kPut, 1, from_region ? Blocks::kInRegion : Blocks::kNone}, request);
+  Verdict verdict =
+      CheckCall(call, {Method::kPut, 1, from_region ? Blocks::kInRegion : Blocks::kNone}, request);
   if (!verdict.ok()) {
     return verdict;
   }
@@ -359,7 +362,9 @@ Verdict CheckPut(const terrace_call* call, const terrace_put_options* options,
   return {};
 }
 
-Verdict CheckRelease(const terrace_id128* leases, uint32_t lease_count, const terrace_id128* holds,
+Verdict CheckRelease(const terrace_id128* leases,
+                     uint32_t lease_count,
+                     const terrace_id128* holds,
                      uint32_t hold_count) {
   if (lease_count > kMaxReleases || (lease_count > 0 && leases == nullptr)) {
     return Verdict::Invalid("leases: at most 1024, not null");

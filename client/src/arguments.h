@@ -1,19 +1,22 @@
-// Checks of what callers hand to the ABI, before any allocation: every error is INVALID_ARGUMENT and names the field and its
-// limit. Structs may be shorter (an older header) or longer (a newer one) than ours, as their struct_bytes says.
+// Checks of what callers hand to the ABI, before any allocation: every error is INVALID_ARGUMENT
+// and names the field and its limit. Structs may be shorter (an older header) or longer (a newer
+// one) than ours, as their struct_bytes says.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
+#include "terrace/terrace.h"
+
 #include "client/src/client.h"
 #include "client/src/request.h"
 #include "client/src/verdict.h"
-#include "terrace/terrace.h"
 
 namespace terrace::client {
 
-// Copies what both sides know of a versioned struct; the rest is zero. False: struct_bytes is not set.
+// Copies what both sides know of a versioned struct; the rest is zero. False: struct_bytes is not
+// set.
 template <typename Struct>
 bool CopyVersioned(const Struct* from, Struct* to) {
   *to = Struct{};
@@ -26,7 +29,8 @@ bool CopyVersioned(const Struct* from, Struct* to) {
   return true;
 }
 
-// The number in an enum that a caller in C may have filled with anything; comparing the enum itself would be undefined.
+// The number in an enum that a caller in C may have filled with anything; comparing the enum itself
+// would be undefined.
 template <typename Enum>
 uint32_t NumberIn(const Enum& value) {
   static_assert(sizeof(Enum) == sizeof(uint32_t));
@@ -50,9 +54,13 @@ struct CallShape {
 // Fills request->parts and what all calls have.
 Verdict CheckCall(const terrace_call* call, const CallShape& shape, Request* request);
 Verdict CheckGet(const terrace_call* call, const terrace_get_options* options, Request* request);
-Verdict CheckPut(const terrace_call* call, const terrace_put_options* options,
-                 std::string_view payload, Request* request);
-Verdict CheckRelease(const terrace_id128* leases, uint32_t lease_count, const terrace_id128* holds,
+Verdict CheckPut(const terrace_call* call,
+                 const terrace_put_options* options,
+                 std::string_view payload,
+                 Request* request);
+Verdict CheckRelease(const terrace_id128* leases,
+                     uint32_t lease_count,
+                     const terrace_id128* holds,
                      uint32_t hold_count);
 
 }  // namespace terrace::client

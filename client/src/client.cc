@@ -48,8 +48,8 @@ Feature FeatureOf(const Request& request) {
   }
 }
 
-// What the daemon is given: a little less than the caller waits, so that its answer for what it could do in time is there
-// before the caller's deadline.
+// What the daemon is given: a little less than the caller waits, so that its answer for what it
+// could do in time is there before the caller's deadline.
 uint32_t ServerDeadlineMs(Instant deadline, Instant now) {
   const int64_t left = (deadline - now) / kNsPerMs;
   const int64_t given = left - std::min<int64_t>(left / 10, 20);
@@ -207,7 +207,8 @@ Verdict Client::AdmitLocked(const Request& request) const {
                                   ? server_.max_calls_in_flight
                                   : kDefaultCallsInFlight;
   if (callers_in_flight_ >= calls_most) {
-    return {TERRACE_RESOURCE_EXHAUSTED, "more than " + std::to_string(calls_most) + " calls in flight"};
+    return {TERRACE_RESOURCE_EXHAUSTED,
+            "more than " + std::to_string(calls_most) + " calls in flight"};
   }
   const uint32_t keys_most =
       greeted_ && server_.max_keys > 0 ? std::min(server_.max_keys, kMaxKeys) : kMaxKeys;
@@ -267,8 +268,8 @@ Verdict Client::FeatureObstacleLocked(const Request& request) const {
           "this terraced lacks feature " + std::to_string(static_cast<unsigned>(feature))};
 }
 
-void Client::SendCallLocked(std::string* frame, Method method, uint64_t id, Instant deadline,
-                            Instant now) {
+void Client::SendCallLocked(
+    std::string* frame, Method method, uint64_t id, Instant deadline, Instant now) {
   if (!link_.connected() || lost_) {
     return;  // SettleLocked ends the call
   }
@@ -314,7 +315,9 @@ Client::Call Client::TakeCallLocked(Calls::iterator found) {
   return call;
 }
 
-Verdict Client::Release(const terrace_id128* leases, uint32_t lease_count, Request* request,
+Verdict Client::Release(const terrace_id128* leases,
+                        uint32_t lease_count,
+                        Request* request,
                         uint64_t* call_id) {
   if (!SameProcess()) {
     return Forked();
@@ -424,9 +427,9 @@ Verdict Client::Cancel(Request* request, uint64_t* call_id) {
   const std::lock_guard<std::mutex> lock(mutex_);
   Verdict verdict;
   const auto target = calls_.find(request->target_call_id);
-  const bool here = request->target_call_id != 0 &&
-                    (target == calls_.end() || target->second.completion == nullptr ||
-                     target->second.stage != Stage::kSent);
+  // A call that has ended here may not have ended there: it may have expired while the daemon was
+  // still copying.
+  const bool here = target != calls_.end() && target->second.stage != Stage::kSent;
   if (!here) {
     verdict = SubmitLocked(request, std::move(call), call_id);
   } else {
@@ -435,7 +438,7 @@ Verdict Client::Cancel(Request* request, uint64_t* call_id) {
     if (call_id != nullptr) {
       *call_id = call.completion->call_id;
     }
-    if (target != calls_.end() && target->second.stage == Stage::kWaitingForNamespace) {
+    if (target->second.stage == Stage::kWaitingForNamespace) {
       call.completion->count = 1;
       Call cancelled = TakeCallLocked(target);
       FailLocked(&cancelled, TERRACE_CANCELLED, "cancelled before it was sent");

@@ -1,11 +1,14 @@
-// The client behind terrace.h: calls in flight, namespaces, regions, leases and the session that carries them.
+// The client behind terrace.h: calls in flight, namespaces, regions, leases and the session that
+// carries them.
 //
-// One mutex guards everything; it is held over non-blocking system calls, never over a wait. There is no thread: work moves
-// on in Submit and Drain. A call is in exactly one of three places: kept until its namespaces' digests are known
-// (kWaitingForNamespace), on its way (kSent), or waiting for slabs to map (kWaitingForSlabs). Its completion exists from
-// the submit on, so that ending it cannot fail.
+// One mutex guards everything; it is held over non-blocking system calls, never over a wait. There
+// is no thread: work moves on in Submit and Drain. A call is in exactly one of three places: kept
+// until its namespaces' digests are known (kWaitingForNamespace), on its way (kSent), or waiting
+// for slabs to map (kWaitingForSlabs). Its completion exists from the submit on, so that ending it
+// cannot fail.
 //
-// Functions that end in Locked need mutex_. What throws (std::bad_alloc alone) says so; the ABI catches it.
+// Functions that end in Locked need mutex_. What throws (std::bad_alloc alone) says so; the ABI
+// catches it.
 #pragma once
 
 #include <array>
@@ -20,6 +23,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "terrace/terrace.h"
+
 #include "client/src/completion.h"
 #include "client/src/instant.h"
 #include "client/src/link.h"
@@ -29,7 +34,6 @@
 #include "client/src/slab.h"
 #include "client/src/verdict.h"
 #include "client/src/wakeup.h"
-#include "terrace/terrace.h"
 
 namespace terrace::client {
 
@@ -52,7 +56,8 @@ class Client {
   explicit Client(ClientOptions options);
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
-  // Gives everything back, waiting at most 100 ms for the socket to take it. In a forked child it only frees memory.
+  // Gives everything back, waiting at most 100 ms for the socket to take it. In a forked child it
+  // only frees memory.
   ~Client();
 
   // Makes the event descriptor and tries to connect once. RESOURCE_EXHAUSTED: out of descriptors.
@@ -68,15 +73,20 @@ class Client {
   // The spec has been checked. Throws.
   Verdict RegisterRegion(const terrace_region_spec& spec, Mapping staging, terrace_region* out);
   // RegisterRegion of memory made here. Throws.
-  Verdict CreateStaging(uint64_t block_bytes, uint32_t block_count, terrace_region* region,
-                        void** memory, uint64_t* stride);
+  Verdict CreateStaging(uint64_t block_bytes,
+                        uint32_t block_count,
+                        terrace_region* region,
+                        void** memory,
+                        uint64_t* stride);
   enum class RegionKind { kAny, kStaging };
   Verdict UnregisterRegion(terrace_region region, uint32_t timeout_ms, RegionKind kind);
 
   // Fills the request's digests in and sends or keeps it. Throws, then nothing was submitted.
   Verdict Submit(Request* request, uint64_t* call_id);
   // Ends leases here and at the daemon. Throws, then nothing was released.
-  Verdict Release(const terrace_id128* leases, uint32_t lease_count, Request* request,
+  Verdict Release(const terrace_id128* leases,
+                  uint32_t lease_count,
+                  Request* request,
                   uint64_t* call_id);
   Verdict Cancel(Request* request, uint64_t* call_id);
 
@@ -93,7 +103,7 @@ class Client {
     std::string opening;  // message OpenNamespaceRequest
     Id128 digest{};
     bool digest_known = false;
-    bool asked = false;   // in this session
+    bool asked = false;  // in this session
     Refusal refusal;
   };
   struct RegionEntry {
@@ -113,15 +123,16 @@ class Client {
     Instant deadline = kNever;
     std::unique_ptr<Completion> completion;  // nullptr: the library's own call, or a silent release
     bool by_lease = false;
-    std::vector<terrace_region> regions;     // that it copies from or into
+    std::vector<terrace_region> regions;  // that it copies from or into
     // kWaitingForNamespace: the whole frame and where digests go.
     std::string frame;
     std::vector<DigestSlot> missing;
     // kWaitingForSlabs: the message GetReply, and its slabs. MapSlab: the one slab.
     std::string reply;
     std::vector<SlabPtr> slabs;
-    // The library's own: the namespace or region that it is about. A release: what it gives back, sixteen bytes each, to be
-    // said again when the daemon has no room for it, and how many leases had ended here already.
+    // The library's own: the namespace or region that it is about. A release: what it gives back,
+    // sixteen bytes each, to be said again when the daemon has no room for it, and how many leases
+    // had ended here already.
     uint32_t subject = 0;
     std::string leases;
     std::string holds;
@@ -135,18 +146,22 @@ class Client {
   // OK, or why the call completes at once without being sent.
   Verdict ObstacleLocked(const Request& request, const Call& call, Instant now) const;
   Verdict FeatureObstacleLocked(const Request& request) const;
-  void SendCallLocked(std::string* frame, Method method, uint64_t id, Instant deadline, Instant now);
+  void SendCallLocked(
+      std::string* frame, Method method, uint64_t id, Instant deadline, Instant now);
   // Ends a call that is in calls_ no longer, or never was.
   void CompleteLocked(Call* call);
   void FailLocked(Call* call, terrace_status status, std::string_view text);
   // Takes a call out of calls_.
   Call TakeCallLocked(Calls::iterator found);
-  // Sends them without a completion; at most 1,024 of each in a frame. Sixteen bytes each, end to end.
+  // Sends them without a completion; at most 1,024 of each in a frame. Sixteen bytes each, end to
+  // end.
   void SendReleasesLocked(std::string_view leases, std::string_view holds);
   void OweLeaseLocked(std::string_view lease);
 
   // ---- client_resources.cc: namespaces, regions, staging
-  Verdict UnregisterLocked(terrace_region region, std::unique_lock<std::mutex>* lock, Instant until);
+  Verdict UnregisterLocked(terrace_region region,
+                           std::unique_lock<std::mutex>* lock,
+                           Instant until);
   void RetryRefusedLocked(const Request& request, const Call& call, Instant now);
   void OpenNamespaceLocked(terrace_namespace ns);
   void RegisterRegionLocked(terrace_region region);
@@ -160,7 +175,8 @@ class Client {
   void GreetLocked();
   // A call of the library's own; `passed` is a descriptor or -1.
   void SendOwnLocked(Method method, Call call, std::string_view message, int passed);
-  // The link is of no use any more: noted, and acted on by SettleLocked, where nothing is in the middle of the tables.
+  // The link is of no use any more: noted, and acted on by SettleLocked, where nothing is in the
+  // middle of the tables.
   void GiveUpLocked(std::string_view why);
   void LoseLocked(Instant now);
   void ReceiveLocked(Instant now);
@@ -201,16 +217,17 @@ class Client {
   // The session.
   Link link_;
   Wakeup wakeup_;
-  bool greeted_ = false;     // Hello was answered
+  bool greeted_ = false;  // Hello was answered
   bool draining_ = false;
-  bool lost_ = false;        // see GiveUpLocked
+  bool lost_ = false;                // see GiveUpLocked
   std::array<char, 160> trouble_{};  // why there is no session; zero-terminated
-  uint64_t boot_id_ = 0;     // of the last Hello
-  uint64_t sessions_ = 0;    // that were greeted
+  uint64_t boot_id_ = 0;             // of the last Hello
+  uint64_t sessions_ = 0;            // that were greeted
   HelloReply server_;
   Instant next_attempt_ = 0;
   uint64_t jitter_ = 0;
-  // A daemon that reads nothing and says nothing: since when it owes an answer; calls are misses at once while silent_.
+  // A daemon that reads nothing and says nothing: since when it owes an answer; calls are misses at
+  // once while silent_.
   Instant owes_since_ = kNever;
   bool silent_ = false;
   Instant back_pressure_until_ = 0;

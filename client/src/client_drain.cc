@@ -13,7 +13,8 @@ namespace {
 // How long a daemon that owes an answer may say nothing before calls stop waiting for it.
 constexpr int64_t kSilenceNs = 1000 * kNsPerMs;
 constexpr int64_t kPopulateNs = 20 * kNsPerMs;
-// Waits for something other than a completion look again this often: another thread may have read what they wait for.
+// Waits for something other than a completion look again this often: another thread may have read
+// what they wait for.
 constexpr int64_t kSliceNs = 5 * kNsPerMs;
 
 }  // namespace
@@ -196,7 +197,7 @@ terrace_client_state Client::State() {
   terrace_client_state state{};
   state.struct_bytes = sizeof(state);
   if (link_.connected()) {
-    state.connection = !greeted_ ? TERRACE_CONNECTION_CONNECTING
+    state.connection = !greeted_   ? TERRACE_CONNECTION_CONNECTING
                        : draining_ ? TERRACE_CONNECTION_DRAINING
                                    : TERRACE_CONNECTION_UP;
   }

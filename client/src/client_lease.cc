@@ -43,7 +43,8 @@ SlabPtr Client::SlabLocked(uint32_t slab_id) {
 }
 
 // Collects the slabs of a lease and asks for those that are not mapped yet.
-bool Client::TakeLeaseGetLocked(Calls::iterator found, const GetReply& reply,
+bool Client::TakeLeaseGetLocked(Calls::iterator found,
+                                const GetReply& reply,
                                 std::string_view message) {
   const uint64_t id = found->first;
   if (reply.lease_id.empty()) {
@@ -103,8 +104,9 @@ void Client::FinishLeaseGetLocked(Call call, std::string_view message) {
     }
     completion->key_outcomes[i] = outcome;
   }
-  const bool any = std::find(completion->key_outcomes, completion->key_outcomes + completion->key_count,
-                             TERRACE_GET_OK) != completion->key_outcomes + completion->key_count;
+  const bool any =
+      std::find(completion->key_outcomes, completion->key_outcomes + completion->key_count,
+                TERRACE_GET_OK) != completion->key_outcomes + completion->key_count;
   if (any) {
     std::memcpy(lease.daemon_id.data(), reply.lease_id.data(), kDigestBytes);
     lease.slabs = std::move(call.slabs);

@@ -22,7 +22,8 @@ uint64_t StrideOf(uint64_t block_bytes) {
   return (block_bytes + alignment - 1) / alignment * alignment;
 }
 
-// What the kernel believes could be used without swapping, from MemAvailable of /proc/meminfo; 0: not to be known.
+// What the kernel believes could be used without swapping, from MemAvailable of /proc/meminfo; 0:
+// not to be known.
 uint64_t AvailableBytes() {
   const Descriptor file(::open("/proc/meminfo", O_RDONLY | O_CLOEXEC));
   char text[512] = {};
@@ -32,8 +33,9 @@ uint64_t AvailableBytes() {
   return line == nullptr ? 0 : std::strtoull(line + kNameBytes, nullptr, 10) * 1024;
 }
 
-// All pages are there when this returns: without memory it fails here and not with a signal at the first write. A memfd has
-// no limit of its own, and the kernel would kill processes before it refuses, so what can't fit is refused beforehand.
+// All pages are there when this returns: without memory it fails here and not with a signal at the
+// first write. A memfd has no limit of its own, and the kernel would kill processes before it
+// refuses, so what can't fit is refused beforehand.
 Verdict MakeStaging(uint64_t bytes, Descriptor* fd, Mapping* mapping) {
   const Verdict refused{TERRACE_RESOURCE_EXHAUSTED,
                         "no memory for " + std::to_string(bytes) + " bytes of staging"};
@@ -180,7 +182,8 @@ void Client::SendWaitingLocked(Instant now) {
   waiting_calls_ = std::move(still);
 }
 
-Verdict Client::RegisterRegion(const terrace_region_spec& spec, Mapping staging,
+Verdict Client::RegisterRegion(const terrace_region_spec& spec,
+                               Mapping staging,
                                terrace_region* out) {
   if (!SameProcess()) {
     return {TERRACE_FAILED_PRECONDITION, "a child of fork must open a client of its own"};
@@ -249,12 +252,16 @@ void Client::RetryRefusedLocked(const Request& request, const Call& call, Instan
   }
 }
 
-Verdict Client::CreateStaging(uint64_t block_bytes, uint32_t block_count, terrace_region* region,
-                              void** memory, uint64_t* stride) {
+Verdict Client::CreateStaging(uint64_t block_bytes,
+                              uint32_t block_count,
+                              terrace_region* region,
+                              void** memory,
+                              uint64_t* stride) {
   const uint64_t step = StrideOf(block_bytes);
   Descriptor fd;
   Mapping mapping;
-  const uint64_t bytes = (step * block_count + kStagingAlignment - 1) / kStagingAlignment * kStagingAlignment;
+  const uint64_t bytes =
+      (step * block_count + kStagingAlignment - 1) / kStagingAlignment * kStagingAlignment;
   Verdict verdict = MakeStaging(bytes, &fd, &mapping);
   if (!verdict.ok()) {
     return verdict;
@@ -315,7 +322,8 @@ Verdict Client::UnregisterRegion(terrace_region region, uint32_t timeout_ms, Reg
   return verdict;
 }
 
-Verdict Client::UnregisterLocked(terrace_region region, std::unique_lock<std::mutex>* lock,
+Verdict Client::UnregisterLocked(terrace_region region,
+                                 std::unique_lock<std::mutex>* lock,
                                  Instant until) {
   for (;;) {
     const auto found = regions_.find(region);

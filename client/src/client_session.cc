@@ -104,8 +104,8 @@ void Client::GiveUpLocked(std::string_view why) {
   trouble_[length] = '\0';
 }
 
-// Ends the session: every call in flight completes, nothing of the daemon's is valid any more but the mapped memory.
-// Needs no memory.
+// Ends the session: every call in flight completes, nothing of the daemon's is valid any more but
+// the mapped memory. Needs no memory.
 void Client::LoseLocked(Instant now) {
   if (link_.connected()) {
     wakeup_.Remove(link_.fd());
@@ -117,7 +117,8 @@ void Client::LoseLocked(Instant now) {
   silent_ = false;
   owes_since_ = kNever;
   back_pressure_until_ = 0;
-  // xorshift64 (Marsaglia 2003): between 80 and 120 percent, so that a node's engines don't come back in step.
+  // xorshift64 (Marsaglia 2003): between 80 and 120 percent, so that a node's engines don't come
+  // back in step.
   jitter_ ^= jitter_ << 13;
   jitter_ ^= jitter_ >> 7;
   jitter_ ^= jitter_ << 17;
@@ -206,7 +207,8 @@ bool Client::TakePushLocked(const ReceivedFrame& frame, Instant now) {
       if (!DecodeBackPressure(frame.message, &retry_after_ms)) {
         return false;
       }
-      back_pressure_until_ = now + std::min(int64_t{retry_after_ms} * kNsPerMs, kMostBackPressureNs);
+      back_pressure_until_ =
+          now + std::min(int64_t{retry_after_ms} * kNsPerMs, kMostBackPressureNs);
       return true;
     }
     case Method::kSlabRetiredNotice: {
@@ -308,7 +310,8 @@ bool Client::TakeHelloLocked(const ReceivedFrame& frame, Instant now) {
   return true;
 }
 
-// A release that the daemon had no room for is said again later; the caller's completion doesn't wait for that.
+// A release that the daemon had no room for is said again later; the caller's completion doesn't
+// wait for that.
 bool Client::TakeReleaseLocked(Calls::iterator found, const ReceivedFrame& frame, Instant now) {
   Call call = TakeCallLocked(found);
   if (frame.header.status != TERRACE_OK) {

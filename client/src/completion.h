@@ -1,5 +1,5 @@
-// A completion with the arrays that its pointers name, in one piece made when the call is submitted: delivering it later,
-// also after a loss, needs no memory.
+// A completion with the arrays that its pointers name, in one piece made when the call is
+// submitted: delivering it later, also after a loss, needs no memory.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// RAII for the kernel objects of a session: descriptors and mappings. Move-only, thread-compatible; destructors release
-// and never report.
+// RAII for the kernel objects of a session: descriptors and mappings. Move-only, thread-compatible;
+// destructors release and never report.
 #pragma once
 
 #include <sys/mman.h>
@@ -59,7 +59,8 @@ class Mapping {
   Mapping& operator=(const Mapping&) = delete;
   ~Mapping() { Reset(); }
 
-  // Maps the first `bytes` of the descriptor; invalid when the kernel refuses (errno says why). Touches no page.
+  // Maps the first `bytes` of the descriptor; invalid when the kernel refuses (errno says why).
+  // Touches no page.
   //   protection  of mmap(2), e.g. PROT_READ
   static Mapping Map(const Descriptor& fd, size_t bytes, int protection) {
     Mapping mapping;

@@ -50,7 +50,8 @@ struct FrameHeader {
 void EncodeFrameHeader(const FrameHeader& header, char* out);
 // Reads kFrameHeaderBytes; checks nothing.
 FrameHeader DecodeFrameHeader(const char* in);
-// Whether a client may receive a frame with this header: a reply to a call or a push, within the limits.
+// Whether a client may receive a frame with this header: a reply to a call or a push, within the
+// limits.
 bool ReceivableHeader(const FrameHeader& header);
 
 }  // namespace terrace::client

@@ -1,9 +1,9 @@
 // Time as the library counts it: nanoseconds of CLOCK_MONOTONIC.
 #pragma once
 
-#include <time.h>
-
 #include <cstdint>
+
+#include <time.h>
 
 namespace terrace::client {
 

@@ -72,8 +72,7 @@ Link::Written Link::Write(std::string_view bytes, int passed, size_t* written) {
       if (errno == EINTR) {
         continue;
       }
-      return errno == EAGAIN || errno == ENOBUFS ? Written::kPart
-                                                                         : Written::kLost;
+      return errno == EAGAIN || errno == ENOBUFS ? Written::kPart : Written::kLost;
     }
     *written += static_cast<size_t>(sent);
   }
@@ -114,8 +113,8 @@ bool Link::Flush() {
   while (!queue_.empty()) {
     Queued& front = queue_.front();
     size_t written = 0;
-    const Written outcome = Write(std::string_view(front.bytes).substr(front.sent),
-                                  front.passed.get(), &written);
+    const Written outcome =
+        Write(std::string_view(front.bytes).substr(front.sent), front.passed.get(), &written);
     if (written > 0) {
       front.passed.Reset();
       front.sent += written;
@@ -214,8 +213,8 @@ Link::Next Link::NextFrame(ReceivedFrame* frame) {
     frame->descriptors[i] = std::move(arrived_.front());
     arrived_.pop_front();
   }
-  frame->message = std::string_view(buffer_.data() + begin_ + kFrameHeaderBytes,
-                                    frame->header.payload_bytes);
+  frame->message =
+      std::string_view(buffer_.data() + begin_ + kFrameHeaderBytes, frame->header.payload_bytes);
   begin_ += kFrameHeaderBytes + frame->header.payload_bytes;
   return Next::kFrame;
 }

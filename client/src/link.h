@@ -1,8 +1,8 @@
-// One connection to session.sock: sends frames without blocking and queues what the socket does not take, receives
-// frames with their descriptors.
+// One connection to session.sock: sends frames without blocking and queues what the socket does not
+// take, receives frames with their descriptors.
 //
-// Thread-compatible. Limits: what is queued is bounded by the caller, who asks backlog_bytes() first; a received frame by
-// kMaxMessageBytes.
+// Thread-compatible. Limits: what is queued is bounded by the caller, who asks backlog_bytes()
+// first; a received frame by kMaxMessageBytes.
 #pragma once
 
 #include <array>

@@ -12,7 +12,8 @@ class ProcessMark {
   ProcessMark() : pid_(::getpid()) {
     const long page = ::sysconf(_SC_PAGESIZE);
     bytes_ = page > 0 ? static_cast<size_t>(page) : 4096;
-    void* address = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* address =
+        ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address == MAP_FAILED) {
       return;
     }

@@ -1,9 +1,9 @@
 #include "client/src/reply.h"
 
+#include <algorithm>
+
 #include <protozero/exception.hpp>
 #include <protozero/pbf_reader.hpp>
-
-#include <algorithm>
 
 #include "client/src/request.h"
 #include "client/src/wire_fields.h"
@@ -14,7 +14,8 @@ namespace {
 using protozero::pbf_reader;
 using protozero::pbf_wire_type;
 
-// Calls read(reader) at every field; false when the message is malformed. The only place where protozero's exceptions end.
+// Calls read(reader) at every field; false when the message is malformed. The only place where
+// protozero's exceptions end.
 template <typename Read>
 bool ReadFields(std::string_view message, Read read) {
   try {
@@ -87,8 +88,8 @@ bool TakeCounts(pbf_reader& reader, uint32_t* out, uint32_t count) {
 }
 
 // One byte a key; values above `most` become `otherwise`.
-bool TakeKeyBytes(pbf_reader& reader, uint8_t* out, uint32_t count, uint8_t most,
-                  uint8_t otherwise) {
+bool TakeKeyBytes(
+    pbf_reader& reader, uint8_t* out, uint32_t count, uint8_t most, uint8_t otherwise) {
   std::string_view bytes;
   if (!TakeBytes(reader, &bytes) || bytes.size() != count) {
     return false;
@@ -112,7 +113,8 @@ bool TakeStates(pbf_reader& reader, Completion* completion) {
   }
   for (uint32_t i = 0; i < completion->key_count; ++i) {
     const auto value = static_cast<uint8_t>(bytes[i]);
-    completion->key_states[i] = (value & 15) > TERRACE_KEY_INVALID ? uint8_t{TERRACE_KEY_MISS} : value;
+    completion->key_states[i] =
+        (value & 15) > TERRACE_KEY_INVALID ? uint8_t{TERRACE_KEY_MISS} : value;
   }
   return true;
 }
@@ -322,7 +324,8 @@ bool DecodeGet(std::string_view message, uint32_t key_count, GetReply* reply) {
     }
   });
   // A reply without a hit may leave the sizes out.
-  const bool hits = reply->outcomes.find(static_cast<char>(TERRACE_GET_OK)) != std::string_view::npos;
+  const bool hits =
+      reply->outcomes.find(static_cast<char>(TERRACE_GET_OK)) != std::string_view::npos;
   if (!read || reply->outcomes.size() != key_count ||
       (reply->payload_bytes.size() != key_count && (hits || reply->payload_bytes.size() != 0))) {
     return false;

@@ -1,7 +1,7 @@
 // Replies and pushes as views into the received bytes, and their transfer into completions.
 //
-// Decoders trust nothing: false means that the message is malformed or does not fit the call, and that the connection has
-// to end. Unknown values of per-key enums read as a miss or as not stored.
+// Decoders trust nothing: false means that the message is malformed or does not fit the call, and
+// that the connection has to end. Unknown values of per-key enums read as a miss or as not stored.
 #pragma once
 
 #include <cstdint>

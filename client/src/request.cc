@@ -1,10 +1,10 @@
 #include "client/src/request.h"
 
-#include <protozero/pbf_writer.hpp>
-#include <protozero/varint.hpp>
-
 #include <algorithm>
 #include <cstring>
+
+#include <protozero/pbf_writer.hpp>
+#include <protozero/varint.hpp>
 
 #include "client/src/wire_fields.h"
 
@@ -60,7 +60,8 @@ size_t PartSize(const terrace_part& part) {
          BytesSize(VarintsSize(part.end_tokens, part.key_count)) + NumberSize(part.window_tokens);
 }
 
-// The sizes of submessages are known beforehand, so that protozero moves nothing and offsets into the frame stay good.
+// The sizes of submessages are known beforehand, so that protozero moves nothing and offsets into
+// the frame stay good.
 class Encoder {
  public:
   Encoder(std::string* frame, std::vector<DigestSlot>* missing)

@@ -1,6 +1,7 @@
 // A submit's arguments after they were checked, and their encoding as a message of cache.proto.
 //
-// Everything here points into the caller's memory and lives as long as the submit. Thread-compatible.
+// Everything here points into the caller's memory and lives as long as the submit.
+// Thread-compatible.
 #pragma once
 
 #include <array>
@@ -10,8 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include "client/src/frame.h"
 #include "terrace/terrace.h"
+
+#include "client/src/frame.h"
 
 namespace terrace::client {
 
@@ -24,8 +26,8 @@ inline constexpr uint64_t kMaxInlineBytes = uint64_t{3} << 20;
 using Id128 = std::array<char, kDigestBytes>;
 
 struct PartSpec {
-  terrace_part part;   // as given, missing fields zero
-  const Id128* digest; // of part.ns; nullptr: not known yet
+  terrace_part part;    // as given, missing fields zero
+  const Id128* digest;  // of part.ns; nullptr: not known yet
 };
 
 struct Request {
@@ -35,7 +37,7 @@ struct Request {
   std::string_view request_id;
 
   uint32_t part_count = 0;
-  uint32_t key_count = 0;  // over all parts
+  uint32_t key_count = 0;                 // over all parts
   std::array<PartSpec, kMaxParts> parts;  // the first part_count
 
   // probe, prefetch
@@ -72,23 +74,27 @@ struct Request {
   std::string_view holds;
 };
 
-// Where the digest of a namespace belongs that is not known yet: sixteen zero bytes at `offset` of the frame.
+// Where the digest of a namespace belongs that is not known yet: sixteen zero bytes at `offset` of
+// the frame.
 struct DigestSlot {
   size_t offset = 0;
   terrace_namespace ns = 0;
 };
 
-// Appends the message to *frame and what has to be filled in later to *missing. Throws std::bad_alloc.
+// Appends the message to *frame and what has to be filled in later to *missing. Throws
+// std::bad_alloc.
 void EncodeRequest(const Request& request, std::string* frame, std::vector<DigestSlot>* missing);
 
-// ---- what the library says by itself; each appends its message to *frame and throws std::bad_alloc.
+// ---- what the library says by itself; each appends its message to *frame and throws
+// std::bad_alloc.
 struct Greeting {
   std::string_view client_name;
   std::string_view client_version;
   bool pidfd = false;
 };
 void EncodeHello(const Greeting& greeting, std::string* frame);
-// The record without struct_bytes; labels in the order of their keys, so that equal records have equal bytes.
+// The record without struct_bytes; labels in the order of their keys, so that equal records have
+// equal bytes.
 void EncodeOpenNamespace(const terrace_namespace_record& record, std::string* frame);
 void EncodeRegisterRegion(uint32_t region_id, const terrace_region_spec& spec, std::string* frame);
 void EncodeUnregisterRegion(uint32_t region_id, std::string* frame);

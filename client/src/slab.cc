@@ -12,7 +12,9 @@
 
 namespace terrace::client {
 
-Slab::~Slab() { mapped_bytes_->fetch_sub(mapping_.size(), std::memory_order_relaxed); }
+Slab::~Slab() {
+  mapped_bytes_->fetch_sub(mapping_.size(), std::memory_order_relaxed);
+}
 
 bool Slab::Map(const Descriptor& fd, uint64_t bytes) {
   state_ = State::kFailed;
@@ -25,7 +27,8 @@ bool Slab::Map(const Descriptor& fd, uint64_t bytes) {
   if (seals < 0 || (seals & F_SEAL_SHRINK) == 0) {
     return false;
   }
-  // All of the file, whose size is a multiple of its page size: a part of a huge page could not be unmapped.
+  // All of the file, whose size is a multiple of its page size: a part of a huge page could not be
+  // unmapped.
   mapping_ = Mapping::Map(fd, static_cast<size_t>(status.st_size), PROT_READ);
   if (!mapping_.valid()) {
     return false;
@@ -38,10 +41,11 @@ bool Slab::Map(const Descriptor& fd, uint64_t bytes) {
 
 void Slab::Populate(int64_t* budget_ns) const {
 #ifndef MADV_POPULATE_READ
-  constexpr int MADV_POPULATE_READ = 22;  // Linux 5.14; older kernels refuse it and pages come one fault at a time
+  constexpr int MADV_POPULATE_READ =
+      22;  // Linux 5.14; older kernels refuse it and pages come one fault at a time
 #endif
   constexpr size_t kChunk = size_t{16} << 20;
-  for (size_t at = 0; at < bytes_ && *budget_ns > 0; at += kChunk) {
+  for (size_t at = 0; at<bytes_&& * budget_ns> 0; at += kChunk) {
     const Instant begun = Now();
     const size_t chunk = std::min<size_t>(kChunk, bytes_ - at);
     if (::madvise(mapping_.data() + at, chunk, MADV_POPULATE_READ) != 0) {

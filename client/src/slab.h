@@ -1,8 +1,8 @@
 // Slabs of the daemon's arena as this client maps them, and the leases that keep them mapped.
 //
-// Thread-compatible, but for Slab::Populate. What is promised: bytes under a lease stay mapped until the lease is
-// released, also when the slab was retired or the daemon is gone; a slab that could shrink under a reader, and so kill it
-// with SIGBUS, is never mapped.
+// Thread-compatible, but for Slab::Populate. What is promised: bytes under a lease stay mapped
+// until the lease is released, also when the slab was retired or the daemon is gone; a slab that
+// could shrink under a reader, and so kill it with SIGBUS, is never mapped.
 #pragma once
 
 #include <atomic>
@@ -11,9 +11,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "terrace/terrace.h"
+
 #include "client/src/descriptor.h"
 #include "client/src/request.h"
-#include "terrace/terrace.h"
 
 namespace terrace::client {
 
@@ -31,8 +32,9 @@ class Slab {
   bool Map(const Descriptor& fd, uint64_t bytes);
   void SetFailed() { state_ = State::kFailed; }
 
-  // Makes the kernel map its pages until *budget_ns is used up; the rest comes one fault at a time. Any thread, also
-  // without the client's lock: what it reads does not change once the slab is mapped.
+  // Makes the kernel map its pages until *budget_ns is used up; the rest comes one fault at a time.
+  // Any thread, also without the client's lock: what it reads does not change once the slab is
+  // mapped.
   void Populate(int64_t* budget_ns) const;
 
   [[nodiscard]] uint32_t id() const { return id_; }
@@ -48,7 +50,8 @@ class Slab {
   uint64_t bytes_ = 0;  // usable; the mapping may be longer
 };
 
-// Owners: the table below while it may be leased again, leases, gets that wait for it, and a drain that populates it.
+// Owners: the table below while it may be leased again, leases, gets that wait for it, and a drain
+// that populates it.
 using SlabPtr = std::shared_ptr<Slab>;
 
 struct LeaseRecord {
@@ -58,8 +61,8 @@ struct LeaseRecord {
   std::vector<SlabPtr> slabs;
 };
 
-// Leases of this client. The ids that callers see are its own, so that an id of an earlier daemon never names a lease of
-// the present one.
+// Leases of this client. The ids that callers see are its own, so that an id of an earlier daemon
+// never names a lease of the present one.
 class LeaseTable {
  public:
   explicit LeaseTable(uint64_t nonce) : nonce_(nonce) {}

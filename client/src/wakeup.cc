@@ -33,7 +33,9 @@ void Wakeup::Add(int socket) {
   Control(epoll_.get(), EPOLL_CTL_ADD, socket, EPOLLIN);
 }
 
-void Wakeup::Remove(int socket) { Control(epoll_.get(), EPOLL_CTL_DEL, socket, 0); }
+void Wakeup::Remove(int socket) {
+  Control(epoll_.get(), EPOLL_CTL_DEL, socket, 0);
+}
 
 void Wakeup::WatchWritable(int socket, bool writable) {
   if (writable != watches_writable_) {

@@ -1,8 +1,9 @@
-// The event descriptor: an epoll descriptor over the session's socket, an eventfd for completions that are ready already,
-// and a timerfd for deadlines.
+// The event descriptor: an epoll descriptor over the session's socket, an eventfd for completions
+// that are ready already, and a timerfd for deadlines.
 //
-// Thread-compatible, but Wait may be called by any thread at the same time as anything else. It counts on few system calls:
-// the caller arms timer and signal only when somebody looks at the descriptor.
+// Thread-compatible, but Wait may be called by any thread at the same time as anything else. It
+// counts on few system calls: the caller arms timer and signal only when somebody looks at the
+// descriptor.
 #pragma once
 
 #include "client/src/descriptor.h"
@@ -27,7 +28,8 @@ class Wakeup {
   // Stops a timer that has run out from waking anybody.
   void ClearTimer(Instant now);
 
-  // Until the descriptor is readable or `ms` have passed; the one function that may run without the client's lock.
+  // Until the descriptor is readable or `ms` have passed; the one function that may run without the
+  // client's lock.
   void Wait(int ms) const;
 
  private:

@@ -1,5 +1,5 @@
-// Field numbers of proto/terrace/v1, for protozero, which has no generated code. tests/unit/client compares every one of
-// them with the descriptors that protoc makes.
+// Field numbers of proto/terrace/v1, for protozero, which has no generated code. tests/unit/client
+// compares every one of them with the descriptors that protoc makes.
 #pragma once
 
 #include <cstdint>

@@ -149,8 +149,9 @@ BlockId BlockIndex::Find(ScopeId scope, KeyView key) const {
   return FindHashed(Hash(scope, key), scope, key);
 }
 
-// A pipeline of three stages at fixed distances, so that the misses of many keys overlap: the key's hash and its place in
-// the table; the candidate that the tag names; the comparison with the candidate's key.
+// A pipeline of three stages at fixed distances, so that the misses of many keys overlap: the key's
+// hash and its place in the table; the candidate that the tag names; the comparison with the
+// candidate's key.
 size_t BlockIndex::FindMany(ScopeId scope,
                             std::string_view keys,
                             uint32_t key_bytes,

@@ -71,7 +71,9 @@ class BlockTable {
   // A fresh block in state kFilling with this identity.
   BlockId Add(ScopeId scope, KeyView key);
   void Remove(BlockId id);
-  [[nodiscard]] Block& at(BlockId id) { return chunks_.data()[Index(id) / kChunk].get()[Index(id) % kChunk]; }
+  [[nodiscard]] Block& at(BlockId id) {
+    return chunks_.data()[Index(id) / kChunk].get()[Index(id) % kChunk];
+  }
   [[nodiscard]] const Block& at(BlockId id) const {
     return chunks_.data()[Index(id) / kChunk].get()[Index(id) % kChunk];
   }

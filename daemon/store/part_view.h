@@ -24,7 +24,7 @@ struct PartView {
   const StorePart* part = nullptr;
   uint32_t block_tokens = 0;
   std::vector<uint8_t> usable;  // 1: yes
-  uint32_t run = 0;  // leading usable keys
+  uint32_t run = 0;             // leading usable keys
 
   [[nodiscard]] uint64_t End(uint32_t i) const { return EndToken(*part, block_tokens, i); }
 

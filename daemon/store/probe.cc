@@ -88,8 +88,7 @@ void Store::ProbePartLocked(TenantId tenant,
     if (found[i] != kNoBlock) {
       state =
           blocks_.at(found[i]).state == BlockState::kReady ? KeyState::kReady : KeyState::kPending;
-    } else if (has_lower && !broken &&
-               LookupLowerLocked(tenant, part, i, &lower, &tier)) {
+    } else if (has_lower && !broken && LookupLowerLocked(tenant, part, i, &lower, &tier)) {
       state = KeyState::kLower;
       result.load_time += lower_tiers_[tier]->EstimateRead(lower.payload_bytes);
       ++tier;  // 0 is DRAM
@@ -102,8 +101,7 @@ void Store::ProbePartLocked(TenantId tenant,
     view.usable[i] = state != KeyState::kMiss ? 1 : 0;
     hits += view.usable[i];
     view.run += broken ? 0 : 1;
-    result.states[first_state + i] =
-        static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U));
+    result.states[first_state + i] = static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U));
   }
   result.part_hits.push_back(part.rule == Rule::kPrefix ? view.run : hits);
   counters_.probe_keys += part.key_count();

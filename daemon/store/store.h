@@ -114,9 +114,8 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- probe.cc
-  ProbeResult ProbeLocked(const Caller& caller,
-                          const ProbeCall& call,
-                          std::vector<SeenBlock>& seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call, std::vector<SeenBlock>& seen)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TouchSeenLocked(absl::Span<const SeenBlock> seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ProbePartLocked(TenantId tenant,
                        const StorePart& part,

@@ -1,6 +1,9 @@
 #include "tests/doubles/front_room.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,9 +13,46 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "daemon/thread_executor.h"
-#include "tests/doubles/heap_slab_source.h"
 
 namespace terrace::doubles {
+namespace {
+
+// Sealed slabs as the daemon's, but not touched: a test uses a few pages of them.
+class LazySlab final : public SlabMemory {
+ public:
+  LazySlab(Descriptor descriptor, Mapping mapping)
+      : descriptor_(std::move(descriptor)), mapping_(std::move(mapping)) {}
+  [[nodiscard]] absl::Span<char> memory() const override {
+    return {mapping_.data(), mapping_.size()};
+  }
+  [[nodiscard]] const Descriptor& descriptor() const override { return descriptor_; }
+  [[nodiscard]] PageKind page_kind() const override { return PageKind::kSmall; }
+
+ private:
+  const Descriptor descriptor_;
+  const Mapping mapping_;
+};
+
+class LazySlabSource final : public SlabSource {
+ public:
+  absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
+    Descriptor memory(memfd_create("terrace-test-slab", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!memory.valid() || ftruncate(memory.get(), static_cast<off_t>(bytes)) != 0) {
+      return StatusFromErrno(errno, "memfd");
+    }
+    absl::StatusOr<Mapping> mapping = Mapping::Map(memory.get(), 0, bytes, MapAccess::kReadWrite);
+    if (!mapping.ok()) {
+      return mapping.status();
+    }
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
+    if (fcntl(memory.get(), F_ADD_SEALS, seals) != 0) {
+      return StatusFromErrno(errno, "F_ADD_SEALS");
+    }
+    return std::make_unique<LazySlab>(std::move(memory), *std::move(mapping));
+  }
+};
+
+}  // namespace
 
 void CountingObserver::Finished(const FinishedCall& call) {
   absl::MutexLock lock(&mutex_);
@@ -52,11 +92,7 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
   folder_ = pattern;
   // Others may pass through, so that what keeps them out is the sockets' own mode.
   std::filesystem::permissions(folder_, std::filesystem::perms(0755));
-  if (options.sealed) {
-    slabs_ = MakeSealedSlabSource(/*huge_pages=*/false, /*touch_threads=*/1);
-  } else {
-    slabs_ = std::make_unique<HeapSlabSource>();
-  }
+  slabs_ = std::make_unique<LazySlabSource>();
   if (options.executor == nullptr) {
     absl::StatusOr<std::unique_ptr<Executor>> executor = MakeThreadExecutor({});
     if (!executor.ok()) {

@@ -1,4 +1,4 @@
-// A whole front for tests: listeners in a private folder, over a BlockStore in memory.
+// A whole front for tests: listeners in a private folder, over a BlockStore whose slabs clients can map.
 //
 // The tenant of a peer is "uid-N". Time is real unless a test brings its own clock; a thread ticks the store.
 #pragma once
@@ -46,7 +46,6 @@ struct FrontRoomOptions {
   const Clock* clock = nullptr;       // null: BootClock
   Executor* executor = nullptr;       // null: two threads
   std::vector<LowerTier*> lower_tiers = {};
-  bool sealed = true;                 // slabs that clients can map
   int io_threads = 2;
   mode_t socket_mode = 0660;
   AdminHooks hooks = {};

@@ -1,7 +1,8 @@
 #include "tests/doubles/heap_slab_source.h"
 
+#include <sys/mman.h>
+
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -22,28 +23,22 @@ constexpr uint64_t RoundUpToPage(uint64_t value) {
   return (value + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
-struct FreeDeleter {
-  void operator()(char* memory) const { std::free(memory); }
-};
-
 class HeapSlab final : public SlabMemory {
  public:
-  HeapSlab(std::unique_ptr<char, FreeDeleter> memory,
-           uint64_t bytes,
-           std::shared_ptr<const int> alive)
-      : alive_(std::move(alive)), memory_(std::move(memory)), bytes_(bytes) {}
+  HeapSlab(char* memory, uint64_t bytes, std::shared_ptr<const int> alive)
+      : alive_(std::move(alive)), memory_(memory), bytes_(bytes) {}
+  HeapSlab(const HeapSlab&) = delete;
+  HeapSlab& operator=(const HeapSlab&) = delete;
+  ~HeapSlab() override { munmap(memory_, bytes_); }
 
-  [[nodiscard]] absl::Span<char> memory() const override {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    return {memory_.get() + (RoundUpToPage(address) - address), bytes_};
-  }
+  [[nodiscard]] absl::Span<char> memory() const override { return {memory_, bytes_}; }
   [[nodiscard]] const Descriptor& descriptor() const override { return none_; }
   [[nodiscard]] PageKind page_kind() const override { return PageKind::kSmall; }
 
  private:
   const std::shared_ptr<const int>
       alive_;  // owned together with the source, which counts the owners
-  const std::unique_ptr<char, FreeDeleter> memory_;
+  char* const memory_;
   const uint64_t bytes_;
   const Descriptor none_;
 };
@@ -52,8 +47,8 @@ class HeapSlab final : public SlabMemory {
 
 absl::StatusOr<std::unique_ptr<SlabMemory>> HeapSlabSource::Make(uint64_t bytes) {
   const absl::MutexLock lock(&mutex_);
-  constexpr uint64_t kMaxBytes = uint64_t{1}
-                                 << 40;  // calloc would lend address space for more than there is
+  // Address space is lent for more than there is.
+  constexpr uint64_t kMaxBytes = uint64_t{1} << 40;
   if (bytes == 0) {
     return absl::InvalidArgumentError("slab bytes: 1 or more");
   }
@@ -65,14 +60,14 @@ absl::StatusOr<std::unique_ptr<SlabMemory>> HeapSlabSource::Make(uint64_t bytes)
     return absl::ResourceExhaustedError("scripted failure");
   }
   const uint64_t rounded = RoundUpToPage(bytes);
-  // calloc, because large memory then comes zeroed and untouched, with room to align it.
-  std::unique_ptr<char, FreeDeleter> memory(
-      static_cast<char*>(std::calloc(1, rounded + kPageBytes)));
-  if (memory == nullptr) {
+  // Zeroed and 4096-aligned without being touched: most tests use little of a slab.
+  void* const memory = mmap(nullptr, rounded, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
     return absl::ResourceExhaustedError("heap slab");
   }
   ++made_;
-  return std::make_unique<HeapSlab>(std::move(memory), rounded, owners_);
+  return std::make_unique<HeapSlab>(static_cast<char*>(memory), rounded, owners_);
 }
 
 void HeapSlabSource::FailNext(int count) {

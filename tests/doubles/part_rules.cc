@@ -57,6 +57,7 @@ uint64_t LargestLegalBoundary(const std::vector<RuledKeys>& parts) {
     }
   }
   std::sort(candidates.rbegin(), candidates.rend());
+  candidates.erase(std::unique(candidates.begin(), candidates.end()), candidates.end());
   for (const uint64_t boundary : candidates) {
     if (std::all_of(parts.begin(), parts.end(),
                     [&](const RuledKeys& part) { return IsLegalBoundary(part, boundary); })) {

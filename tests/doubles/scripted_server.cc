@@ -141,10 +141,12 @@ void ScriptedServer::Exchange::Reply(const google::protobuf::MessageLite& reply,
   answer.method = header.method;
   answer.kind = kReply;
   answer.call_id = header.call_id;
-  Frame(answer, reply.SerializeAsString(), passed < 0 ? std::vector<int>{} : std::vector<int>{passed});
+  Frame(answer, reply.SerializeAsString(),
+        passed < 0 ? std::vector<int>{} : std::vector<int>{passed});
 }
 
-void ScriptedServer::Exchange::Refuse(uint32_t status, const std::string& why,
+void ScriptedServer::Exchange::Refuse(uint32_t status,
+                                      const std::string& why,
                                       uint32_t retry_after_ms) const {
   v1::ErrorDetail detail;
   detail.set_message(why);
@@ -165,16 +167,21 @@ void ScriptedServer::Exchange::Push(v1::Method method,
   Frame(push, notice.SerializeAsString());
 }
 
-void ScriptedServer::Exchange::Raw(std::string_view bytes) const { connection_->Send(bytes, {}); }
+void ScriptedServer::Exchange::Raw(std::string_view bytes) const {
+  connection_->Send(bytes, {});
+}
 
-void ScriptedServer::Exchange::Frame(WireHeader frame, std::string_view payload,
+void ScriptedServer::Exchange::Frame(WireHeader frame,
+                                     std::string_view payload,
                                      const std::vector<int>& passed) const {
   frame.payload_bytes = static_cast<uint32_t>(payload.size());
   frame.descriptor_count = static_cast<uint8_t>(passed.size());
   connection_->Send(EncodeWireHeader(frame).append(payload), passed);
 }
 
-void ScriptedServer::Exchange::Disconnect() const { connection_->Shutdown(); }
+void ScriptedServer::Exchange::Disconnect() const {
+  connection_->Shutdown();
+}
 
 ScriptedServer::ScriptedServer(std::string folder) : folder_(std::move(folder)) {
   wake_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -199,7 +206,8 @@ void ScriptedServer::Listen() {
   std::memcpy(address.sun_path, path.data(), path.size());
   listener_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   Must(listener_ >= 0, "socket");
-  Must(::bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0, "bind");
+  Must(::bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0,
+       "bind");
   Must(::listen(listener_, 64) == 0, "listen");
 }
 
@@ -464,7 +472,8 @@ bool ScriptedServer::Read(const std::shared_ptr<Connection>& connection) {
 }
 
 void ScriptedServer::Dispatch(const std::shared_ptr<Connection>& connection,
-                              const WireHeader& header, std::string message) {
+                              const WireHeader& header,
+                              std::string message) {
   Exchange exchange;
   exchange.header = header;
   exchange.message = std::move(message);

@@ -1,9 +1,10 @@
-// A stand-in for terraced's session socket, for tests of libterrace: a thread on a Unix socket that speaks frames of
-// session.proto and keeps blocks in one sealed slab. A script may take any method over, to delay, refuse, reorder, answer
-// garbage, pass descriptors or end the connection; the server itself can hang, stop and come back with a new boot id.
+// A stand-in for terraced's session socket, for tests of libterrace: a thread on a Unix socket that
+// speaks frames of session.proto and keeps blocks in one sealed slab. A script may take any method
+// over, to delay, refuse, reorder, answer garbage, pass descriptors or end the connection; the
+// server itself can hang, stop and come back with a new boot id.
 //
-// Threads: all public functions may be called from any thread; scripts run on the server's thread, and an Exchange may be
-// kept and answered later from any other.
+// Threads: all public functions may be called from any thread; scripts run on the server's thread,
+// and an Exchange may be kept and answered later from any other.
 #pragma once
 
 #include <atomic>
@@ -62,7 +63,9 @@ class ScriptedServer {
     // Bytes as they are, not even a frame.
     void Raw(std::string_view bytes) const;
     // Frames of the server's own making; payload_bytes is filled in.
-    void Frame(WireHeader frame, std::string_view payload, const std::vector<int>& passed = {}) const;
+    void Frame(WireHeader frame,
+               std::string_view payload,
+               const std::vector<int>& passed = {}) const;
     void Disconnect() const;
     // Names the session; valid as long as it lives.
     [[nodiscard]] const void* session() const { return connection_.get(); }
@@ -119,7 +122,8 @@ class ScriptedServer {
   void Accept();
   bool Read(const std::shared_ptr<Connection>& connection);
   void Forget(const std::shared_ptr<Connection>& connection);
-  void Dispatch(const std::shared_ptr<Connection>& connection, const WireHeader& header,
+  void Dispatch(const std::shared_ptr<Connection>& connection,
+                const WireHeader& header,
                 std::string message);
   void Hello(const Exchange& exchange);
   void Listen();

@@ -128,11 +128,11 @@ void ScriptedStore::RegisterRegion(const ScriptedServer::Exchange& exchange) {
   Region region;
   region.bytes = request.bytes();
   region.geometry = request.geometry();
-  void* address = exchange.descriptors.size() != 1
-                      ? MAP_FAILED
-                      : ::mmap(nullptr, region.bytes,
-                               request.read_only() ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED,
-                               exchange.descriptors[0], static_cast<off_t>(request.offset()));
+  void* address =
+      exchange.descriptors.size() != 1
+          ? MAP_FAILED
+          : ::mmap(nullptr, region.bytes, request.read_only() ? PROT_READ : PROT_READ | PROT_WRITE,
+                   MAP_SHARED, exchange.descriptors[0], static_cast<off_t>(request.offset()));
   if (address == MAP_FAILED) {
     return exchange.Refuse(kInvalidArgument, "descriptor: cannot be mapped");
   }
@@ -149,8 +149,8 @@ void ScriptedStore::RegisterRegion(const ScriptedServer::Exchange& exchange) {
 void ScriptedStore::UnregisterRegion(const ScriptedServer::Exchange& exchange) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = regions_.find(
-        {exchange.session(), exchange.As<v1::UnregisterRegionRequest>().region_id()});
+    const auto found =
+        regions_.find({exchange.session(), exchange.As<v1::UnregisterRegionRequest>().region_id()});
     if (found != regions_.end()) {
       ::munmap(found->second.memory, found->second.bytes);
       regions_.erase(found);
@@ -185,8 +185,8 @@ void ScriptedStore::Probe(const ScriptedServer::Exchange& exchange) const {
   exchange.Reply(reply);
 }
 
-void ScriptedStore::CopyBlock(const Region& region, uint32_t index, char* slot, uint32_t bytes,
-                              bool out) const {
+void ScriptedStore::CopyBlock(
+    const Region& region, uint32_t index, char* slot, uint32_t bytes, bool out) const {
   for (const v1::Plane& plane : region.geometry.planes()) {
     for (const v1::Segment& segment : plane.segments()) {
       const auto step = static_cast<uint32_t>(std::min<uint64_t>(segment.bytes(), bytes));
@@ -258,10 +258,9 @@ void ScriptedStore::Put(const ScriptedServer::Exchange& exchange) {
     }
     inline_at += bytes;
     const bool stored = added && room;
-    reply.mutable_outcomes()->push_back(
-        static_cast<char>(stored  ? v1::PUT_OUTCOME_STORED
-                          : added ? v1::PUT_OUTCOME_DECLINED
-                                  : v1::PUT_OUTCOME_DUPLICATE));
+    reply.mutable_outcomes()->push_back(static_cast<char>(stored  ? v1::PUT_OUTCOME_STORED
+                                                          : added ? v1::PUT_OUTCOME_DECLINED
+                                                                  : v1::PUT_OUTCOME_DUPLICATE));
     reply.mutable_reasons()->push_back(
         static_cast<char>(added && !room ? v1::REASON_NO_SPACE : v1::REASON_NONE));
     reply.mutable_levels()->push_back(static_cast<char>(stored ? v1::LEVEL_DRAM : 0));

@@ -1,5 +1,5 @@
-// The blocks behind a ScriptedServer: one sealed slab, leases, and regions that are mapped and copied from and into.
-// Everything of one boot; answers all methods but Hello.
+// The blocks behind a ScriptedServer: one sealed slab, leases, and regions that are mapped and
+// copied from and into. Everything of one boot; answers all methods but Hello.
 //
 // Threads: Answer on the server's thread; the counts from any.
 #pragma once

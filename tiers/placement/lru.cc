@@ -12,8 +12,8 @@ namespace {
 
 // Records looked ahead of where a loop is: about the time of a miss to DRAM.
 constexpr size_t kPrefetch = 16;
-// The log may have 2.25 times as many entries as there are blocks, so that more than half of what compaction looks at is
-// garbage; and this many more for small pools.
+// The log may have 2.25 times as many entries as there are blocks, so that more than half of what
+// compaction looks at is garbage; and this many more for small pools.
 constexpr uint64_t kSlackEntries = uint64_t{2} * RecencyLog::kChunkEntries;
 // Entries looked at for compaction per entry appended: more than the two that it takes to keep up.
 constexpr uint64_t kCompactionRate = 3;

@@ -9,7 +9,7 @@
 // more. Unlocked again, it waits in a heap ordered by stamp. Everything that was parked is older
 // than everything in the log, so the heap goes first.
 //
-// Memory a resident block: 12 bytes of record and at most 1.5 log entries of 8 bytes, 24 bytes in
+// Memory a resident block: 12 bytes of record and at most 2.5 log entries of 8 bytes, 32 bytes in
 // all, and a page of 1,024 records (12 KiB) for every range of ids that is in use at all. The log
 // is compacted a chunk at a time, in proportion to what is appended: no call does more than a few
 // times its own work.

@@ -20,7 +20,10 @@
 namespace terrace::bench {
 namespace {
 
+// Touching memory takes a second a GiB, and half a minute on a machine that is short of huge pages
+// and busy otherwise.
 constexpr std::chrono::seconds kReadyLimit{120};
+constexpr std::chrono::seconds kReadyLimitPerGib{60};
 // sun_path takes 107 bytes; the daemon's longest name is "/terrace.sock" or "/session.sock".
 constexpr size_t kMaxRuntimeBytes = 94;
 constexpr size_t kLogShown = 1000;
@@ -134,7 +137,8 @@ absl::Status DaemonProcess::WaitReady() {
   if (!session.ok()) {
     return session.status();
   }
-  const auto until = std::chrono::steady_clock::now() + kReadyLimit;
+  const auto limit = kReadyLimit + kReadyLimitPerGib * (dram_bytes_ >> 30U);
+  const auto until = std::chrono::steady_clock::now() + limit;
   while (!(*session)->WaitConnected(std::chrono::milliseconds(50))) {
     if (Interrupted()) {
       return absl::CancelledError("interrupted");
@@ -143,7 +147,8 @@ absl::Status DaemonProcess::WaitReady() {
       return absl::FailedPreconditionError("terraced ended while starting:\n" + LogEnd());
     }
     if (std::chrono::steady_clock::now() >= until) {
-      return absl::DeadlineExceededError("terraced was not ready within two minutes:\n" + LogEnd());
+      return absl::DeadlineExceededError("terraced was not ready within " +
+                                         std::to_string(limit.count()) + " s:\n" + LogEnd());
     }
   }
   return absl::OkStatus();

@@ -25,7 +25,7 @@ class DaemonProcess {
   // given, wins) and waits until a session with it stands. The program: options.terraced, else
   // $TERRACE_TERRACED, else ../daemon/terraced or terraced beside this program. Errors: NOT_FOUND
   // (no program), FAILED_PRECONDITION (it ended; the end of its log is in the message),
-  // DEADLINE_EXCEEDED (not ready within two minutes), CANCELLED.
+  // DEADLINE_EXCEEDED (not ready within two minutes and a minute a GiB), CANCELLED.
   static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const BenchOptions& options,
                                                               uint64_t dram_bytes);
   // Stops an own daemon with SIGTERM, and SIGKILL after ten seconds; removes its folder.

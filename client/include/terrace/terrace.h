@@ -269,8 +269,8 @@ TERRACE_API terrace_status terrace_submit_clear_namespace(terrace_client* client
 TERRACE_API terrace_status terrace_submit_pin(terrace_client* client, const terrace_call* call, uint32_t ttl_s,
                                               uint64_t* call_id);
 TERRACE_API terrace_status terrace_submit_unpin(terrace_client* client, const terrace_call* call, uint64_t* call_id);
-/* Cancels a call or (call 0) a ticket; the target completes too, when no copy can touch its memory any more. A call that has
- * expired here may still be named for a while: see the submits. */
+/* Cancels a call or (call 0) a ticket; the target completes too, when no copy can touch its memory any more. A call that
+ * has expired here may still be named: the cancel completes when the daemon has let go of it. */
 TERRACE_API terrace_status terrace_submit_cancel(terrace_client* client, uint64_t target_call_id, uint64_t ticket,
                                                  uint64_t tag, uint64_t* call_id);
 

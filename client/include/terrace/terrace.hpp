@@ -1,19 +1,20 @@
-// C++ over terrace.h: objects that give back what they hold, and calls that wait for their own completion. Header-only,
-// C++17, standard library alone.
+// C++ over terrace.h: objects that give back what they hold, and calls that wait for their own
+// completion. Header-only, C++17, standard library alone.
 //
 //   terrace::Client client = terrace::Client::Open();
 //   terrace::Namespace ns = client.OpenNamespace(record);
 //   terrace::Staging staging = client.CreateStaging(block_bytes, 8);
 //   terrace::Completion put = client.Put(terrace::Part(ns, keys).In(staging, blocks));
-//   terrace::Completion get = client.Get(terrace::Part(ns, keys));   // get.payload(0), get.payload(1), ...
+//   terrace::Completion get = client.Get(terrace::Part(ns, keys));   // get.payload(0),
+//   get.payload(1), ...
 //
-// Nothing throws. An object whose making failed is false in a boolean context, and its status() says why; using it is a
-// miss. What a call brings is in its Completion, per key: a missing daemon, a deadline or a refusal is a status other than
-// TERRACE_OK and a miss for every key.
+// Nothing throws. An object whose making failed is false in a boolean context, and its status()
+// says why; using it is a miss. What a call brings is in its Completion, per key: a missing daemon,
+// a deadline or a refusal is a status other than TERRACE_OK and a miss for every key.
 //
-// Lifetimes: Namespace, Region, Staging and Lease point at their Client and end before it; a Client may be moved.
-// Threads: Client and its const functions may be used by any thread at the same time, also waiting calls beside Drain; the
-// other classes are thread-compatible.
+// Lifetimes: Namespace, Region, Staging and Lease point at their Client and end before it; a Client
+// may be moved. Threads: Client and its const functions may be used by any thread at the same time,
+// also waiting calls beside Drain; the other classes are thread-compatible.
 #pragma once
 
 #include <array>
@@ -33,7 +34,8 @@
 #include "terrace/terrace.h"
 
 namespace terrace {
-// Part of every mangled name, so that programs may have classes of these names in namespace terrace.
+// Part of every mangled name, so that programs may have classes of these names in namespace
+// terrace.
 inline namespace client_api_0 {
 
 class Client;
@@ -58,8 +60,8 @@ class Namespace {
   std::array<char, 160> error_{};
 };
 
-// A registered region. Its end unregisters it, waiting until the daemon cannot touch the memory any more, at most
-// kReleaseTime; Release() says how that went.
+// A registered region. Its end unregisters it, waiting until the daemon cannot touch the memory any
+// more, at most kReleaseTime; Release() says how that went.
 class Region {
  public:
   static constexpr Milliseconds kReleaseTime{5000};
@@ -86,14 +88,14 @@ class Region {
   [[nodiscard]] terrace_status status() const { return status_; }
   [[nodiscard]] terrace_region id() const { return id_; }
 
-  // TERRACE_DEADLINE_EXCEEDED: the daemon may still touch the memory, and the region is still there.
+  // TERRACE_DEADLINE_EXCEEDED: the daemon may still touch the memory, and the region is still
+  // there.
   terrace_status Release(Milliseconds limit = kReleaseTime) noexcept {
     if (id_ == 0) {
       return TERRACE_OK;
     }
-    const terrace_status status = staging_
-                                      ? terrace_staging_destroy(client_, id_, limit.count())
-                                      : terrace_unregister_region(client_, id_, limit.count());
+    const terrace_status status = staging_ ? terrace_staging_destroy(client_, id_, limit.count())
+                                           : terrace_unregister_region(client_, id_, limit.count());
     if (status != TERRACE_DEADLINE_EXCEEDED) {
       id_ = 0;
     }
@@ -120,7 +122,8 @@ class Staging : public Region {
   [[nodiscard]] uint64_t stride() const { return stride_; }
 };
 
-// One namespace's share of a call. Points at what it was given, which has to stay until the call has returned.
+// One namespace's share of a call. Points at what it was given, which has to stay until the call
+// has returned.
 class Part {
  public:
   // keys: all of key_bytes, end to end.
@@ -148,7 +151,8 @@ class Part {
     part_.salt_bytes = static_cast<uint32_t>(salt.size());
     return *this;
   }
-  // Of the first key's block; and, when blocks differ in length, where each ends: one position a key, rising.
+  // Of the first key's block; and, when blocks differ in length, where each ends: one position a
+  // key, rising.
   Part& Tokens(uint64_t first_token, const uint32_t* end_tokens = nullptr) noexcept {
     part_.first_token = first_token;
     part_.end_tokens = end_tokens;
@@ -165,8 +169,7 @@ class Part {
 class Lease {
  public:
   Lease() = default;
-  Lease(Lease&& other) noexcept
-      : client_(std::exchange(other.client_, nullptr)), id_(other.id_) {}
+  Lease(Lease&& other) noexcept : client_(std::exchange(other.client_, nullptr)), id_(other.id_) {}
   Lease& operator=(Lease&& other) noexcept {
     if (this != &other) {
       Release();
@@ -288,10 +291,11 @@ class Completion {
 };
 
 struct Options {
-  std::string runtime_dir;         // "": $TERRACE_RUNTIME, else /run/terrace
-  std::string client_name;         // "": libterrace
-  Milliseconds deadline{0};        // of calls that name none; 0: one second
-  Milliseconds reconnect{0};       // least time between attempts to reach an absent daemon; 0: one second
+  std::string runtime_dir;   // "": $TERRACE_RUNTIME, else /run/terrace
+  std::string client_name;   // "": libterrace
+  Milliseconds deadline{0};  // of calls that name none; 0: one second
+  Milliseconds reconnect{
+      0};  // least time between attempts to reach an absent daemon; 0: one second
 };
 
 struct ProbeOptions {
@@ -313,7 +317,8 @@ struct PutOptions {
 
 class Client {
  public:
-  // Never waits for the daemon. False when the options are wrong or the process is out of descriptors.
+  // Never waits for the daemon. False when the options are wrong or the process is out of
+  // descriptors.
   static Client Open(const Options& options = {}) {
     terrace_options given{};
     given.struct_bytes = sizeof(given);
@@ -351,7 +356,8 @@ class Client {
 
   explicit operator bool() const { return client_ != nullptr; }
   [[nodiscard]] terrace_status status() const { return status_; }
-  // For the functions of terrace.h. Completions belong to Drain and to waiting calls; don't call terrace_drain.
+  // For the functions of terrace.h. Completions belong to Drain and to waiting calls; don't call
+  // terrace_drain.
   [[nodiscard]] terrace_client* get() const { return client_; }
 
   [[nodiscard]] bool WaitConnected(Milliseconds limit) const {
@@ -396,11 +402,13 @@ class Client {
   [[nodiscard]] Completion Probe(const Part& part, const ProbeOptions& options = {}) const {
     return Probe(&part.get(), 1, options);
   }
-  [[nodiscard]] Completion Probe(const terrace_part* parts, uint32_t count,
+  [[nodiscard]] Completion Probe(const terrace_part* parts,
+                                 uint32_t count,
                                  const ProbeOptions& options = {}) const {
     return Wait([&](uint64_t* id) {
       const terrace_call call = CallOf(parts, count, options.deadline);
-      return terrace_submit_probe(client_, &call, options.hold.count(), options.prefetch ? 1 : 0, id);
+      return terrace_submit_probe(client_, &call, options.hold.count(), options.prefetch ? 1 : 0,
+                                  id);
     });
   }
   // By lease, or into the region that the part names.
@@ -408,7 +416,9 @@ class Client {
     return Get(&part.get(), 1,
                part.get().region != 0 ? TERRACE_DELIVER_REGION : TERRACE_DELIVER_LEASE, options);
   }
-  [[nodiscard]] Completion Get(const terrace_part* parts, uint32_t count, terrace_delivery delivery,
+  [[nodiscard]] Completion Get(const terrace_part* parts,
+                               uint32_t count,
+                               terrace_delivery delivery,
                                const GetOptions& options = {}) const {
     return Wait([&](uint64_t* id) {
       const terrace_call call = CallOf(parts, count, options.deadline);
@@ -424,7 +434,8 @@ class Client {
   [[nodiscard]] Completion Put(const Part& part, const PutOptions& options = {}) const {
     return Put(part, std::string_view(), options);
   }
-  [[nodiscard]] Completion Put(const Part& part, std::string_view payload,
+  [[nodiscard]] Completion Put(const Part& part,
+                               std::string_view payload,
                                const PutOptions& options = {}) const {
     return Wait([&](uint64_t* id) {
       const terrace_call call = CallOf(&part.get(), 1, options.deadline);
@@ -456,8 +467,8 @@ class Client {
   [[nodiscard]] int event_fd() const { return terrace_event_fd(client_); }
 
  private:
-  // Hands completions to the threads that wait for them. One thread at a time drains the client; it keeps what is not its
-  // own for the others and wakes them.
+  // Hands completions to the threads that wait for them. One thread at a time drains the client; it
+  // keeps what is not its own for the others and wakes them.
   class Inbox {
    public:
     Inbox() = default;
@@ -468,7 +479,8 @@ class Client {
         terrace_completion_free(completion);
       }
     }
-    // Submits under the lock, so that the completion cannot be taken for a stranger's, and waits for it.
+    // Submits under the lock, so that the completion cannot be taken for a stranger's, and waits
+    // for it.
     template <typename Submit>
     Completion SubmitAndWait(terrace_client* client, Submit submit) {
       Waiter waiter;

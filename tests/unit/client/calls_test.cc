@@ -115,7 +115,8 @@ TEST_F(Calls, AProbeAsksForAHoldAndGetsIt) {
   EXPECT_EQ(asked.hold_id(), "hold-of-16-bytes");
   EXPECT_EQ(asked.wait_pending(), 1U);
 
-  ASSERT_EQ(terrace_submit_release(client_, &get->lease, 1, &probe->hold, 1, 77, nullptr), TERRACE_OK);
+  ASSERT_EQ(terrace_submit_release(client_, &get->lease, 1, &probe->hold, 1, 77, nullptr),
+            TERRACE_OK);
   const Completed release = Next();
   EXPECT_EQ(release->verb, TERRACE_VERB_RELEASE);
   EXPECT_EQ(release->tag, 77U);
@@ -202,7 +203,8 @@ TEST_F(Calls, PrefetchTicketAndCancelAreAnswered) {
   const std::string keys = Keys("k", 6);
   const terrace_part part = PartOf(ns_, keys);
   const terrace_call call = CallOf(part, 9000);
-  ASSERT_EQ(terrace_submit_prefetch(client_, &call, TERRACE_PRIORITY_HIGH, 700, nullptr), TERRACE_OK);
+  ASSERT_EQ(terrace_submit_prefetch(client_, &call, TERRACE_PRIORITY_HIGH, 700, nullptr),
+            TERRACE_OK);
   const Completed prefetch = Next();
   ASSERT_EQ(prefetch->status, TERRACE_OK) << prefetch->error;
   EXPECT_EQ(prefetch->ticket, 42U);

@@ -1,8 +1,8 @@
-// What the tests of libterrace share: a scripted daemon on a private folder, a client of it, and calls written in one line.
+// What the tests of libterrace share: a scripted daemon on a private folder, a client of it, and
+// calls written in one line.
 #pragma once
 
 #include <poll.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -12,9 +12,10 @@
 #include <string>
 #include <vector>
 
-#include <gtest/gtest.h>
-
 #include "terrace/terrace.h"
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
 #include "tests/doubles/scripted_server.h"
 
 namespace terrace::testing {
@@ -27,7 +28,8 @@ using Completed = std::unique_ptr<terrace_completion, FreeCompletion>;
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "terrace-client-XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "terrace-client-XXXXXX").string();
     path_ = ::mkdtemp(pattern.data()) == nullptr ? "" : pattern;
   }
   TemporaryFolder(const TemporaryFolder&) = delete;
@@ -100,7 +102,9 @@ class ClientCase : public ::testing::Test {
     return ns;
   }
 
-  static terrace_part PartOf(terrace_namespace ns, const std::string& keys, uint32_t key_bytes = 32) {
+  static terrace_part PartOf(terrace_namespace ns,
+                             const std::string& keys,
+                             uint32_t key_bytes = 32) {
     terrace_part part{};
     part.struct_bytes = sizeof(part);
     part.ns = ns;
@@ -138,10 +142,13 @@ class ClientCase : public ::testing::Test {
     const terrace_call call = CallOf(part, deadline_ms);
     const terrace_get_options options = Delivery(TERRACE_DELIVER_LEASE);
     uint64_t id = 0;
-    EXPECT_EQ(terrace_submit_get(client_, &call, &options, &id), TERRACE_OK) << terrace_last_error();
+    EXPECT_EQ(terrace_submit_get(client_, &call, &options, &id), TERRACE_OK)
+        << terrace_last_error();
     return id;
   }
-  uint64_t SubmitPut(terrace_namespace ns, const std::string& keys, const std::string& payload,
+  uint64_t SubmitPut(terrace_namespace ns,
+                     const std::string& keys,
+                     const std::string& payload,
                      uint32_t deadline_ms = 0) {
     const terrace_part part = PartOf(ns, keys);
     const terrace_call call = CallOf(part, deadline_ms);

@@ -1,10 +1,10 @@
 // terrace.hpp: what its objects hold they give back, and waiting calls get their own completion.
-#include "terrace/terrace.hpp"
-
 #include <atomic>
 #include <numeric>
 #include <thread>
 #include <type_traits>
+
+#include "terrace/terrace.hpp"
 
 #include "tests/unit/client/client_case.h"
 
@@ -12,7 +12,8 @@ namespace terrace::testing {
 namespace {
 
 static_assert(std::is_nothrow_move_constructible_v<Lease> && !std::is_copy_constructible_v<Lease>);
-static_assert(std::is_nothrow_move_constructible_v<Client> && !std::is_copy_constructible_v<Client>);
+static_assert(std::is_nothrow_move_constructible_v<Client> &&
+              !std::is_copy_constructible_v<Client>);
 static_assert(std::is_move_constructible_v<Staging> && !std::is_copy_constructible_v<Staging>);
 static_assert(std::is_move_assignable_v<Completion> && !std::is_copy_constructible_v<Completion>);
 
@@ -128,7 +129,8 @@ TEST_F(Cpp, WaitingCallsOfManyThreadsGetTheirOwnCompletions) {
       const std::string keys = t % 2 == 0 ? keys_ : keys_.substr(0, 32);
       for (int i = 0; i < 300; ++i) {
         const Completion get = cpp_->Get(Part(ns_, keys));
-        wrong += get.ok() && get.key_count() == keys.size() / 32 && get.payload(0)[0] == 'A' ? 0 : 1;
+        wrong +=
+            get.ok() && get.key_count() == keys.size() / 32 && get.payload(0)[0] == 'A' ? 0 : 1;
       }
     });
   }

@@ -1,4 +1,5 @@
-// The examples of client/examples, as they are built for an engine: against a daemon, and without one.
+// The examples of client/examples, as they are built for an engine: against a daemon, and without
+// one.
 #include <cstdio>
 #include <cstdlib>
 

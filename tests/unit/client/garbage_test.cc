@@ -1,5 +1,5 @@
-// Whatever the daemon sends, the client neither crashes nor hangs nor leaks, and every call completes once.
-// TERRACE_FUZZ_ITERATIONS: replies to mutate, 20,000 unless said otherwise.
+// Whatever the daemon sends, the client neither crashes nor hangs nor leaks, and every call
+// completes once. TERRACE_FUZZ_ITERATIONS: replies to mutate, 20,000 unless said otherwise.
 #include <cstdlib>
 #include <random>
 
@@ -99,13 +99,13 @@ TEST(Garbage, DecodersSurviveMutatedMessages) {
   v1::ErrorDetail error;
   error.set_message("message");
   error.set_field("field");
-  const std::string seeds[] = {
-      LeaseReply().SerializeAsString(), HitReply().SerializeAsString(),
-      StoredReply().SerializeAsString(), hello.SerializeAsString(), error.SerializeAsString()};
-  const terrace_verb verbs[] = {TERRACE_VERB_PROBE,  TERRACE_VERB_PREFETCH, TERRACE_VERB_TICKET,
-                                TERRACE_VERB_PUT,    TERRACE_VERB_RELEASE,  TERRACE_VERB_DELETE,
-                                TERRACE_VERB_PIN,    TERRACE_VERB_UNPIN,    TERRACE_VERB_CANCEL,
-                                TERRACE_VERB_CLEAR_NAMESPACE};
+  const std::string seeds[] = {LeaseReply().SerializeAsString(), HitReply().SerializeAsString(),
+                               StoredReply().SerializeAsString(), hello.SerializeAsString(),
+                               error.SerializeAsString()};
+  const terrace_verb verbs[] = {
+      TERRACE_VERB_PROBE,   TERRACE_VERB_PREFETCH,       TERRACE_VERB_TICKET, TERRACE_VERB_PUT,
+      TERRACE_VERB_RELEASE, TERRACE_VERB_DELETE,         TERRACE_VERB_PIN,    TERRACE_VERB_UNPIN,
+      TERRACE_VERB_CANCEL,  TERRACE_VERB_CLEAR_NAMESPACE};
   const uint64_t rounds = Iterations();
   uint64_t accepted = 0;
   for (uint64_t i = 0; i < rounds; ++i) {
@@ -136,7 +136,8 @@ TEST(Garbage, DecodersSurviveMutatedMessages) {
 class GarbageSession : public ClientCase {
  protected:
   // A reply to `exchange`, with its frame or its message mutated.
-  void Answer(const ScriptedServer::Exchange& exchange, const google::protobuf::MessageLite& reply) {
+  void Answer(const ScriptedServer::Exchange& exchange,
+              const google::protobuf::MessageLite& reply) {
     WireHeader header;
     header.method = exchange.header.method;
     header.kind = 2;
@@ -338,7 +339,8 @@ TEST_F(GarbageFrames, LargeRepliesAreReceivedWhole) {
     reply.set_states(std::string(16384, '\x01'));
     exchange.Reply(reply);
   });
-  ASSERT_EQ(terrace_submit_probe(client_, &call, 0, 0, nullptr), TERRACE_OK) << terrace_last_error();
+  ASSERT_EQ(terrace_submit_probe(client_, &call, 0, 0, nullptr), TERRACE_OK)
+      << terrace_last_error();
   const Completed probe = Next();
   ASSERT_EQ(probe->status, TERRACE_OK);
   EXPECT_EQ(probe->states[16383], TERRACE_KEY_READY);
@@ -358,7 +360,8 @@ TEST_F(GarbageFrames, LargeRepliesAreReceivedWhole) {
   ASSERT_EQ(terrace_submit_get(client_, &call, &options, nullptr), TERRACE_OK);
   const Completed get = Next();
   ASSERT_EQ(get->status, TERRACE_OK);
-  EXPECT_EQ(static_cast<const char*>(get->data[16383]) - static_cast<const char*>(get->data[0]), 16383);
+  EXPECT_EQ(static_cast<const char*>(get->data[16383]) - static_cast<const char*>(get->data[0]),
+            16383);
   Release(get->lease);
 }
 

@@ -3,4 +3,6 @@
 
 terrace_status HeaderIsCxx17();
 
-terrace_status HeaderIsCxx17() { return terrace::Completion().status(); }
+terrace_status HeaderIsCxx17() {
+  return terrace::Completion().status();
+}

@@ -1,4 +1,5 @@
-// Leases and the slabs they lie in: mapped once, kept as long as they are read, given back in every case.
+// Leases and the slabs they lie in: mapped once, kept as long as they are read, given back in every
+// case.
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -255,7 +256,8 @@ TEST_F(Leases, ClosingReleasesAll) {
   });
   terrace_close(client_);
   client_ = nullptr;
-  EXPECT_TRUE(ScriptedServer::Eventually([&] { return leases == 2 && server_->live_leases() == 0; }));
+  EXPECT_TRUE(
+      ScriptedServer::Eventually([&] { return leases == 2 && server_->live_leases() == 0; }));
 }
 
 TEST_F(Leases, DescriptorsAndMappingsGoWithTheClient) {

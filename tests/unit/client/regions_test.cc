@@ -1,4 +1,5 @@
-// Regions and staging: the daemon's copies land where the geometry says, and unregistering waits for the last of them.
+// Regions and staging: the daemon's copies land where the geometry says, and unregistering waits
+// for the last of them.
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -32,19 +33,24 @@ class Regions : public ClientCase {
     staging.memory = static_cast<char*>(memory);
     return staging;
   }
-  uint64_t SubmitRegionGet(const std::string& keys, terrace_region region,
-                           const std::vector<uint32_t>& blocks, uint32_t deadline_ms = 0) {
+  uint64_t SubmitRegionGet(const std::string& keys,
+                           terrace_region region,
+                           const std::vector<uint32_t>& blocks,
+                           uint32_t deadline_ms = 0) {
     terrace_part part = PartOf(ns_, keys);
     part.region = region;
     part.block_indexes = blocks.data();
     const terrace_call call = CallOf(part, deadline_ms);
     const terrace_get_options options = Delivery(TERRACE_DELIVER_REGION);
     uint64_t id = 0;
-    EXPECT_EQ(terrace_submit_get(client_, &call, &options, &id), TERRACE_OK) << terrace_last_error();
+    EXPECT_EQ(terrace_submit_get(client_, &call, &options, &id), TERRACE_OK)
+        << terrace_last_error();
     return id;
   }
-  uint64_t SubmitRegionPut(const std::string& keys, terrace_region region,
-                           const std::vector<uint32_t>& blocks, uint32_t deadline_ms = 0) {
+  uint64_t SubmitRegionPut(const std::string& keys,
+                           terrace_region region,
+                           const std::vector<uint32_t>& blocks,
+                           uint32_t deadline_ms = 0) {
     terrace_part part = PartOf(ns_, keys);
     part.region = region;
     part.block_indexes = blocks.data();
@@ -74,8 +80,10 @@ TEST_F(Regions, StagingCarriesBlocksInBothDirections) {
   EXPECT_EQ(get->outcomes[0], TERRACE_GET_OK);
   EXPECT_EQ(get->payload_bytes[0], kBlockBytes);
   EXPECT_EQ(get->data[0], nullptr) << "a get into a region hands out no pointers";
-  EXPECT_EQ(std::string(staging.memory + 3 * staging.stride, kBlockBytes), std::string(kBlockBytes, 'A'));
-  EXPECT_EQ(std::string(staging.memory + 2 * staging.stride, kBlockBytes), std::string(kBlockBytes, 'B'));
+  EXPECT_EQ(std::string(staging.memory + 3 * staging.stride, kBlockBytes),
+            std::string(kBlockBytes, 'A'));
+  EXPECT_EQ(std::string(staging.memory + 2 * staging.stride, kBlockBytes),
+            std::string(kBlockBytes, 'B'));
   EXPECT_EQ(std::string(staging.memory, 2 * staging.stride), std::string(2 * staging.stride, '\0'));
   EXPECT_EQ(terrace_staging_destroy(client_, staging.region, kPatienceMs), TERRACE_OK);
   EXPECT_EQ(server_->live_regions(), 0U);
@@ -156,7 +164,8 @@ TEST_F(Regions, UnregisteringWaitsForTheDaemonsWordAndNoLonger) {
   part.region = staging.region;
   part.block_indexes = &block;
   const terrace_call call = CallOf(part);
-  EXPECT_EQ(terrace_submit_put(client_, &call, nullptr, nullptr, 0, nullptr), TERRACE_INVALID_ARGUMENT)
+  EXPECT_EQ(terrace_submit_put(client_, &call, nullptr, nullptr, 0, nullptr),
+            TERRACE_INVALID_ARGUMENT)
       << "a region that is going takes no new calls";
   ASSERT_TRUE(ScriptedServer::Eventually([&] { return asked == 1; }));
   server_->Answer(kept[0]);
@@ -215,14 +224,17 @@ TEST_F(Regions, ARegionGetThatExpiresIsCancelledAtTheDaemon) {
 TEST_F(Regions, ACallIsCancelledByItsId) {
   const Staging staging = MakeStaging();
   std::vector<ScriptedServer::Exchange> gets;
-  server_->On(v1::METHOD_GET, [&](const ScriptedServer::Exchange& exchange) { gets.push_back(exchange); });
+  server_->On(v1::METHOD_GET,
+              [&](const ScriptedServer::Exchange& exchange) { gets.push_back(exchange); });
   server_->On(v1::METHOD_CANCEL, [&](const ScriptedServer::Exchange& exchange) {
-    v1::GetReply get;
-    get.set_outcomes(std::string(1, static_cast<char>(v1::GET_OUTCOME_CANCELLED)));
-    get.add_payload_bytes(0);
-    gets.back().Reply(get);
     v1::CancelReply reply;
-    reply.set_found(true);
+    reply.set_found(!gets.empty());
+    if (!gets.empty()) {
+      v1::GetReply get;
+      get.set_outcomes(std::string(1, static_cast<char>(v1::GET_OUTCOME_CANCELLED)));
+      gets.back().Reply(get);
+      gets.pop_back();
+    }
     exchange.Reply(reply);
   });
   const uint64_t id = SubmitRegionGet(Keys("k", 1), staging.region, {0});
@@ -235,6 +247,29 @@ TEST_F(Regions, ACallIsCancelledByItsId) {
   EXPECT_EQ(cancel->count, 1U);
   ASSERT_EQ(terrace_submit_cancel(client_, id, 0, 6, nullptr), TERRACE_OK);
   EXPECT_EQ(Next()->count, 0U) << "it has ended";
+}
+
+TEST_F(Regions, ACancelOfAnExpiredGetWaitsUntilTheDaemonLetsGo) {
+  const Staging staging = MakeStaging();
+  server_->On(v1::METHOD_GET, [](const ScriptedServer::Exchange&) {});
+  std::vector<ScriptedServer::Exchange> cancels;
+  std::atomic<int> asked{0};
+  server_->On(v1::METHOD_CANCEL, [&](const ScriptedServer::Exchange& exchange) {
+    cancels.push_back(exchange);
+    ++asked;
+  });
+  const uint64_t id = SubmitRegionGet(Keys("k", 1), staging.region, {0}, 20);
+  ASSERT_EQ(Next()->status, TERRACE_DEADLINE_EXCEEDED);
+  ASSERT_EQ(terrace_submit_cancel(client_, id, 0, 5, nullptr), TERRACE_OK);
+  ASSERT_TRUE(ScriptedServer::Eventually([&] { return asked == 2; })) << "the library's and ours";
+  EXPECT_EQ(Peek(), nullptr) << "the daemon may still be copying";
+  v1::CancelReply reply;
+  reply.set_found(true);
+  cancels[0].Reply(reply);
+  cancels[1].Reply(reply);
+  const Completed cancel = Next();
+  EXPECT_EQ(cancel->verb, TERRACE_VERB_CANCEL);
+  EXPECT_EQ(cancel->count, 1U);
 }
 
 TEST_F(Regions, ACallThatWasNotSentIsCancelledHere) {

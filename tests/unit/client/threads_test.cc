@@ -41,9 +41,9 @@ TEST_F(Threads, EveryCallSubmittedByOneOfThemCompletesOnceInOne) {
         call.parts = &part;
         call.part_count = 1;
         const terrace_get_options options = Delivery(TERRACE_DELIVER_LEASE);
-        const terrace_status status =
-            submitted % 2 == 0 ? terrace_submit_get(client_, &call, &options, nullptr)
-                               : terrace_submit_probe(client_, &call, 0, 0, nullptr);
+        const terrace_status status = submitted % 2 == 0
+                                          ? terrace_submit_get(client_, &call, &options, nullptr)
+                                          : terrace_submit_probe(client_, &call, 0, 0, nullptr);
         submitted += status == TERRACE_OK ? 1 : 0;
       }
       terrace_completion* done[3];
@@ -80,7 +80,8 @@ TEST_F(Threads, EveryCallSubmittedByOneOfThemCompletesOnceInOne) {
 }
 
 TEST_F(Threads, AWaitingDrainGetsWhatAnotherThreadLeaves) {
-  // Two answers come in one packet; the thread that reads them takes one, the other must wake for the rest.
+  // Two answers come in one packet; the thread that reads them takes one, the other must wake for
+  // the rest.
   std::vector<ScriptedServer::Exchange> kept;
   server_->On(v1::METHOD_PROBE, [&](const ScriptedServer::Exchange& exchange) {
     kept.push_back(exchange);

@@ -4,14 +4,14 @@
 #include <string>
 #include <vector>
 
+#include "google/protobuf/descriptor.h"
+#include "terrace/v1/cache.pb.h"
+#include "terrace/v1/session.pb.h"
 #include <gtest/gtest.h>
 
 #include "client/src/frame.h"
 #include "client/src/request.h"
 #include "client/src/wire_fields.h"
-#include "google/protobuf/descriptor.h"
-#include "terrace/v1/cache.pb.h"
-#include "terrace/v1/session.pb.h"
 #include "tests/doubles/scripted_server.h"
 
 namespace terrace::client {
@@ -55,7 +55,8 @@ std::vector<NumberedField> RecordFields() {
        wire::open_namespace_reply::kNamespaceDigest},
       {v1::ClearNamespaceRequest::descriptor(), "namespace_digest",
        wire::clear_namespace_request::kNamespaceDigest},
-      {v1::ClearNamespaceReply::descriptor(), "generation", wire::clear_namespace_reply::kGeneration},
+      {v1::ClearNamespaceReply::descriptor(), "generation",
+       wire::clear_namespace_reply::kGeneration},
   };
 }
 
@@ -265,10 +266,11 @@ TEST(Wire, TheFrameHeaderHasItsGoldenBytes) {
   header.status = 0x15161718;
   char bytes[kFrameHeaderBytes];
   EncodeFrameHeader(header, bytes);
-  EXPECT_EQ(std::string(bytes, sizeof(bytes)),
-            std::string("\x04\x03\x02\x01\x06\x05\x07\x08\x10\x0f\x0e\x0d\x0c\x0b\x0a\x09\x14\x13\x12\x11"
-                        "\x18\x17\x16\x15",
-                        24));
+  EXPECT_EQ(
+      std::string(bytes, sizeof(bytes)),
+      std::string("\x04\x03\x02\x01\x06\x05\x07\x08\x10\x0f\x0e\x0d\x0c\x0b\x0a\x09\x14\x13\x12\x11"
+                  "\x18\x17\x16\x15",
+                  24));
   const FrameHeader back = DecodeFrameHeader(bytes);
   EXPECT_EQ(back.call_id, header.call_id);
   EXPECT_EQ(back.status, header.status);
@@ -370,7 +372,8 @@ void ExpectSame(const RandomGet& meant, int p, const v1::GetRequest& parsed) {
   }
 }
 
-// Parts of every size and shape: the sizes that are computed beforehand must be exact, or protobuf could not read it.
+// Parts of every size and shape: the sizes that are computed beforehand must be exact, or protobuf
+// could not read it.
 TEST(Wire, RandomRequestsReadBackAsTheyWereMeant) {
   const uint64_t seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -382,7 +385,8 @@ TEST(Wire, RandomRequestsReadBackAsTheyWereMeant) {
     EncodeRequest(meant.request, &frame, &missing);
     for (const DigestSlot& slot : missing) {
       EXPECT_EQ(frame.substr(slot.offset, kDigestBytes), std::string(kDigestBytes, '\0'));
-      frame.replace(slot.offset, kDigestBytes, std::string(kDigestBytes, static_cast<char>(slot.ns)));
+      frame.replace(slot.offset, kDigestBytes,
+                    std::string(kDigestBytes, static_cast<char>(slot.ns)));
     }
     v1::GetRequest parsed;
     ASSERT_TRUE(parsed.ParseFromString(frame.substr(kFrameHeaderBytes)));

@@ -27,7 +27,10 @@ Digest128 Expected(const char* payload, size_t bytes) {
 
 std::vector<char> RandomBytes(size_t bytes, std::mt19937_64& random) {
   std::vector<char> made(bytes);
-  std::generate(made.begin(), made.end(), [&] { return static_cast<char>(random()); });
+  for (size_t at = 0; at < bytes; at += sizeof(uint64_t)) {
+    const uint64_t word = random();
+    std::memcpy(made.data() + at, &word, std::min(sizeof(word), bytes - at));
+  }
   return made;
 }
 
@@ -123,7 +126,7 @@ TEST_P(OnePass, CopyAndHashStoresThePiecesEndToEndWithTheirHash) {
   const uint64_t seed = std::random_device()();
   std::cout << "seed " << seed << '\n';
   std::mt19937_64 random(seed);
-  for (int round = 0; round < 1500; ++round) {
+  for (int round = 0; round < 600; ++round) {
     const size_t length = RandomLength(random);
     SCOPED_TRACE(testing::Message() << "round " << round << " length " << length);
     const std::vector<char> payload = RandomBytes(length, random);
@@ -168,7 +171,7 @@ TEST_P(OnePass, CopyOutFillsThePiecesAndNothingElse) {
   const uint64_t seed = std::random_device()();
   std::cout << "seed " << seed << '\n';
   std::mt19937_64 random(seed);
-  for (int round = 0; round < 1500; ++round) {
+  for (int round = 0; round < 600; ++round) {
     const size_t length = RandomLength(random);
     SCOPED_TRACE(testing::Message() << "round " << round << " length " << length);
     const std::vector<char> payload = RandomBytes(length, random);

@@ -21,15 +21,11 @@ class ReflectionClient {
 
   // Names of the services that the server lists.
   std::vector<std::string> Services() {
-    google::protobuf::UnknownFieldSet request;
-    request.AddLengthDelimited(7, "*");  // list_services
     std::vector<std::string> names;
-    for (const auto& list : Sub(Ask(request), 6)) {      // list_services_response
-      for (const auto& service : Sub(list, 1)) {         // service
-        for (int i = 0; i < service.field_count(); ++i) {
-          if (service.field(i).number() == 1) {          // name
-            names.push_back(service.field(i).length_delimited());
-          }
+    for (const std::string& list : Sub(Ask(7, "*"), 6)) {  // list_services, its response
+      for (const std::string& service : Sub(list, 1)) {    // service
+        for (const std::string& name : Sub(service, 1)) {  // name
+          names.push_back(name);
         }
       }
     }
@@ -38,12 +34,11 @@ class ReflectionClient {
 
   // Whether the server hands out the file that defines the symbol.
   bool Describes(const std::string& symbol) {
-    google::protobuf::UnknownFieldSet request;
-    request.AddLengthDelimited(4, symbol);  // file_containing_symbol
-    for (const auto& response : Sub(Ask(request), 4)) {  // file_descriptor_response
-      for (int i = 0; i < response.field_count(); ++i) {
+    // file_containing_symbol, its file_descriptor_response, file_descriptor_proto
+    for (const std::string& response : Sub(Ask(4, symbol), 4)) {
+      for (const std::string& bytes : Sub(response, 1)) {
         google::protobuf::FileDescriptorProto file;
-        if (!file.ParseFromString(response.field(i).length_delimited())) {
+        if (!file.ParseFromString(bytes)) {
           continue;
         }
         for (const auto& service : file.service()) {
@@ -57,21 +52,25 @@ class ReflectionClient {
   }
 
  private:
-  static std::vector<google::protobuf::UnknownFieldSet> Sub(
-      const google::protobuf::UnknownFieldSet& message, int number) {
-    std::vector<google::protobuf::UnknownFieldSet> found;
-    for (int i = 0; i < message.field_count(); ++i) {
-      const google::protobuf::UnknownField& field = message.field(i);
+  // The values of a message's field of that number.
+  static std::vector<std::string> Sub(const std::string& message, int number) {
+    google::protobuf::UnknownFieldSet fields;
+    fields.ParseFromString(message);
+    std::vector<std::string> found;
+    for (int i = 0; i < fields.field_count(); ++i) {
+      const google::protobuf::UnknownField& field = fields.field(i);
       if (field.number() == number &&
           field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
-        found.emplace_back();
-        found.back().ParseFromString(field.length_delimited());
+        found.push_back(field.length_delimited());
       }
     }
     return found;
   }
 
-  google::protobuf::UnknownFieldSet Ask(const google::protobuf::UnknownFieldSet& request) {
+  // One request with one field; the response's bytes.
+  std::string Ask(int number, const std::string& value) {
+    google::protobuf::UnknownFieldSet request;
+    request.AddLengthDelimited(number, value);
     std::string bytes;
     request.SerializeToString(&bytes);
     grpc::ClientContext context;
@@ -85,7 +84,7 @@ class ReflectionClient {
       queue.Next(&tag, &ok);
       return ok;
     };
-    google::protobuf::UnknownFieldSet answer;
+    std::string answer;
     stream->StartCall(nullptr);
     bool ok = wait();
     const grpc::Slice slice(bytes);
@@ -100,7 +99,7 @@ class ReflectionClient {
     }
     grpc::Slice out;
     if (ok && response.DumpToSingleSlice(&out).ok()) {
-      answer.ParseFromArray(out.begin(), static_cast<int>(out.size()));
+      answer.assign(reinterpret_cast<const char*>(out.begin()), out.size());
     }
     stream->WritesDone(nullptr);
     wait();
