@@ -1,5 +1,6 @@
 // Get: resolve the keys, wait for blocks on their way, deliver as leases, into regions or inline.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "daemon/store/region_pieces.h"
@@ -217,13 +218,15 @@ void Store::DeliverLeaseLocked(GetOperation& get) {
   uint64_t leased = session->leased_bytes;
   std::vector<BlockId> blocks(get.targets.size(), kNoBlock);
   bool any = false;
+  bool full = false;  // the prefix that fits is granted, and nothing behind it
   for (GetTarget& target : get.targets) {
     if (!target.locked) {
       continue;
     }
     const Block& block = blocks_.at(target.block);
     const uint64_t slot_bytes = pools_[block.pool]->slot_bytes;
-    if (leased + slot_bytes > limit) {
+    full = full || leased + slot_bytes > limit;
+    if (full) {
       target.outcome = GetOutcome::kBusy;
       continue;
     }
@@ -314,8 +317,28 @@ void Store::CopyTarget(GetOperation& get, GetTarget& target) {
   get.copied_bytes += target.payload_bytes;
 }
 
+// A key that failed after its place in the payload was planned leaves a gap: what follows it moves up, so that the payloads
+// of OK keys lie end to end and nothing of the failed one leaves the store.
+void Store::ClosePayloadGaps(GetOperation& get) {
+  uint64_t end = 0;
+  for (const GetTarget& target : get.targets) {
+    if (!target.locked || target.outcome != GetOutcome::kOk) {
+      continue;
+    }
+    if (target.inline_offset != end) {
+      std::memmove(get.result.payload.data() + end,
+                   get.result.payload.data() + target.inline_offset, target.payload_bytes);
+    }
+    end += target.payload_bytes;
+  }
+  get.result.payload.resize(end);
+}
+
 void Store::FinishGetLocked(GetOperation& get, Deferred& deferred) {
   Tenant& tenant = TenantOf(get.caller.tenant);
+  if (get.call.delivery == Delivery::kInline) {
+    ClosePayloadGaps(get);
+  }
   for (GetTarget& target : get.targets) {
     if (target.outcome == GetOutcome::kCorrupt) {
       ++counters_.corrupt;

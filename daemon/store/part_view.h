@@ -80,9 +80,6 @@ struct PartView {
       if (usable[i - 1] == 0) {
         return false;
       }
-      if (i == 1 && part->first_token > begin) {
-        return false;  // the window begins before the first key that was named
-      }
     }
     return true;
   }

@@ -13,6 +13,10 @@ namespace {
 constexpr uint64_t kBytesPerTurn = uint64_t{16} << 20;
 constexpr uint64_t kBytesPerJob = uint64_t{4} << 20;
 
+uint64_t FirstToken(const StorePart& part, uint32_t block_tokens, uint32_t i) {
+  return i == 0 ? part.first_token : EndToken(part, block_tokens, i - 1);
+}
+
 }  // namespace
 
 void Store::Put(const Caller& caller,
@@ -169,7 +173,7 @@ void Store::PlanPutLocked(const std::shared_ptr<PutOperation>& put) {
       ++scopes_[static_cast<uint32_t>(put->scope)].users;
       Block& fresh = blocks_.at(block);
       fresh.payload_bytes = put->call.payload_bytes[i];
-      const uint64_t first = part.first_token + uint64_t{ns.record.block_tokens} * i;
+      const uint64_t first = FirstToken(part, ns.record.block_tokens, i);
       fresh.first_token = static_cast<uint32_t>(std::min<uint64_t>(first, UINT32_MAX));
       fresh.parent = parent;
       fresh.parent_serial = parent == kNoBlock ? 0 : blocks_.at(parent).serial;

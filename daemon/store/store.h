@@ -141,6 +141,7 @@ class Store final : public BlockStore {
   void PlanInlineLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PrepareTargetLocked(GetOperation& get, GetTarget& target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void ClosePayloadGaps(GetOperation& get);
   void FinishGetLocked(GetOperation& get, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunGetJob(const std::shared_ptr<GetOperation>& get);
   void CopyTarget(GetOperation& get, GetTarget& target);

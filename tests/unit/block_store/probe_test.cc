@@ -33,6 +33,14 @@ TEST_F(StoreTest, AWindowNeedsOnlyItsLastTokens) {
   EXPECT_EQ(Probe({window}).boundary_tokens, 0U);
 }
 
+TEST_F(StoreTest, WhatLiesBeforeTheFirstNamedTokenCountsAsThere) {
+  PutKeys({4});
+  StorePart window = Part({4}, Rule::kWindow);
+  window.first_token = 48;
+  window.window_tokens = 32;
+  EXPECT_EQ(Probe({window}).boundary_tokens, 64U);
+}
+
 TEST_F(StoreTest, AStateIsLegalOnlyWhereItEnds) {
   PutKeys({2});
   StorePart state = Part({1, 2, 3}, Rule::kStateAtEnd);

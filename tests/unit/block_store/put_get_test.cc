@@ -203,6 +203,22 @@ TEST_F(StoreTest, ABitFlippedInDramIsFoundOnDeliveryAndTheBlockDropped) {
   EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);
 }
 
+TEST_F(StoreTest, AKeyThatFailsLateNeverShiftsItsNeighboursBytes) {
+  BlockStoreOptions options;
+  options.verify_one_in = 1;
+  Make(options);
+  PutKeys({1, 2, 3});
+  const GetResult lease = Get(GetOf({1, 2, 3}, Delivery::kLease));
+  char* payload = slabs_.Find(lease.slab_offsets[1], PayloadOf(2, kPayload));
+  ASSERT_NE(payload, nullptr);
+  payload[5] = static_cast<char>(payload[5] ^ 4);
+  store_->Release(caller_, {{lease.lease_id, {}}}, {});
+  const GetResult get = Get(GetOf({1, 2, 3}, Delivery::kInline));
+  EXPECT_EQ(OutcomeAt(get, 1), GetOutcome::kCorrupt);
+  EXPECT_EQ(OutcomeAt(get, 2), GetOutcome::kOk);
+  EXPECT_TRUE(get.payload == PayloadOf(1, kPayload) + PayloadOf(3, kPayload));
+}
+
 TEST_F(StoreTest, VerifyFindsWhatIsCorruptAndDropsOnlyThat) {
   PutKeys({1, 2});
   const GetResult lease = Get(GetOf({1}, Delivery::kLease));

@@ -2,6 +2,7 @@
 // whose hash is right.
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@ class Scribbler {
                                         0))),
         pid_(fork()) {
     if (pid_ == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
       volatile char* const bytes = memory_;
       for (uint64_t pass = 1;; ++pass) {
         for (size_t i = 0; i < kShared; i += 64) {

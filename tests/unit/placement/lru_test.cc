@@ -107,11 +107,11 @@ TEST_F(LruTest, LocksNest) {
 
 TEST_F(LruTest, UnlockedBlocksGoInTheOrderOfTheirLastUse) {
   InsertAll({1, 2, 3, 4});
-  for (const uint32_t id : {1, 2, 3}) {
+  for (const uint32_t id : {1U, 2U, 3U}) {
     policy_->Lock(B(id));
   }
   EXPECT_EQ(policy_->Victim(), B(4));  // 1, 2 and 3 are passed over
-  for (const uint32_t id : {3, 1, 2}) {
+  for (const uint32_t id : {3U, 1U, 2U}) {
     policy_->Unlock(B(id));
   }
   EXPECT_EQ(EvictAll(), (Ids{1, 2, 3, 4}));
@@ -219,11 +219,11 @@ TEST_F(LruTest, UnlockingManyPassedOverBlocksKeepsMemoryBounded) {
   const uint64_t before = policy_->memory_bytes();
   for (int i = 0; i < 100'000; ++i) {  // each round leaves a stale entry behind
     Touch({1, 2, 3});
-    for (const uint32_t id : {1, 2, 3}) {
+    for (const uint32_t id : {1U, 2U, 3U}) {
       policy_->Lock(B(id));
     }
     EXPECT_EQ(policy_->Victim(), kNoBlock);
-    for (const uint32_t id : {1, 2, 3}) {
+    for (const uint32_t id : {1U, 2U, 3U}) {
       policy_->Unlock(B(id));
     }
   }
