@@ -67,6 +67,7 @@ class Encoder {
   Encoder(std::string* frame, std::vector<DigestSlot>* missing)
       : frame_(frame), missing_(missing), writer_(*frame) {}
 
+  std::string& frame() { return *frame_; }
   pbf_writer& writer() { return writer_; }
 
   void Digest(pbf_writer& writer, wire::Field field, const Id128* digest, terrace_namespace ns) {
@@ -80,7 +81,8 @@ class Encoder {
 
   void AddPart(wire::Field field, const PartSpec& spec) {
     const terrace_part& part = spec.part;
-    pbf_writer writer(writer_, field, PartSize(part));
+    pbf_writer parent(*frame_);
+    pbf_writer writer(parent, field, PartSize(part));
     Digest(writer, wire::part::kNamespaceDigest, spec.digest, part.ns);
     AddBytes(writer, wire::part::kSalt, Bytes(part.salt, part.salt_bytes));
     AddNumber(writer, wire::part::kRule, static_cast<uint64_t>(part.rule));
@@ -101,7 +103,8 @@ class Encoder {
   }
 
   void AddRegion(wire::Field field, const terrace_part& part) {
-    pbf_writer writer(writer_, field,
+    pbf_writer parent(*frame_);
+    pbf_writer writer(parent, field,
                       NumberSize(part.region) + BytesSize(sizeof(uint32_t) * part.key_count));
     AddNumber(writer, wire::region_blocks::kRegionId, part.region);
     if (part.key_count > 0) {
@@ -163,7 +166,8 @@ void EncodePut(const Request& request, Encoder& encoder) {
                        NumberSize(request.session_end ? 1 : 0) +
                        NumberSize(request.expected_return_ms);
   if (hints > 0) {
-    pbf_writer hint_writer(writer, wire::put_request::kHints, hints);
+    pbf_writer parent(encoder.frame());
+    pbf_writer hint_writer(parent, wire::put_request::kHints, hints);
     AddNumber(hint_writer, wire::hints::kOutputTokens, request.output_tokens);
     AddBytes(hint_writer, wire::hints::kStopReason, request.stop_reason);
     AddFlag(hint_writer, wire::hints::kSessionEnd, request.session_end);
@@ -175,7 +179,8 @@ void EncodePut(const Request& request, Encoder& encoder) {
 void EncodeRelease(const Request& request, Encoder& encoder) {
   pbf_writer& writer = encoder.writer();
   for (size_t i = 0; i < request.leases.size(); i += kDigestBytes) {
-    pbf_writer lease(writer, wire::release_request::kLeases, BytesSize(kDigestBytes));
+    pbf_writer parent(encoder.frame());
+    pbf_writer lease(parent, wire::release_request::kLeases, BytesSize(kDigestBytes));
     AddBytes(lease, wire::lease_release::kLeaseId, request.leases.substr(i, kDigestBytes));
   }
   for (size_t i = 0; i < request.holds.size(); i += kDigestBytes) {

@@ -88,7 +88,10 @@ WireHeader DecodeWireHeader(std::string_view bytes) {
 
 class ScriptedServer::Connection {
  public:
-  explicit Connection(int fd) : fd_(fd) {}
+  // Counts itself in *open for as long as its descriptors are.
+  Connection(int fd, std::shared_ptr<std::atomic<size_t>> open) : fd_(fd), open_(std::move(open)) {
+    ++*open_;
+  }
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
   ~Connection() {
@@ -96,6 +99,7 @@ class ScriptedServer::Connection {
       ::close(fd);
     }
     ::close(fd_);
+    --*open_;
   }
 
   // Blocks while the peer doesn't read, and gives up when the connection ends.
@@ -133,6 +137,7 @@ class ScriptedServer::Connection {
 
  private:
   const int fd_;
+  const std::shared_ptr<std::atomic<size_t>> open_;
   std::mutex mutex_;
 };
 
@@ -331,8 +336,7 @@ void ScriptedServer::Hello(const Exchange& exchange) {
 }
 
 size_t ScriptedServer::connections_open() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return connections_.size();
+  return *open_;
 }
 
 size_t ScriptedServer::live_leases() const {
@@ -425,7 +429,7 @@ void ScriptedServer::Accept() {
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
-  connections_.push_back(std::make_shared<Connection>(fd));
+  connections_.push_back(std::make_shared<Connection>(fd, open_));
   ++accepted_;
 }
 

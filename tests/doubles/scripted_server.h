@@ -109,6 +109,7 @@ class ScriptedServer {
   [[nodiscard]] std::string LastMessage(v1::Method method) const;
   [[nodiscard]] uint32_t LastDeadlineMs(v1::Method method) const;
   [[nodiscard]] size_t connections_accepted() const { return accepted_; }
+  // Whose descriptors are still open here.
   [[nodiscard]] size_t connections_open() const;
   [[nodiscard]] size_t live_leases() const;
   [[nodiscard]] size_t live_regions() const;
@@ -133,6 +134,8 @@ class ScriptedServer {
   const std::string folder_;
   std::atomic<uint64_t> boot_id_{0};
   std::atomic<size_t> accepted_{0};
+  // With every connection, which an Exchange may keep longer than the server.
+  const std::shared_ptr<std::atomic<size_t>> open_ = std::make_shared<std::atomic<size_t>>(0);
   std::atomic<bool> own_pidfd_{false};
   std::atomic<bool> hung_{false};
   int listener_ = -1;

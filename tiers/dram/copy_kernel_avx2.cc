@@ -16,7 +16,7 @@ struct Stripe {
     Stripe s{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)),
              _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + 32))};
     // The compiler must not read the source again instead of keeping the registers.
-    __asm__("" : "+x"(s.a), "+x"(s.b));
+    __asm__ volatile("" : "+x"(s.a), "+x"(s.b));
     return s;
   }
   inline void Store(char* at) const {

@@ -15,7 +15,7 @@ struct Stripe {
   static inline Stripe Load(const char* at) {
     Stripe s{_mm512_loadu_si512(at)};
     // The compiler must not read the source again instead of keeping the register.
-    __asm__("" : "+v"(s.v));
+    __asm__ volatile("" : "+v"(s.v));
     return s;
   }
   inline void Store(char* at) const { _mm512_storeu_si512(at, v); }

@@ -20,7 +20,7 @@ struct Stripe {
   static inline Stripe Load(const char* at) {
     Stripe s{{LoadLane(at), LoadLane(at + 16), LoadLane(at + 32), LoadLane(at + 48)}};
     // The compiler must not read the source again instead of keeping the registers.
-    __asm__("" : "+x"(s.v[0]), "+x"(s.v[1]), "+x"(s.v[2]), "+x"(s.v[3]));
+    __asm__ volatile("" : "+x"(s.v[0]), "+x"(s.v[1]), "+x"(s.v[2]), "+x"(s.v[3]));
     return s;
   }
   inline void Store(char* at) const {
@@ -71,7 +71,7 @@ struct Stripe {
     Stripe s;
     memcpy(s.v, at, sizeof(s.v));
     // The compiler must not read the source again instead of keeping the copy.
-    __asm__("" : "+m"(s.v));
+    __asm__ volatile("" : "+m"(s.v));
     return s;
   }
   inline void Store(char* at) const { memcpy(at, v, sizeof(v)); }

@@ -63,8 +63,10 @@ void PayloadSource::Fill(std::string_view key, absl::Span<char> out) const {
     const uint64_t word = Word(seed, i);
     std::memcpy(to, &word, sizeof(word));
   }
-  const uint64_t last = Word(seed, words);
-  std::memcpy(to, &last, out.size() % sizeof(uint64_t));
+  if (const size_t rest = out.size() % sizeof(uint64_t); rest != 0) {
+    const uint64_t last = Word(seed, words);
+    std::memcpy(to, &last, rest);
+  }
 }
 
 uint64_t PayloadSource::WrongBytes(std::string_view key, absl::Span<const char> payload) const {

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
@@ -136,6 +137,16 @@ class ClientsDie : public testing::Test {
                               : testing::AssertionFailure() << difference;
   }
 
+  void NoteWhatIsHeld() {
+    const absl::StatusOr<v1::StatusReply> now = daemon_->Status();
+    if (now.ok()) {
+      most_.set_leases(std::max(most_.leases(), now->leases()));
+      most_.set_holds(std::max(most_.holds(), now->holds()));
+      most_.set_regions(std::max(most_.regions(), now->regions()));
+      most_.set_sessions(std::max(most_.sessions(), now->sessions()));
+    }
+  }
+
   // Each at its own moment: some while they connect, most after a random number of steps.
   void KillTogether(uint32_t count) {
     std::vector<Victim> victims;
@@ -152,6 +163,7 @@ class ClientsDie : public testing::Test {
         absl::SleepFor(
             absl::Microseconds(50 + dice_.Below(500)));  // the random moment within a step
       }
+      NoteWhatIsHeld();
       EXPECT_EQ(victims[i].Kill(), 128 + SIGKILL) << "3 is a wrong byte, 4 a call that never ended";
     }
   }
@@ -162,6 +174,7 @@ class ClientsDie : public testing::Test {
   std::unique_ptr<StartedDaemon> daemon_;
   std::unique_ptr<Witness> witness_;
   v1::StatusReply baseline_;
+  v1::StatusReply most_;  // of what was seen held while clients lived
 };
 
 TEST_F(ClientsDie, AndTheDaemonHoldsWhatItHeldBefore) {
@@ -194,6 +207,11 @@ TEST_F(ClientsDie, AndTheDaemonHoldsWhatItHeldBefore) {
   EXPECT_EQ(end->boot_id(), baseline_.boot_id()) << "the daemon restarted";
   EXPECT_EQ(end->corrupt(), 0U);
   EXPECT_GT(end->evictions(), 0U) << "slots were never reused: the test would prove nothing";
+  // What was never open proves nothing by being closed.
+  EXPECT_GT(most_.sessions(), 2U);
+  EXPECT_GT(most_.leases(), 24U) << "more than the witness keeps";
+  EXPECT_GT(most_.holds(), 1U);
+  EXPECT_GT(most_.regions(), 2U);
   std::printf("witness: %llu rounds, %llu hits, %llu stored; daemon: %llu evictions\n",
               static_cast<unsigned long long>(account.rounds),
               static_cast<unsigned long long>(account.hits),

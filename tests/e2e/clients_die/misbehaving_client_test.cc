@@ -1,7 +1,6 @@
 // A client that truncates its region, scribbles during a put, stops reading its socket, or floods:
 // contained. The daemon lives, others are undisturbed, nothing stays behind.
 #include <fcntl.h>
-#include <grpcpp/grpcpp.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <thread>
 
 #include "absl/time/clock.h"
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include "tests/doubles/frame_client.h"

@@ -267,7 +267,7 @@ TEST_F(ArenaDeathTest, BrokenInvariantsAbort) {
   EXPECT_DEATH(arena_->Free({SlabId{999}, 0}), "") << "no such slab";
   arena_->Free(slot);
   EXPECT_DEATH(arena_->Free(slot), "") << "double free";
-  EXPECT_DEATH(arena_->Payload(slot), "") << "use after free";
+  EXPECT_DEATH(static_cast<void>(arena_->Payload(slot)), "") << "use after free";
   EXPECT_DEATH(arena_->Recut(slab, 5000), "") << "not a slot size";
   arena_->Retire(slab);
   EXPECT_DEATH(arena_->Retire(slab), "") << "retired twice";
