@@ -11,7 +11,11 @@ fixed_addresses := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 # What runs on one thread gains nothing from ThreadSanitizer and would double the time that it takes.
 tsan_programs := block_store_test block_store_model_test carriers_test client_absence_test client_leases_test client_threads_test \
                  client_wire_test daemon_ops_test dram_test front_test os_test wire_test
+asan_programs := arena_model_test block_store_model_test block_store_test carriers_test client_calls_test client_cpp_test \
+                 client_leases_test client_threads_test client_wire_test dram_test placement_model_test placement_test trace_test \
+                 vocab_test wire_test
 empty :=
+asan_tests := ^($(subst $(empty) $(empty),|,$(strip $(asan_programs))))\.
 tsan_tests := ^($(subst $(empty) $(empty),|,$(strip $(tsan_programs))))\.
 build = cmake --preset $(1) --log-level=WARNING && cmake --build --preset $(1) --parallel $(jobs)
 
@@ -30,8 +34,8 @@ run: build ## replay a recorded trace against a daemon of its own, and say what 
 test: build ## the fast suite
 	@ctest --preset fast --parallel $(jobs) $(CTEST_FLAGS)
 
-asan: setup ## the fast suite under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(call build,asan) && ctest --preset asan --parallel $(jobs) $(CTEST_FLAGS)
+asan: setup ## rooms, store, carriers and client under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(call build,asan) --target $(asan_programs) && ctest --preset asan --tests-regex '$(asan_tests)' --parallel $(jobs) $(CTEST_FLAGS)
 
 tsan: setup ## the programs of the fast suite that have more than one thread, under ThreadSanitizer
 	@$(call build,tsan) --target $(tsan_programs) && $(fixed_addresses) ctest --preset tsan --tests-regex '$(tsan_tests)' --parallel $(jobs) $(CTEST_FLAGS)

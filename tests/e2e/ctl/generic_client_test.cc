@@ -97,10 +97,5 @@ TEST_F(GenericClient, IsToldWhatIsWrongWithARequest) {
   EXPECT_NE(ran.err.find("namespace_digest"), std::string::npos) << ran.err;
 }
 
-TEST_F(GenericClient, CannotReachTheOperatorsServiceThere) {
-  const Ran ran = Client({"describe", "terrace.v1.Admin"});
-  EXPECT_EQ(ran.exit_status, 1) << ran.out;
-}
-
 }  // namespace
 }  // namespace terrace

@@ -202,6 +202,10 @@ class EndlessPut {
             grpc::CreateChannel("unix:" + socket, grpc::InsecureChannelCredentials()))) {
     v1::NamespaceRecord record;
     record.set_model("m");
+    record.set_weights_revision("1");
+    record.set_kv_dtype("bf16");
+    record.set_layout("l/1");
+    record.set_hash_algorithm("sha256");
     record.set_block_tokens(16);
     record.set_block_bytes(4096);
     grpc::ClientContext context;
