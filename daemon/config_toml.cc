@@ -1,14 +1,28 @@
 #include "daemon/config_toml.h"
 
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
 #include <algorithm>
 
 #include "absl/status/status.h"
-#include <toml++/toml.h>
 
 #include "daemon/concat.h"
 #include "daemon/quoted_text.h"
+
+// A wrong file is no broken invariant. Some assertions of toml++ fail on input ("[.]" in 3.3) just
+// before the code that reports it, and NDEBUG lets clang assume that they hold: neither happens
+// here.
+// clang-format off
+#ifdef NDEBUG
+#define TERRACE_RESTORE_NDEBUG
+#undef NDEBUG
+#endif
+#define TOML_ASSERT(expression) static_assert(true)
+#define TOML_EXCEPTIONS 0
+#define TOML_HEADER_ONLY 1
+#include <toml++/toml.h>
+#ifdef TERRACE_RESTORE_NDEBUG
+#define NDEBUG
+#endif
+// clang-format on
 
 namespace terrace {
 namespace {
@@ -114,6 +128,66 @@ std::string Explain(const toml::parse_error& error) {
   return Concat("not TOML: ", text);
 }
 
+// Characters outside ASCII may stand in strings and comments only. toml++ 3.3 looks at others in a
+// switch without a default and is undefined then, so they are replaced here by what is no TOML
+// either. Follows the grammar only as far as the text is correct: what is wrong earlier is reported
+// first.
+class AsciiSyntax {
+ public:
+  explicit AsciiSyntax(std::string_view text) : text_(text) {
+    if (text_.starts_with("\xef\xbb\xbf")) {
+      text_.erase(0, 3);  // the byte order mark, which is allowed
+    }
+    for (size_t at = 0; at < text_.size(); ++at) {
+      if (text_[at] == '#') {
+        at = std::min(text_.find('\n', at), text_.size());
+      } else if (text_[at] == '"' || text_[at] == '\'') {
+        at = EndOfString(at);
+      } else if (static_cast<unsigned char>(text_[at]) >= 0x80) {
+        first_ = std::min(first_, at);
+        text_[at] = '!';
+      }
+    }
+  }
+
+  [[nodiscard]] const std::string& text() const { return text_; }
+  // The line of the first replaced character; 0: there was none.
+  [[nodiscard]] int first_line() const {
+    if (first_ == std::string::npos) {
+      return 0;
+    }
+    return 1 + static_cast<int>(
+                   std::count(text_.begin(), text_.begin() + static_cast<ptrdiff_t>(first_), '\n'));
+  }
+
+ private:
+  // The last byte of the string that begins at `begin`, or of the text.
+  [[nodiscard]] size_t EndOfString(size_t begin) const {
+    const char quote = text_[begin];
+    const bool multi_line = text_.compare(begin, 3, std::string(3, quote)) == 0;
+    const std::string closing(multi_line ? 3 : 1, quote);
+    for (size_t at = begin + closing.size(); at < text_.size(); ++at) {
+      if (quote == '"' && text_[at] == '\\') {
+        ++at;
+      } else if (!multi_line && text_[at] == '\n') {
+        return at;  // not TOML
+      } else if (text_.compare(at, closing.size(), closing) == 0) {
+        // Up to two more quotes belong to the string: """a""""".
+        size_t last = at + closing.size() - 1;
+        for (int more = 0; multi_line && more < 2 && text_.compare(last + 1, 1, closing, 0, 1) == 0;
+             ++more) {
+          ++last;
+        }
+        return last;
+      }
+    }
+    return text_.size() - 1;
+  }
+
+  std::string text_;
+  size_t first_ = std::string::npos;
+};
+
 }  // namespace
 
 std::string_view TomlKind(const TomlValue& value) {
@@ -134,11 +208,17 @@ std::string_view TomlKind(const TomlValue& value) {
 }
 
 absl::StatusOr<std::vector<TomlEntry>> ParseToml(std::string_view text, std::string_view file) {
-  const toml::parse_result parsed = toml::parse(text);
+  const AsciiSyntax ascii(text);
+  const toml::parse_result parsed = toml::parse(ascii.text());
   if (!parsed) {
     const toml::parse_error& error = parsed.error();
-    return absl::InvalidArgumentError(
-        Concat(file, ":", error.source().begin.line, ": ", Explain(error)));
+    const int line = static_cast<int>(error.source().begin.line);
+    if (ascii.first_line() > 0 && line >= ascii.first_line()) {
+      return absl::InvalidArgumentError(
+          Concat(file, ":", ascii.first_line(),
+                 ": not TOML: characters outside ASCII belong into quotes"));
+    }
+    return absl::InvalidArgumentError(Concat(file, ":", line, ": ", Explain(error)));
   }
   std::vector<TomlEntry> entries;
   for (const auto& [key, node] : parsed.table()) {

@@ -283,6 +283,17 @@ TEST(Config, BoundsAreInclusive) {
   EXPECT_TRUE(ParseConfig("[metrics]\nlisten = \"127.255.255.254:0\"\n", "t").ok());
 }
 
+TEST(Config, CharactersOutsideAsciiMayStandInStringsAndComments) {
+  const std::string text =
+      "\xef\xbb\xbf# caf\xc3\xa9 \"\n[daemon] # \xe2\x82\xac\nruntime_dir = "
+      "\"/run/caf\xc3\xa9\\\"\" # '\n"
+      "data_dir = '/var/\xe2\x82\xac\\'\n[sockets]\ngroup = \"\"\"0\"\"\"\n";
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(text, "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->config.runtime_dir, "/run/caf\xc3\xa9\"");
+  EXPECT_EQ(loaded->config.data_dir, "/var/\xe2\x82\xac\\");
+}
+
 TEST(Config, SizesReadBackFromTheirText) {
   for (const uint64_t bytes :
        {uint64_t{0}, uint64_t{1}, uint64_t{1023}, uint64_t{1024}, uint64_t{1} << 20,
