@@ -14,6 +14,7 @@
 #include "daemon/wire/grpc_servers.h"
 #include "daemon/wire/session_thread.h"
 #include "daemon/wire/unix_listener.h"
+#include "google/protobuf/stubs/logging.h"
 
 namespace terrace {
 namespace {
@@ -197,6 +198,8 @@ absl::StatusOr<std::unique_ptr<Front>> Front::Start(FrontOptions options,
                                                     const Clock& clock,
                                                     CallObserver& observer,
                                                     AdminHooks hooks) {
+  // Else every peer that sends bad UTF-8 writes a line to our log.
+  google::protobuf::SetLogHandler(nullptr);
   auto front = std::make_unique<FrontOnSockets>(
       std::make_shared<FrontShared>(store, clock, observer, options.limits, RandomBootId()));
   if (absl::Status status = front->Open(std::move(options), std::move(hooks)); !status.ok()) {

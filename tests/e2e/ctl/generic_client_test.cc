@@ -97,5 +97,11 @@ TEST_F(GenericClient, IsToldWhatIsWrongWithARequest) {
   EXPECT_NE(ran.err.find("namespace_digest"), std::string::npos) << ran.err;
 }
 
+TEST_F(GenericClient, CannotCallTheOperatorsServiceThere) {
+  const Ran ran = Client({"call", "terrace.v1.Admin/Status"}, "{}");
+  EXPECT_EQ(ran.exit_status, 1) << ran.out;
+  EXPECT_EQ(ran.err.substr(0, 4), "12: ") << "UNIMPLEMENTED: " << ran.err;
+}
+
 }  // namespace
 }  // namespace terrace
