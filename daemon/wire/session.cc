@@ -71,12 +71,8 @@ Session::Turn Session::Process(google::protobuf::Arena& arena) {
   socket_.Cork();
   Turn turn = Turn::kMore;
   for (int i = 0; i < kFramesPerTurn && turn == Turn::kMore; ++i) {
-    const bool overloaded = socket_.Overloaded();
-    if (overloaded != !reading_) {
-      reading_ = !overloaded;
-      socket_.SetReading(reading_);
-    }
-    if (overloaded) {
+    reading_ = socket_.MayRead();
+    if (!reading_) {
       turn = Turn::kIdle;
       break;
     }
@@ -99,7 +95,7 @@ Session::Turn Session::Process(google::protobuf::Arena& arena) {
     turn = Turn::kIdle;
   }
   socket_.Uncork();
-  if (turn == Turn::kIdle && !reading_ && !socket_.Overloaded()) {
+  if (turn == Turn::kIdle && !reading_ && socket_.MayRead()) {
     turn = Turn::kMore;  // the kernel took it all at once, and will not say so again
   }
   return turn;
@@ -253,7 +249,15 @@ void Session::Finish(SessionCall& call,
       refused_.fetch_add(1, std::memory_order_relaxed);
     }
   }
+  if (call.expected_bytes != 0) {
+    socket_.Made(call.expected_bytes);
+  }
   shared_->gate.Leave();
+}
+
+void Session::Expect(SessionCall& call, uint64_t bytes) {
+  call.expected_bytes = bytes;
+  socket_.Expect(bytes);
 }
 
 void Session::SendAnswer(uint16_t method,

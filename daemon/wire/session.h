@@ -47,6 +47,7 @@ struct SessionCall {
   uint64_t call_id = 0;
   uint64_t sequence = 0;
   CallPermit permit;
+  uint64_t expected_bytes = 0;  // what Session::Expect was told
 };
 
 class Session : public std::enable_shared_from_this<Session> {
@@ -113,6 +114,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool IsInFlight(uint64_t call_id);
   // The call may touch the client's memory: only the store ends it.
   void Unbound(const SessionCall& call);
+  // Its reply may be as large as that: counts like a backlog until it is there.
+  void Expect(SessionCall& call, uint64_t bytes);
   // Forgets the call; false when it has been answered already.
   bool Forget(const SessionCall& call);
   void ReplyNow(const FrameHeader& request,

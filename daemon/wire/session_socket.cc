@@ -15,6 +15,8 @@ namespace {
 
 // A backlog buffer that grew beyond this is given back when it has been sent.
 constexpr size_t kKeptCapacityBytes = size_t{256} << 10;
+// What a session may have had in the making when its backlog reached the limit.
+constexpr uint64_t kLargestReplyBytes = uint64_t{4} << 20;
 // Room for more descriptors than are allowed, so that one too many is seen (and closed) as such.
 constexpr size_t kReceivedDescriptors = kMaxFrameDescriptors + 1;
 
@@ -47,7 +49,7 @@ SessionSocket::SessionSocket(Options options)
 
 uint32_t SessionSocket::WantedLocked() const {
   return (reading_ ? static_cast<uint32_t>(EPOLLIN) : 0U) |
-         (blocked_ ? static_cast<uint32_t>(EPOLLOUT) : 0U);
+         (blocked_ || nudged_ ? static_cast<uint32_t>(EPOLLOUT) : 0U);
 }
 
 absl::Status SessionSocket::Watch() {
@@ -111,7 +113,7 @@ void SessionSocket::Send(FrameHeader header,
   EncodeFrameHeader(header, absl::MakeSpan(out_.data() + begin, kFrameHeaderBytes));
   auto* payload = reinterpret_cast<uint8_t*>(out_.data() + begin + kFrameHeaderBytes);
   message.SerializeWithCachedSizesToArray(payload);
-  if (BacklogLocked() > 2 * backlog_limit_) {
+  if (BacklogLocked() > 2 * backlog_limit_ + kLargestReplyBytes) {
     FailLocked();
   } else if (!corked_ && !blocked_) {
     FlushLocked();
@@ -228,15 +230,35 @@ void SessionSocket::Uncork() {
 
 void SessionSocket::OnWritable() {
   absl::MutexLock lock(&mutex_);
-  if (!failed_ && socket_.valid()) {
-    FlushLocked();
+  if (failed_ || !socket_.valid()) {
+    return;
   }
+  if (std::exchange(nudged_, false)) {
+    ArmLocked();
+  }
+  FlushLocked();
 }
 
-void SessionSocket::SetReading(bool reading) {
+bool SessionSocket::MayRead() {
   absl::MutexLock lock(&mutex_);
+  const bool reading = BacklogLocked() + expected_ <= backlog_limit_;
   if (reading != reading_) {
     reading_ = reading;
+    ArmLocked();
+  }
+  return reading;
+}
+
+void SessionSocket::Expect(uint64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  expected_ += bytes;
+}
+
+void SessionSocket::Made(uint64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  expected_ -= bytes;
+  if (!reading_ && !blocked_ && !nudged_) {
+    nudged_ = true;
     ArmLocked();
   }
 }
@@ -254,11 +276,6 @@ void SessionSocket::Close() {
   epoll_ctl(epoll_, EPOLL_CTL_DEL, socket_.get(), nullptr);
   FailLocked();
   socket_ = Descriptor();
-}
-
-bool SessionSocket::Overloaded() const {
-  absl::MutexLock lock(&mutex_);
-  return BacklogLocked() > backlog_limit_;
 }
 
 absl::Duration SessionSocket::StalledFor(absl::Duration now) const {

@@ -4,8 +4,8 @@
 // set of the I/O thread says when to go on. The lock is held over sends, which never wait: the socket is non-blocking.
 // While the I/O thread works through a batch of requests it corks the socket, so that their replies leave together.
 //
-// Limits: beyond backlog_limit bytes Overloaded() says to read no more requests; beyond twice that, and on any error, the
-// socket is shut down, which the I/O thread sees as the end of the connection.
+// Limits: beyond backlog_limit bytes, what is being made included, no more requests are read; when twice that waits, and
+// on any error, the socket is shut down, which the I/O thread sees as the end of the connection.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +46,9 @@ class SessionSocket {
   void Cork();
   void Uncork();
   void OnWritable();
-  // Whether EPOLLIN is wanted.
-  void SetReading(bool reading);
+  // Whether requests may be read now: not while more than backlog_limit bytes wait or are being made. When that changes
+  // OnWritable is called for.
+  bool MayRead();
   // Leaves the epoll set and closes. Idempotent; sends do nothing afterwards.
   void Close();
   [[nodiscard]] int get() const { return socket_number_; }
@@ -55,9 +56,11 @@ class SessionSocket {
   // ---- any thread
   // Serialises `message` behind `header` (whose payload_bytes and descriptor_count are set here) and sends.
   void Send(FrameHeader header, const google::protobuf::MessageLite& message, Descriptor descriptor);
+  // A reply of up to so many bytes is being made; the same number goes to Made when it has been sent or given up.
+  void Expect(uint64_t bytes);
+  void Made(uint64_t bytes);
   // As Close, but leaves the closing to the I/O thread.
   void Shutdown();
-  [[nodiscard]] bool Overloaded() const;
   // For how long the peer has taken nothing although something waits for it.
   [[nodiscard]] absl::Duration StalledFor(absl::Duration now) const;
 
@@ -89,10 +92,12 @@ class SessionSocket {
   Descriptor socket_ ABSL_GUARDED_BY(mutex_);  // closed by the I/O thread alone, which may thus read without the lock
   std::string out_ ABSL_GUARDED_BY(mutex_);
   uint64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;  // of out_
+  uint64_t expected_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<Attached> attached_ ABSL_GUARDED_BY(mutex_);
   bool corked_ ABSL_GUARDED_BY(mutex_) = false;
   bool blocked_ ABSL_GUARDED_BY(mutex_) = false;
   bool reading_ ABSL_GUARDED_BY(mutex_) = true;
+  bool nudged_ ABSL_GUARDED_BY(mutex_) = false;  // EPOLLOUT is wanted although nothing waits
   bool failed_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Duration progress_at_ ABSL_GUARDED_BY(mutex_);  // while blocked_: when the peer last took something
 };

@@ -37,6 +37,17 @@ bool TouchesMemory(const v1::PutRequest& request) { return request.has_region();
 bool TouchesMemory(const v1::CancelRequest& /*request*/) { return true; }
 bool TouchesMemory(const v1::UnregisterRegionRequest& /*request*/) { return true; }
 
+// Payload that the reply may carry.
+template <typename Request>
+uint64_t InlineBytes(const Request& /*request*/) {
+  return 0;
+}
+uint64_t InlineBytes(const v1::GetRequest& request) {
+  const bool is_inline = request.delivery() == v1::DELIVERY_INLINE ||
+                         request.delivery() == v1::DELIVERY_UNSPECIFIED;
+  return is_inline ? kMaxInlineBytes : 0;
+}
+
 bool IsName(const std::string& text) {
   return text.size() <= kMaxNameBytes && std::all_of(text.begin(), text.end(), [](char c) {
            return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
@@ -153,6 +164,9 @@ bool Session::Run(Frame& frame, google::protobuf::Arena& arena, Verb verb) {
   }
   if (TouchesMemory(*request)) {
     Unbound(*call);
+  }
+  if (const uint64_t bytes = InlineBytes(*request); bytes != 0) {
+    Expect(*call, bytes);
   }
   CallDone<Reply> done = [call](const absl::Status& status, Reply& reply) {
     call->session->Finish(*call, status, reply);

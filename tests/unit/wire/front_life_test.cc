@@ -140,7 +140,7 @@ TEST(FrontLife, AnAnswerThatComesAfterTheFrontHasGoneIsHarmless) {
   put.mutable_part()->set_keys(TestKey(1));
   put.set_payload(std::string(16, 'p'));
   (*client)->Send(v1::METHOD_PUT, put);
-  ASSERT_TRUE(Eventually([&] { return (*room)->store().Usage().calls_in_flight == 1; }));
+  ASSERT_TRUE(Eventually([&] { return (*room)->store().Usage().calls_in_flight >= 1; }));
   (*room)->StopFront();
   EXPECT_TRUE((*client)->SeesEnd());
   executor.RunAll();

@@ -28,6 +28,9 @@ class GrpcFrontTest : public ::testing::Test {
   }
   void TearDown() override {
     channel_ = nullptr;
+    if (room_ != nullptr) {
+      room_->StopFront();
+    }
     executor_.RunAll();
   }
   std::shared_ptr<grpc::Channel> NewChannel(const std::string& name) {

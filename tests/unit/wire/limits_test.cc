@@ -16,6 +16,19 @@ namespace {
 
 constexpr uint32_t kBlockBytes = 4096;
 
+// Whatever a test leaves undone is done before its store goes, which waits for it.
+struct StepRoom {
+  StepExecutor executor;
+  std::unique_ptr<FrontRoom> room;
+  ~StepRoom() {
+    if (room != nullptr) {
+      room->StopFront();
+    }
+    executor.RunAll();
+  }
+  FrontRoom* operator->() const { return room.get(); }
+};
+
 std::unique_ptr<FrontRoom> OpenRoom(FrontRoomOptions options) {
   absl::StatusOr<std::unique_ptr<FrontRoom>> room = FrontRoom::Open(std::move(options));
   EXPECT_TRUE(room.ok()) << room.status();
@@ -80,10 +93,10 @@ TEST(Limits, AGrpcConnectionGivesItsPlaceBackWhenItEnds) {
 }
 
 TEST(Limits, TheTwoHundredFiftySeventhCallOfAUidIsRefused) {
-  StepExecutor executor;
+  StepRoom room;
   FrontRoomOptions options;
-  options.executor = &executor;
-  const std::unique_ptr<FrontRoom> room = OpenRoom(std::move(options));
+  options.executor = &room.executor;
+  room.room = OpenRoom(std::move(options));
   absl::StatusOr<std::unique_ptr<FrameClient>> client = room->NewSession();
   absl::StatusOr<std::unique_ptr<FrameClient>> other = room->NewSession();
   ASSERT_TRUE(client.ok() && other.ok());
@@ -92,8 +105,7 @@ TEST(Limits, TheTwoHundredFiftySeventhCallOfAUidIsRefused) {
   for (uint64_t i = 0; i < 256; ++i) {
     calls.push_back((*client)->Send(v1::METHOD_PUT, PutOf(digest, i)));
   }
-  // The last of them has been read when the store has it.
-  ASSERT_TRUE(Eventually([&] { return room->store().Usage().calls_in_flight == 256; }));
+  // Frames of one session are begun in their order: when this one is answered, all those are in flight.
   const auto refused = (*client)->Call<v1::PutReply>(v1::METHOD_PUT, PutOf(digest, 1000));
   EXPECT_TRUE(absl::IsResourceExhausted(refused.status())) << refused.status();
   EXPECT_GT((*client)->error().retry_after_ms(), 0U);
@@ -104,21 +116,21 @@ TEST(Limits, TheTwoHundredFiftySeventhCallOfAUidIsRefused) {
   v1::PutReply reply;
   EXPECT_EQ((*grpc)->Call(v1::METHOD_PUT, PutOf(digest, 1002), &reply).code, absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(Pings(**client));
-  executor.RunAll();
+  room.executor.RunAll();
   for (const uint64_t call : calls) {
     EXPECT_TRUE((*client)->Result<v1::PutReply>((*client)->ReceiveReply(call)).ok());
   }
   const uint64_t next = (*client)->Send(v1::METHOD_PUT, PutOf(digest, 1000));
-  ASSERT_TRUE(Eventually([&] { return executor.Step(); }));
-  executor.RunAll();
+  ASSERT_TRUE(Eventually([&] { return room.executor.Step(); }));
+  room.executor.RunAll();
   EXPECT_TRUE((*client)->Result<v1::PutReply>((*client)->ReceiveReply(next)).ok());
 }
 
 TEST(Limits, ACallIdInFlightMayNotBeUsedAgain) {
-  StepExecutor executor;
+  StepRoom room;
   FrontRoomOptions options;
-  options.executor = &executor;
-  const std::unique_ptr<FrontRoom> room = OpenRoom(std::move(options));
+  options.executor = &room.executor;
+  room.room = OpenRoom(std::move(options));
   absl::StatusOr<std::unique_ptr<FrameClient>> client = room->NewSession();
   ASSERT_TRUE(client.ok());
   const std::string digest = OpenNamespace(**client);
@@ -128,7 +140,7 @@ TEST(Limits, ACallIdInFlightMayNotBeUsedAgain) {
   again.call_id = call;
   (*client)->SendBytes(again.Header());
   EXPECT_TRUE((*client)->SeesEnd());
-  executor.RunAll();
+  room.executor.RunAll();
 }
 
 TEST(Limits, APeerThatDoesNotSayHelloIsClosed) {
@@ -237,7 +249,7 @@ TEST(Limits, AReaderThatStallsIsClosedAndNobodyElseNotices) {
   EXPECT_TRUE(Pings(*rooms.good));
 }
 
-TEST(Limits, DISABLED_BeyondTheBacklogRequestsAreNotReadButAnsweredOnceThePeerReadsOn) {
+TEST(Limits, BeyondTheBacklogRequestsAreNotReadButAnsweredOnceThePeerReadsOn) {
   StalledRoom rooms;
   ASSERT_NO_FATAL_FAILURE(rooms.Open(uint64_t{4} << 20));
   AskForMuch(*rooms.stalled, rooms.digest, 40);
@@ -287,16 +299,16 @@ TEST(Limits, AFloodOfOneSessionDoesNotStarveAnother) {
 
 TEST(Limits, ACallThatTheStoreDoesNotAnswerIsAnsweredAfterItsDeadline) {
   ManualClock clock;
-  StepExecutor executor;
+  StepRoom room;
   FrontRoomOptions options;
   options.clock = &clock;
-  options.executor = &executor;
-  const std::unique_ptr<FrontRoom> room = OpenRoom(std::move(options));
+  options.executor = &room.executor;
+  room.room = OpenRoom(std::move(options));
   absl::StatusOr<std::unique_ptr<FrameClient>> client = room->NewSession();
   ASSERT_TRUE(client.ok());
   const std::string digest = OpenNamespace(**client);
   const uint64_t call = (*client)->Send(v1::METHOD_PUT, PutOf(digest, 1), {}, 50);
-  ASSERT_TRUE(Eventually([&] { return room->store().Usage().calls_in_flight == 1; }));
+  ASSERT_TRUE(Eventually([&] { return room->store().Usage().calls_in_flight >= 1; }));
   std::optional<ClientFrame> frame;
   EXPECT_TRUE(Eventually([&] {
     clock.Advance(absl::Milliseconds(100));
@@ -306,7 +318,7 @@ TEST(Limits, ACallThatTheStoreDoesNotAnswerIsAnsweredAfterItsDeadline) {
   // Its own answer per key, or the safety answer for the whole call: never silence.
   ASSERT_TRUE(frame.has_value());
   EXPECT_TRUE(frame->status == 0 || frame->status == 4) << frame->status;
-  executor.RunAll();
+  room.executor.RunAll();
   EXPECT_TRUE(Pings(**client));
   EXPECT_EQ((*client)->Receive(absl::ZeroDuration()), std::nullopt) << "answered twice";
 }
