@@ -114,6 +114,11 @@ bool BlockIndex::Names(const Block& block, ScopeId scope, KeyView key) {
   return difference == 0;
 }
 
+// Blocks in these states, and no others, have an entry.
+bool BlockIndex::IsIndexed(const Block& block) {
+  return block.state == BlockState::kFilling || block.state == BlockState::kReady;
+}
+
 // The first entry of the hash's run that has its tag; kNoBlock: no entry has.
 BlockId BlockIndex::Candidate(uint64_t hash) const {
   const Shard& shard = shards_[hash >> 58U];
@@ -149,14 +154,65 @@ BlockId BlockIndex::Find(ScopeId scope, KeyView key) const {
   return FindHashed(Hash(scope, key), scope, key);
 }
 
-// A pipeline of three stages at fixed distances, so that the misses of many keys overlap: the key's
-// hash and its place in the table; the candidate that the tag names; the comparison with the
-// candidate's key.
 size_t BlockIndex::FindMany(ScopeId scope,
                             std::string_view keys,
                             uint32_t key_bytes,
                             OnMiss on_miss,
                             absl::Span<BlockId> out) const {
+  constexpr size_t kMostAtATime = 512;
+  size_t batch = 1;  // by way of the index, before a row is tried again
+  for (size_t at = 0; at < out.size();) {
+    const size_t count = std::min(batch, out.size() - at);
+    const size_t written = FindHashedMany(scope, keys.substr(at * key_bytes), key_bytes, on_miss,
+                                          out.subspan(at, count));
+    at += written;
+    const BlockId last = out[at - 1];
+    if (last == kNoBlock && on_miss == OnMiss::kStop) {
+      return at;
+    }
+    size_t row = 0;
+    if (last != kNoBlock && at < out.size()) {
+      const BlockId next{static_cast<uint32_t>(last) + 1};
+      row = FollowRow(next, scope, keys.substr(at * key_bytes), key_bytes, out.subspan(at));
+      at += row;
+    }
+    // Where rows are short the index is asked for more at a time, so that its misses overlap.
+    batch = row >= batch ? 1 : std::min(2 * batch + 30, kMostAtATime);
+  }
+  return out.size();
+}
+
+size_t BlockIndex::FollowRow(BlockId id,
+                             ScopeId scope,
+                             std::string_view keys,
+                             uint32_t key_bytes,
+                             absl::Span<BlockId> out) const {
+  constexpr uint32_t kAhead = 8;
+  const auto first = static_cast<uint32_t>(id);
+  const size_t count = std::min<size_t>(out.size(), blocks_.end() - first);
+  for (size_t i = 0; i < count; ++i) {
+    const BlockId next{first + static_cast<uint32_t>(i)};
+    if (i + kAhead < count) {
+      __builtin_prefetch(&blocks_.at(BlockId{static_cast<uint32_t>(next) + kAhead}));
+    }
+    const Block& block = blocks_.at(next);
+    if (!IsIndexed(block) ||
+        !Names(block, scope, KeyView(keys.data() + i * key_bytes, key_bytes))) {
+      return i;
+    }
+    out[i] = next;
+  }
+  return count;
+}
+
+// A pipeline of three stages at fixed distances, so that the misses of many keys overlap: the key's
+// hash and its place in the table; the candidate that the tag names; the comparison with the
+// candidate's key.
+size_t BlockIndex::FindHashedMany(ScopeId scope,
+                                  std::string_view keys,
+                                  uint32_t key_bytes,
+                                  OnMiss on_miss,
+                                  absl::Span<BlockId> out) const {
   constexpr size_t kTableAhead = 32;
   constexpr size_t kBlockAhead = 16;
   constexpr size_t kRing = 64;

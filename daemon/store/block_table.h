@@ -3,8 +3,10 @@
 //
 // Two cache lines a block: the first holds all that a probe needs (identity, state, locks), the
 // second the rest. The index is an open-addressing table of {hash tag, BlockId}, 8 bytes an entry,
-// in 64 shards so that growing one stalls for microseconds. Batches are looked up in three waves of
-// prefetches, so that a chain costs memory bandwidth and not memory latency.
+// in 64 shards so that growing one stalls for microseconds. A batch is looked up in pipelines of
+// prefetches, so that it costs memory bandwidth and not memory latency; and the blocks of a chain,
+// put together, mostly have ids in a row, so that behind a found block the next id is tried first
+// and neither hash nor index is needed.
 //
 // Thread-compatible: confined to the store's lock.
 #pragma once
@@ -123,8 +125,22 @@ class BlockIndex {
 
   [[nodiscard]] uint64_t Hash(ScopeId scope, KeyView key) const;
   [[nodiscard]] BlockId FindHashed(uint64_t hash, ScopeId scope, KeyView key) const;
+  // FindMany by way of the index, all of `out`.
+  size_t FindHashedMany(ScopeId scope,
+                        std::string_view keys,
+                        uint32_t key_bytes,
+                        OnMiss on_miss,
+                        absl::Span<BlockId> out) const;
+  // How many keys, from the first, are those of the blocks from `id` on, in a row; at most
+  // out.size(), which are written.
+  size_t FollowRow(BlockId id,
+                   ScopeId scope,
+                   std::string_view keys,
+                   uint32_t key_bytes,
+                   absl::Span<BlockId> out) const;
   // Whether the block has this identity.
   static bool Names(const Block& block, ScopeId scope, KeyView key);
+  static bool IsIndexed(const Block& block);
   [[nodiscard]] BlockId Candidate(uint64_t hash) const;
   static void Grow(Shard& shard);
   static void Place(Shard& shard, Entry entry);

@@ -1,5 +1,6 @@
 // Get: resolve the keys, wait for blocks on their way, deliver as leases, into regions or inline.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -13,7 +14,9 @@ namespace {
 
 // A job hands its turn on after so much, so that a large batch cannot keep others waiting.
 constexpr uint64_t kBytesPerTurn = uint64_t{16} << 20;
-constexpr uint64_t kBytesPerJob = uint64_t{4} << 20;
+// As much as is worth waking another copy thread for, and no slice is smaller.
+constexpr uint64_t kBytesPerJob = uint64_t{1} << 20;
+constexpr uint64_t kLeastSliceBytes = uint64_t{512} << 10;
 
 size_t KeysOf(const GetCall& call) {
   size_t keys = 0;
@@ -170,13 +173,39 @@ void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, Deferred& de
     FinishGetLocked(*get, deferred);
     return;
   }
-  const auto parallel = static_cast<uint64_t>(executor_.parallelism());
-  const uint64_t jobs =
-      std::clamp<uint64_t>((bytes + kBytesPerJob - 1) / kBytesPerJob, 1, parallel);
+  PlanSlicesLocked(*get, bytes);
+  const uint64_t most =
+      std::min<uint64_t>(get->slices.size(), static_cast<uint64_t>(executor_.parallelism()));
+  const uint64_t jobs = std::clamp<uint64_t>((bytes + kBytesPerJob - 1) / kBytesPerJob, 1, most);
   get->jobs = static_cast<uint32_t>(jobs);
   get->copy_began = clock_.Now();
   for (uint64_t i = 0; i < jobs; ++i) {
     deferred.Add([this, get] { RunJob(Priority::kHigh, [this, get] { RunGetJob(get); }); });
+  }
+}
+
+// Cuts blocks into slices where there are fewer blocks than would keep the copy threads busy to the
+// end.
+void Store::PlanSlicesLocked(GetOperation& get, uint64_t bytes) {
+  const auto parallel = static_cast<uint64_t>(executor_.parallelism());
+  const uint64_t share = (bytes + parallel - 1) / parallel;
+  const uint64_t slice_bytes =
+      std::max(kLeastSliceBytes, (share + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment);
+  const uint32_t one_in = verify_one_in_.load();
+  get.slices.reserve(get.targets.size());
+  for (uint32_t i = 0; i < get.targets.size(); ++i) {
+    const GetTarget& target = get.targets[i];
+    if (!target.locked) {
+      continue;
+    }
+    const bool verify = one_in != 0 && verify_turn_.fetch_add(1) % one_in == 0;
+    const uint64_t whole = target.payload_bytes;
+    const uint64_t most = verify ? whole : slice_bytes;
+    uint64_t begin = 0;
+    for (; whole - begin > most; begin += most) {
+      get.slices.push_back({i, begin, most, false});
+    }
+    get.slices.push_back({i, begin, whole - begin, verify});
   }
 }
 
@@ -266,14 +295,11 @@ void Store::RunGetJob(const std::shared_ptr<GetOperation>& get) {
   uint64_t turn = 0;
   for (;;) {
     const uint32_t index = get->next.fetch_add(1);
-    if (index >= get->targets.size()) {
+    if (index >= get->slices.size()) {
       break;
     }
-    GetTarget& target = get->targets[index];
-    if (target.locked) {
-      CopyTarget(*get, target);
-      turn += target.payload_bytes;
-    }
+    CopySlice(*get, get->slices[index]);
+    turn += get->slices[index].bytes;
     if (turn >= kBytesPerTurn) {
       RunJob(Priority::kHigh, [this, get] { RunGetJob(get); });
       return;
@@ -286,39 +312,39 @@ void Store::RunGetJob(const std::shared_ptr<GetOperation>& get) {
   }
 }
 
-void Store::CopyTarget(GetOperation& get, GetTarget& target) {
+void Store::CopySlice(GetOperation& get, const GetSlice& slice) {
+  GetTarget& target = get.targets[slice.target];
+  // Slices of one target fail alike, or any failure of theirs will do.
+  const auto fail = [&target](GetOutcome outcome) {
+    std::atomic_ref<GetOutcome>(target.outcome).store(outcome);
+  };
   if (get.cancelled) {
-    target.outcome = GetOutcome::kCancelled;
-    return;
+    return fail(GetOutcome::kCancelled);
   }
   if (clock_.Now() > get.deadline) {
-    target.outcome = GetOutcome::kDeadline;
-    return;
+    return fail(GetOutcome::kDeadline);
   }
   std::vector<Piece> pieces;
   if (get.call.delivery == Delivery::kRegion) {
-    PiecesOf(*target.region, target.region_block, target.payload_bytes, pieces);
+    PiecesOf(*target.region, target.region_block, slice.begin, slice.bytes, pieces);
   } else {
-    pieces.push_back({get.result.payload.data() + target.inline_offset, target.payload_bytes});
+    pieces.push_back({get.result.payload.data() + target.inline_offset + slice.begin, slice.bytes});
   }
-  const absl::Span<const char> source(target.source, target.payload_bytes);
-  const uint32_t one_in = verify_one_in_.load();
-  const bool verify = one_in != 0 && verify_turn_.fetch_add(1) % one_in == 0;
-  if (!verify) {
+  const absl::Span<const char> source(target.source + slice.begin, slice.bytes);
+  if (!slice.verify) {
     CopyOut(source, pieces);
   } else if (CopyOutAndHash(source, pieces) != target.checksum) {
-    target.outcome = GetOutcome::kCorrupt;
-    return;
+    return fail(GetOutcome::kCorrupt);
   }
   if (target.region != nullptr && target.region->memory.failed()) {
-    target.outcome = GetOutcome::kRegionFailed;
-    return;
+    return fail(GetOutcome::kRegionFailed);
   }
-  get.copied_bytes += target.payload_bytes;
+  get.copied_bytes += slice.bytes;
 }
 
-// A key that failed after its place in the payload was planned leaves a gap: what follows it moves up, so that the payloads
-// of OK keys lie end to end and nothing of the failed one leaves the store.
+// A key that failed after its place in the payload was planned leaves a gap: what follows it moves
+// up, so that the payloads of OK keys lie end to end and nothing of the failed one leaves the
+// store.
 void Store::ClosePayloadGaps(GetOperation& get) {
   uint64_t end = 0;
   for (const GetTarget& target : get.targets) {

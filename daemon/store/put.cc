@@ -243,7 +243,7 @@ Reason Store::StoreTarget(PutOperation& put, PutTarget& target) {
   }
   std::vector<ConstPiece> pieces;
   if (put.region != nullptr) {
-    PiecesOf(*put.region, target.region_block, target.payload_bytes, pieces);
+    PiecesOf(*put.region, target.region_block, 0, target.payload_bytes, pieces);
   } else {
     pieces.push_back({target.inline_source, target.payload_bytes});
   }

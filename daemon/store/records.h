@@ -147,7 +147,16 @@ struct GetTarget {
   uint32_t payload_bytes = 0;
   uint64_t inline_offset = 0;
   Digest128 checksum;
-  GetOutcome outcome = GetOutcome::kMiss;
+  GetOutcome outcome = GetOutcome::kMiss;  // by std::atomic_ref while slices of it are copied
+};
+
+// What one copy takes: a target's payload, or a part of it where few blocks are wanted, so that the
+// copy threads share them.
+struct GetSlice {
+  uint32_t target = 0;
+  uint64_t begin = 0;
+  uint64_t bytes = 0;
+  bool verify = false;  // never of a part: the hash is that of the whole
 };
 
 struct GetOperation : Operation {
@@ -155,6 +164,7 @@ struct GetOperation : Operation {
   GetCall call;
   GetResult result;
   std::vector<GetTarget> targets;  // one a key
+  std::vector<GetSlice> slices;    // what is to be copied; Operation::next counts these
   std::function<void(absl::StatusOr<GetResult>)> done;
 };
 

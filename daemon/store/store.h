@@ -144,7 +144,8 @@ class Store final : public BlockStore {
   static void ClosePayloadGaps(GetOperation& get);
   void FinishGetLocked(GetOperation& get, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunGetJob(const std::shared_ptr<GetOperation>& get);
-  void CopyTarget(GetOperation& get, GetTarget& target);
+  void PlanSlicesLocked(GetOperation& get, uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CopySlice(GetOperation& get, const GetSlice& slice);
 
   // ---- put.cc
   absl::Status AdmitPutLocked(PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

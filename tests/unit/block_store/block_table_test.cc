@@ -1,5 +1,6 @@
 #include "daemon/store/block_table.h"
 
+#include <algorithm>
 #include <map>
 #include <random>
 #include <string>
@@ -96,6 +97,71 @@ TEST(BlockIndex, ManyKeysAreFoundAsOneByOneAndTheSearchStopsAtTheFirstMiss) {
   EXPECT_EQ(out, ids);
   EXPECT_EQ(index.FindMany(ScopeId{0}, packed, 36, BlockIndex::OnMiss::kStop, absl::MakeSpan(out)),
             71U);
+}
+
+// Chains whose ids lie in rows, in rows with gaps and in no order at all, after blocks came and
+// went.
+TEST(BlockIndex, ManyKeysAreFoundAsOneByOneWhereverTheirBlocksLie) {
+  constexpr uint64_t kSeed = 20251125;
+  constexpr uint32_t kKeyBytes = 36;
+  RecordProperty("seed", std::to_string(kSeed));
+  std::mt19937_64 random(kSeed);
+  BlockTable table;
+  BlockIndex index(table, 42);
+  std::vector<std::string> chains(40);
+  for (std::string& chain : chains) {
+    chain = RandomKey(random, kKeyBytes * static_cast<uint32_t>(1 + random() % 300));
+  }
+  for (int step = 0; step < 1500; ++step) {
+    const std::string& chain = chains[random() % chains.size()];
+    const auto scope = ScopeId{static_cast<uint32_t>(random() % 2)};
+    const size_t keys = chain.size() / kKeyBytes;
+    std::vector<BlockId> one_by_one(keys);
+    for (size_t i = 0; i < keys; ++i) {
+      one_by_one[i] = index.Find(scope, KeyView(chain).substr(i * kKeyBytes, kKeyBytes));
+    }
+    std::vector<BlockId> found(keys, BlockId{12345});
+    ASSERT_EQ(
+        index.FindMany(scope, chain, kKeyBytes, BlockIndex::OnMiss::kGoOn, absl::MakeSpan(found)),
+        keys);
+    ASSERT_EQ(found, one_by_one);
+    const auto miss = std::find(one_by_one.begin(), one_by_one.end(), kNoBlock);
+    const auto run =
+        static_cast<size_t>(miss - one_by_one.begin()) + (miss == one_by_one.end() ? 0 : 1);
+    ASSERT_EQ(
+        index.FindMany(scope, chain, kKeyBytes, BlockIndex::OnMiss::kStop, absl::MakeSpan(found)),
+        run);
+    // Part of the chain comes or goes: from its front, its end or anywhere.
+    const size_t some = random() % keys;
+    for (size_t i = 0; i < keys; ++i) {
+      const bool chosen = step % 3 == 0 ? i < some : step % 3 == 1 ? i >= some : random() % 4 == 0;
+      if (!chosen) {
+        continue;
+      }
+      const KeyView key = KeyView(chain).substr(i * kKeyBytes, kKeyBytes);
+      if (one_by_one[i] == kNoBlock) {
+        index.Insert(table.Add(scope, key));
+      } else if (random() % 2 == 0) {
+        index.Erase(one_by_one[i]);
+        table.Remove(one_by_one[i]);
+      }
+    }
+  }
+}
+
+TEST(BlockIndex, AHiddenBlockIsNotFoundByWayOfItsNeighbour) {
+  BlockTable table;
+  BlockIndex index(table, 7);
+  const std::string keys = std::string(32, 'a') + std::string(32, 'b');
+  const BlockId first = table.Add(ScopeId{0}, KeyView(keys).substr(0, 32));
+  index.Insert(first);
+  const BlockId second = table.Add(ScopeId{0}, KeyView(keys).substr(32));
+  index.Insert(second);
+  index.Erase(second);
+  table.at(second).state = BlockState::kHidden;
+  std::vector<BlockId> out(2);
+  index.FindMany(ScopeId{0}, keys, 32, BlockIndex::OnMiss::kGoOn, absl::MakeSpan(out));
+  EXPECT_EQ(out, (std::vector<BlockId>{first, kNoBlock}));
 }
 
 TEST(BlockTable, MetadataStaysSmall) {

@@ -55,6 +55,45 @@ TEST_F(StoreTest, AGeometryOfPlanesGathersAndScatters) {
       << "neighbours are untouched";
 }
 
+// Two large blocks are fewer than copy threads: each is copied in slices, whose borders lie where
+// they lie in the segments.
+TEST_F(StoreTest, ABlockThatIsCopiedInSlicesArrivesWhole) {
+  constexpr uint32_t kBytes = (3 << 20) + 1;
+  constexpr uint64_t kSegment = 700'001;
+  constexpr uint64_t kStride = uint64_t{4} << 20;
+  const TestRegion memory(2 * kStride);
+  RegionGeometry geometry{2, {RegionPlane{0, kStride, {}}}};
+  for (uint64_t at = 0; at < kBytes; at += kSegment) {  // a byte lies between segments
+    const uint64_t index = at / kSegment;
+    geometry.planes[0].segments.push_back({at + index, std::min<uint64_t>(kSegment, kBytes - at)});
+  }
+  for (const uint32_t verify_one_in : {0, 1, 2}) {
+    BlockStoreOptions options;
+    options.verify_one_in = verify_one_in;
+    Make(options);
+    ns_ = Open(RecordOf(kBytes));
+    Register(memory, 1, geometry);
+    PutKeys({1}, kBytes);
+    PutKeys({2}, kBytes - 12345);
+    std::memset(memory.data(), 0x55, memory.bytes());
+    GetCall get = GetOf({1, 2}, Delivery::kRegion);
+    get.regions = {{1, {0, 1}}};
+    const GetResult result = Get(std::move(get));
+    for (const uint64_t key : {1, 2}) {
+      const uint32_t bytes = key == 1 ? kBytes : kBytes - 12345;
+      ASSERT_EQ(OutcomeAt(result, key - 1), GetOutcome::kOk);
+      ASSERT_EQ(result.payload_bytes[key - 1], bytes);
+      const char* const block = memory.data() + (key - 1) * kStride;
+      std::string arrived;
+      for (const RegionSegment& segment : geometry.planes[0].segments) {
+        arrived.append(block + segment.offset, segment.bytes);
+        ASSERT_EQ(block[segment.offset + segment.bytes], 0x55) << "between segments";
+      }
+      ASSERT_TRUE(arrived.substr(0, bytes) == PayloadOf(key, bytes));
+    }
+  }
+}
+
 TEST_F(StoreTest, BlockIndexesBeyondTheRegionAreInvalidPerKey) {
   const TestRegion memory(4 * 65536);
   Register(memory, 1, Flat(4, 65536));

@@ -229,7 +229,7 @@ class StoreTest : public ::testing::Test {
   };
 
   doubles::ManualClock clock_;
-  doubles::StepExecutor executor_;
+  doubles::StepExecutor executor_{3};  // steps one by one; the store plans for three at a time
   ReachableSlabSource slabs_;
   doubles::SlowTier lower_;
   CountingObserver observer_;
