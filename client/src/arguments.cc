@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
+#include <thread>
 
 namespace terrace::client {
 namespace {
@@ -153,6 +154,17 @@ Verdict CheckPlanes(const terrace_region_spec& spec) {
   return {};
 }
 
+constexpr uint32_t kMostSpinUs = 1000;
+constexpr uint32_t kDefaultSpinUs = 100;
+
+// On one core the daemon could not work while this process polls.
+uint32_t SpinUs(uint32_t given) {
+  if (given == TERRACE_NO_SPIN || std::thread::hardware_concurrency() < 2) {
+    return 0;
+  }
+  return given == 0 ? kDefaultSpinUs : given;
+}
+
 }  // namespace
 
 Verdict CheckOptions(const terrace_options* options, ClientOptions* out) {
@@ -177,6 +189,10 @@ Verdict CheckOptions(const terrace_options* options, ClientOptions* out) {
   }
   out->default_deadline_ms = given.default_deadline_ms == 0 ? 1000 : given.default_deadline_ms;
   out->reconnect_ms = given.reconnect_ms == 0 ? 1000 : given.reconnect_ms;
+  if (given.spin_us > kMostSpinUs && given.spin_us != TERRACE_NO_SPIN) {
+    return Verdict::Invalid("spin_us: at most 1,000, or TERRACE_NO_SPIN");
+  }
+  out->spin_us = SpinUs(given.spin_us);
   return {};
 }
 

@@ -28,6 +28,7 @@
 #include "client/src/completion.h"
 #include "client/src/instant.h"
 #include "client/src/link.h"
+#include "client/src/patience.h"
 #include "client/src/process_mark.h"
 #include "client/src/reply.h"
 #include "client/src/request.h"
@@ -48,6 +49,7 @@ struct ClientOptions {
   std::string client_name;
   uint32_t default_deadline_ms = 1000;
   uint32_t reconnect_ms = 1000;
+  uint32_t spin_us = 0;  // 0: waits sleep at once
 };
 
 class Client {
@@ -207,6 +209,7 @@ class Client {
   [[nodiscard]] Instant NextWakeLocked() const;
   // To be called at the end of every public function and before every wait.
   void SettleLocked();
+  void WaitLocked(std::unique_lock<std::mutex>* lock, Instant now, Instant until);
   void WaitInSlice(std::unique_lock<std::mutex>* lock, Instant until);
 
   const ClientOptions options_;
@@ -258,6 +261,7 @@ class Client {
   CompletionQueue ready_;
   bool watched_ = false;  // somebody has asked for the event descriptor
   uint32_t waiters_ = 0;  // threads in Drain's wait
+  Patience patience_;
 };
 
 }  // namespace terrace::client

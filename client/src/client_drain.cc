@@ -38,10 +38,7 @@ uint32_t Client::Drain(terrace_completion** out, uint32_t max, uint32_t timeout_
     }
     ++waiters_;
     SettleLocked();
-    const int wait_ms = MillisecondsUntil(std::min(until, NextWakeLocked()), now);
-    lock.unlock();
-    wakeup_.Wait(wait_ms);
-    lock.lock();
+    WaitLocked(&lock, now, std::min(until, NextWakeLocked()));
     --waiters_;
     now = Now();
   }
@@ -53,6 +50,22 @@ uint32_t Client::Drain(terrace_completion** out, uint32_t max, uint32_t timeout_
     slab->Populate(&budget_ns);
   }
   return taken;
+}
+
+// Until there is something to do; the lock is given back meanwhile.
+void Client::WaitLocked(std::unique_lock<std::mutex>* lock, Instant now, Instant until) {
+  const Instant spin_until = std::min(until, now + int64_t{options_.spin_us} * kNsPerUs);
+  // One thread at most polls, the others sleep.
+  const bool polls = spin_until > now && waiters_ == 1 && patience_.PollsNow();
+  lock->unlock();
+  const bool ready = polls && wakeup_.Poll(spin_until);
+  if (!ready) {
+    wakeup_.Wait(MillisecondsUntil(until, polls ? spin_until : now));
+  }
+  lock->lock();
+  if (polls) {
+    patience_.Ended(ready ? Patience::End::kPaid : Patience::End::kWasted);
+  }
 }
 
 void Client::AdvanceLocked(Instant now) {

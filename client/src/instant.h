@@ -10,6 +10,7 @@ namespace terrace::client {
 using Instant = int64_t;
 
 inline constexpr Instant kNever = INT64_MAX;
+inline constexpr int64_t kNsPerUs = 1'000;
 inline constexpr int64_t kNsPerMs = 1'000'000;
 
 inline Instant Now() {

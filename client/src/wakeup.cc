@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdint>
 
+#include <sched.h>
+
 namespace terrace::client {
 namespace {
 
@@ -81,6 +83,20 @@ void Wakeup::ClearTimer(Instant now) {
 void Wakeup::Wait(int ms) const {
   std::array<epoll_event, 4> events;
   ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), ms);
+}
+
+bool Wakeup::Poll(Instant until) const {
+  for (;;) {
+    const bool last = Now() >= until;
+    epoll_event event;
+    if (::epoll_wait(epoll_.get(), &event, 1, 0) > 0) {
+      return true;
+    }
+    if (last) {
+      return false;
+    }
+    ::sched_yield();
+  }
 }
 
 }  // namespace terrace::client

@@ -28,9 +28,12 @@ class Wakeup {
   // Stops a timer that has run out from waking anybody.
   void ClearTimer(Instant now);
 
-  // Until the descriptor is readable or `ms` have passed; the one function that may run without the
-  // client's lock.
+  // Until the descriptor is readable or `ms` have passed. May run without the client's lock.
   void Wait(int ms) const;
+  // The same for a time too short to sleep: polls, and lets whoever wants this core have it.
+  // Whether the descriptor is readable; at `until` it is asked once more. May also run without the
+  // lock.
+  [[nodiscard]] bool Poll(Instant until) const;
 
  private:
   Descriptor epoll_;

@@ -295,7 +295,8 @@ struct Options {
   std::string client_name;   // "": libterrace
   Milliseconds deadline{0};  // of calls that name none; 0: one second
   Milliseconds reconnect{
-      0};  // least time between attempts to reach an absent daemon; 0: one second
+      0};                // least time between attempts to reach an absent daemon; 0: one second
+  uint32_t spin_us = 0;  // as terrace_options has it
 };
 
 struct ProbeOptions {
@@ -326,6 +327,7 @@ class Client {
     given.client_name = options.client_name.empty() ? nullptr : options.client_name.c_str();
     given.default_deadline_ms = options.deadline.count();
     given.reconnect_ms = options.reconnect.count();
+    given.spin_us = options.spin_us;
     Client client;
     client.status_ = terrace_open(&given, &client.client_);
     if (client.client_ != nullptr) {

@@ -82,6 +82,9 @@ TEST_F(Arguments, OptionsAreChecked) {
   const std::string long_name(65, 'n');
   options.client_name = long_name.c_str();
   ExpectRefused(terrace_open(&options, &client), "client_name");
+  options.client_name = nullptr;
+  options.spin_us = 1001;
+  ExpectRefused(terrace_open(&options, &client), "spin_us");
   ExpectRefused(terrace_open(nullptr, nullptr), "out");
   EXPECT_EQ(client, nullptr);
 }

@@ -1,0 +1,48 @@
+#include "client/src/patience.h"
+
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace terrace::client {
+namespace {
+
+// How many waits sleep at once behind each of `count` that polled in vain.
+std::vector<uint32_t> SkippedBehindWastedOnes(Patience* patience, int count) {
+  std::vector<uint32_t> skipped;
+  for (int i = 0; i < count; ++i) {
+    patience->Ended(Patience::End::kWasted);
+    skipped.push_back(0);
+    while (!patience->PollsNow()) {
+      ++skipped.back();
+    }
+  }
+  return skipped;
+}
+
+TEST(Patience, AWaitPollsWhileThatPays) {
+  Patience patience;
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(patience.PollsNow());
+    patience.Ended(Patience::End::kPaid);
+  }
+}
+
+TEST(Patience, WasteDoublesTheWaitsThatSleepAtOnceUpToABound) {
+  Patience patience;
+  ASSERT_TRUE(patience.PollsNow());
+  EXPECT_EQ(SkippedBehindWastedOnes(&patience, 9),
+            (std::vector<uint32_t>{1, 2, 4, 8, 16, 32, 64, 64, 64}));
+}
+
+TEST(Patience, OneThatPaysSetsTheCountBack) {
+  Patience patience;
+  ASSERT_TRUE(patience.PollsNow());
+  SkippedBehindWastedOnes(&patience, 5);
+  patience.Ended(Patience::End::kPaid);
+  ASSERT_TRUE(patience.PollsNow());
+  EXPECT_EQ(SkippedBehindWastedOnes(&patience, 1), std::vector<uint32_t>{1});
+}
+
+}  // namespace
+}  // namespace terrace::client
