@@ -124,6 +124,7 @@ TEST(Lifecycle, AnArenaThatDoesNotFitIsRefusedBeforeItIsTouched) {
 TEST(Lifecycle, AMetricsAddressThatIsTakenIsRefused) {
   DaemonRun run;
   ASSERT_TRUE(run.StartSmall()) << run.err();
+  ASSERT_TRUE(run.Logged("metrics="));  // the log is written by a thread of its own
   const std::string log = run.err();
   const size_t at = log.find("metrics=") + 8;
   const std::string address = log.substr(at, log.find(' ', at) - at);
