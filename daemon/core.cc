@@ -284,6 +284,7 @@ class DaemonCore final : public Core {
     options.socket_mode = config.socket_mode;
     options.socket_gid = config.socket_gid;
     options.io_threads = static_cast<int>(config.io_threads);
+    options.io_poll = absl::Microseconds(config.io_poll_us);
     options.limits = config.front;
     options.tenant_of = [this](const PeerCredentials& peer) {
       return TenantOf(*CurrentConfig(), peer);

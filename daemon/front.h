@@ -58,6 +58,7 @@ struct FrontOptions {
   mode_t socket_mode = 0660;                  // terrace.sock and session.sock; admin.sock is 0600
   gid_t socket_gid = static_cast<gid_t>(-1);  // -1: unchanged
   int io_threads = 2;                         // session sockets
+  absl::Duration io_poll;  // how long they poll before they sleep, as long as that pays
   FrontLimits limits;
   TenantResolver tenant_of;
 };

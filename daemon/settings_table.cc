@@ -57,6 +57,7 @@ Rows DaemonRows() {
       Folder("daemon.runtime_dir", kMaxRuntimeBytes, TERRACE_FIELD(runtime_dir)),
       Folder("daemon.data_dir", kMaxFolderBytes, TERRACE_FIELD(data_dir)),
       Number("daemon.io_threads", 1, 64, TERRACE_FIELD(io_threads)),
+      Number("daemon.io_poll_us", 0, 1000, TERRACE_FIELD(io_poll_us)),
       Number("daemon.copy_threads", 0, 256, TERRACE_FIELD(copy_threads)),
       Choice("daemon.log_level", Applies::kLive, {"debug", "info", "warning", "error"},
              TERRACE_FIELD(log_level)),

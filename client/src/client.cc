@@ -162,6 +162,7 @@ Verdict Client::SubmitLocked(Request* request, Call call, uint64_t* call_id) {
     waiting_calls_.push_back(id);
   }
   const Instant deadline = call.deadline;
+  copying_calls_ += call.copies() ? 1 : 0;
   calls_.emplace(id, std::move(call));
   ++callers_in_flight_;
   next_expiry_ = std::min(next_expiry_, deadline);
@@ -307,6 +308,7 @@ Client::Call Client::TakeCallLocked(Calls::iterator found) {
   calls_.erase(found);
   if (call.completion != nullptr) {
     --callers_in_flight_;
+    copying_calls_ -= call.copies() ? 1 : 0;
     next_expiry_ = callers_in_flight_ == 0 ? kNever : next_expiry_;
   }
   if (call.stage == Stage::kWaitingForNamespace) {

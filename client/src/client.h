@@ -125,6 +125,9 @@ class Client {
     Instant deadline = kNever;
     std::unique_ptr<Completion> completion;  // nullptr: the library's own call, or a silent release
     bool by_lease = false;
+    [[nodiscard]] bool copies() const {
+      return method == Method::kPut || (method == Method::kGet && !by_lease);
+    }
     std::vector<terrace_region> regions;  // that it copies from or into
     // kWaitingForNamespace: the whole frame and where digests go.
     std::string frame;
@@ -262,6 +265,7 @@ class Client {
   bool watched_ = false;  // somebody has asked for the event descriptor
   uint32_t waiters_ = 0;  // threads in Drain's wait
   Patience patience_;
+  uint32_t copying_calls_ = 0;  // of callers_in_flight_, those for which the daemon copies payload
 };
 
 }  // namespace terrace::client

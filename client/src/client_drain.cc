@@ -55,8 +55,9 @@ uint32_t Client::Drain(terrace_completion** out, uint32_t max, uint32_t timeout_
 // Until there is something to do; the lock is given back meanwhile.
 void Client::WaitLocked(std::unique_lock<std::mutex>* lock, Instant now, Instant until) {
   const Instant spin_until = std::min(until, now + int64_t{options_.spin_us} * kNsPerUs);
-  // One thread at most polls, the others sleep.
-  const bool polls = spin_until > now && waiters_ == 1 && patience_.PollsNow();
+  // One thread at most polls, the others sleep; and while payload is copied the cores are needed.
+  const bool polls =
+      spin_until > now && waiters_ == 1 && copying_calls_ == 0 && patience_.PollsNow();
   lock->unlock();
   const bool ready = polls && wakeup_.Poll(spin_until);
   if (!ready) {

@@ -129,6 +129,7 @@ void Client::LoseLocked(Instant now) {
   }
   calls_.clear();
   callers_in_flight_ = 0;
+  copying_calls_ = 0;
   next_expiry_ = kNever;
   waiting_calls_.clear();
   waiting_bytes_ = 0;

@@ -95,7 +95,7 @@ uint64_t BlockIndex::Hash(ScopeId scope, KeyView key) const {
                               seed_ ^ (static_cast<uint64_t>(scope) * 0x9e3779b97f4a7c15ULL));
 }
 
-bool BlockIndex::Names(const Block& block, ScopeId scope, KeyView key) {
+inline bool BlockIndex::Names(const Block& block, ScopeId scope, KeyView key) {
   if (block.scope != scope || block.key_bytes != key.size()) {
     return false;
   }
@@ -115,7 +115,7 @@ bool BlockIndex::Names(const Block& block, ScopeId scope, KeyView key) {
 }
 
 // Blocks in these states, and no others, have an entry.
-bool BlockIndex::IsIndexed(const Block& block) {
+inline bool BlockIndex::IsIndexed(const Block& block) {
   return block.state == BlockState::kFilling || block.state == BlockState::kReady;
 }
 

@@ -65,46 +65,58 @@ void Store::FindPartLocked(TenantId tenant, const StorePart& part, std::vector<B
                   absl::MakeSpan(out));
 }
 
-// One part's states, in the order of its keys; `found` keeps only what the part can use.
+// One part's states, in the order of its keys; `seen` grows by its ready blocks. A probe spends its
+// time in this loop, which therefore looks at each block once.
 void Store::ProbePartLocked(TenantId tenant,
                             const StorePart& part,
                             PartView& view,
-                            std::vector<BlockId>& found,
+                            std::vector<SeenBlock>& seen,
                             ProbeResult& result) {
   view.part = &part;
   const Namespace* ns = FindNamespaceLocked(tenant, part.namespace_digest);
   view.block_tokens = ns == nullptr ? 0 : ns->record.block_tokens;
+  std::vector<BlockId> found;
   FindPartLocked(tenant, part, found);
-  view.usable.assign(part.key_count(), 0);
+  const uint32_t count = part.key_count();
+  view.usable.assign(count, 0);
   const size_t first_state = result.states.size();
-  result.states.resize(first_state + part.key_count());
+  result.states.resize(first_state + count, static_cast<char>(KeyState::kMiss));
+  char* const states = result.states.data() + first_state;
   const bool has_lower = !lower_tiers_.empty();
-  bool broken = false;
+  const bool is_prefix = part.rule == Rule::kPrefix;
+  seen.reserve(seen.size() + count);
   uint32_t hits = 0;
-  for (uint32_t i = 0; i < part.key_count(); ++i) {
+  bool broken = false;
+  for (uint32_t i = 0; i < count; ++i) {
     KeyState state = KeyState::kMiss;
     uint32_t tier = 0;
     LowerBlock lower;
     if (found[i] != kNoBlock) {
-      state =
-          blocks_.at(found[i]).state == BlockState::kReady ? KeyState::kReady : KeyState::kPending;
-    } else if (has_lower && !broken && LookupLowerLocked(tenant, part, i, &lower, &tier)) {
+      const Block& block = blocks_.at(found[i]);
+      state = KeyState::kPending;
+      if (block.state == BlockState::kReady) {
+        state = KeyState::kReady;
+        seen.push_back({found[i], block.serial, block.payload_bytes, i});
+      }
+    } else if (has_lower && LookupLowerLocked(tenant, part, i, &lower, &tier)) {
       state = KeyState::kLower;
       result.load_time += lower_tiers_[tier]->EstimateRead(lower.payload_bytes);
       ++tier;  // 0 is DRAM
     }
-    if (part.rule == Rule::kPrefix && broken) {
-      state = KeyState::kMiss;
-      found[i] = kNoBlock;
+    if (state == KeyState::kMiss) {
+      broken = true;
+      if (is_prefix) {
+        break;  // what follows could not be used, and reads MISS
+      }
+      continue;
     }
-    broken = broken || state == KeyState::kMiss;
-    view.usable[i] = state != KeyState::kMiss ? 1 : 0;
-    hits += view.usable[i];
+    view.usable[i] = 1;
+    ++hits;
     view.run += broken ? 0 : 1;
-    result.states[first_state + i] = static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U));
+    states[i] = static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U));
   }
-  result.part_hits.push_back(part.rule == Rule::kPrefix ? view.run : hits);
-  counters_.probe_keys += part.key_count();
+  result.part_hits.push_back(is_prefix ? view.run : hits);
+  counters_.probe_keys += count;
   counters_.probe_hits += hits;
 }
 
@@ -113,31 +125,26 @@ ProbeResult Store::ProbeLocked(const Caller& caller,
                                std::vector<SeenBlock>& seen) {
   ProbeResult result;
   std::vector<PartView> views(call.parts.size());
-  std::vector<std::vector<BlockId>> found(call.parts.size());
+  std::vector<size_t> ends;  // of each part's blocks in `seen`
   for (size_t p = 0; p < call.parts.size(); ++p) {
-    ProbePartLocked(caller.tenant, call.parts[p], views[p], found[p], result);
+    ProbePartLocked(caller.tenant, call.parts[p], views[p], seen, result);
+    ends.push_back(seen.size());
   }
   result.boundary_tokens = LegalBoundary(views);
   std::vector<BlockId> held;
+  size_t at = 0;
   for (size_t p = 0; p < views.size(); ++p) {
     const bool independent = call.parts[p].rule == Rule::kIndependent;
     const uint32_t under =
         independent ? call.parts[p].key_count() : views[p].KeysUpTo(result.boundary_tokens);
     result.part_boundary_keys.push_back(under);
-    for (uint32_t i = 0; i < call.parts[p].key_count(); ++i) {
-      const BlockId block = found[p][i];
-      if (block == kNoBlock || blocks_.at(block).state != BlockState::kReady) {
-        continue;
-      }
-      const Block& entry = blocks_.at(block);
-      seen.push_back({block, entry.serial});
-      if (i < under) {
-        result.hit_bytes += entry.payload_bytes;
-        if (call.hold > absl::ZeroDuration()) {
-          held.push_back(block);
-        }
+    for (; at < ends[p] && seen[at].key < under; ++at) {
+      result.hit_bytes += seen[at].payload_bytes;
+      if (call.hold > absl::ZeroDuration()) {
+        held.push_back(seen[at].id);
       }
     }
+    at = ends[p];
   }
   if (read_rate_ > 0) {
     result.load_time += absl::Seconds(static_cast<double>(result.hit_bytes) / read_rate_);

@@ -228,6 +228,8 @@ struct Flight {
 struct SeenBlock {
   BlockId id = kNoBlock;
   uint32_t serial = 0;
+  uint32_t payload_bytes = 0;
+  uint32_t key = 0;  // its position in the part
 };
 
 // Callbacks that must run when the lock is gone.

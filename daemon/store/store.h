@@ -120,7 +120,7 @@ class Store final : public BlockStore {
   void ProbePartLocked(TenantId tenant,
                        const StorePart& part,
                        PartView& view,
-                       std::vector<BlockId>& found,
+                       std::vector<SeenBlock>& seen,
                        ProbeResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Finds the part's blocks; entries behind the end of a PREFIX run are kNoBlock.
   void FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out)

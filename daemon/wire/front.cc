@@ -101,7 +101,7 @@ absl::Status FrontOnSockets::Open(FrontOptions options, AdminHooks hooks) {
   std::vector<SessionThread*> threads;
   for (int i = 0; i < options.io_threads; ++i) {
     absl::StatusOr<std::unique_ptr<SessionThread>> thread =
-        SessionThread::Start(shared_, absl::StrCat("session-", i));
+        SessionThread::Start(shared_, absl::StrCat("session-", i), options.io_poll);
     if (!thread.ok()) {
       return thread.status();
     }

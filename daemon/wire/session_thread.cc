@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -13,6 +15,7 @@ namespace {
 constexpr size_t kScratchBytes = size_t{128} << 10;
 constexpr int kEventsPerTurn = 64;
 constexpr int kTickMs = 50;
+constexpr uint32_t kMostPollsSkipped = 64;
 
 // Shared by key and source: two low bits say which.
 constexpr uint64_t KeyOf(uint64_t id, uint64_t source) { return id << 2 | source; }
@@ -27,7 +30,7 @@ bool AddToEpoll(int epoll, int fd, uint64_t key) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SessionThread>> SessionThread::Start(
-    std::shared_ptr<FrontShared> shared, std::string name) {
+    std::shared_ptr<FrontShared> shared, std::string name, absl::Duration poll) {
   Descriptor epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.valid()) {
     return StatusFromErrno(errno, "epoll_create1");
@@ -40,7 +43,7 @@ absl::StatusOr<std::unique_ptr<SessionThread>> SessionThread::Start(
     return StatusFromErrno(errno, "epoll_ctl");
   }
   std::unique_ptr<SessionThread> thread(
-      new SessionThread(std::move(shared), std::move(epoll), *std::move(wake)));
+      new SessionThread(std::move(shared), std::move(epoll), *std::move(wake), poll));
   thread->thread_ = std::thread([self = thread.get()] { self->Loop(); });
   pthread_setname_np(thread->thread_.native_handle(), name.substr(0, 15).c_str());
   return thread;
@@ -48,10 +51,12 @@ absl::StatusOr<std::unique_ptr<SessionThread>> SessionThread::Start(
 
 SessionThread::SessionThread(std::shared_ptr<FrontShared> shared,
                              Descriptor epoll,
-                             EventDescriptor wake)
+                             EventDescriptor wake,
+                             absl::Duration poll)
     : shared_(std::move(shared)),
       epoll_(std::move(epoll)),
       wake_(std::move(wake)),
+      poll_(std::thread::hardware_concurrency() > 1 ? poll : absl::ZeroDuration()),
       scratch_(kScratchBytes) {}
 
 SessionThread::~SessionThread() {
@@ -77,8 +82,7 @@ void SessionThread::Loop() {
   std::array<epoll_event, kEventsPerTurn> events;
   absl::Duration next_tick = BootClock().Now();
   while (!stopping_) {
-    const int ready =
-        epoll_wait(epoll_.get(), events.data(), kEventsPerTurn, more_.empty() ? kTickMs : 0);
+    const int ready = Wait(absl::MakeSpan(events));
     turns_.fetch_add(1, std::memory_order_relaxed);
     for (int i = 0; i < ready; ++i) {
       const epoll_event& event = events[static_cast<size_t>(i)];
@@ -90,6 +94,43 @@ void SessionThread::Loop() {
       TickAll();
     }
   }
+}
+
+int SessionThread::Wait(absl::Span<epoll_event> events) {
+  const auto most = static_cast<int>(events.size());
+  if (!more_.empty()) {
+    return epoll_wait(epoll_.get(), events.data(), most, 0);
+  }
+  int ready = 0;
+  // While calls are in flight the cores belong to the copies.
+  if (worked_ && poll_ > absl::ZeroDuration() && shared_->calls_in_flight.load() == 0) {
+    ready = Poll(events);
+  }
+  if (ready == 0) {
+    ready = epoll_wait(epoll_.get(), events.data(), most, kTickMs);
+  }
+  worked_ = ready > 0;
+  return ready;
+}
+
+int SessionThread::Poll(absl::Span<epoll_event> events) {
+  if (polls_to_skip_ > 0) {
+    --polls_to_skip_;
+    return 0;
+  }
+  const absl::Duration until = BootClock().Now() + poll_;
+  int ready = 0;
+  do {
+    ready = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+    if (ready != 0) {
+      break;
+    }
+    sched_yield();  // to whoever wants this core
+  } while (BootClock().Now() < until);
+  polls_skipped_ =
+      ready > 0 ? 0 : std::min(std::max(1U, 2 * polls_skipped_), kMostPollsSkipped);
+  polls_to_skip_ = polls_skipped_;
+  return std::max(ready, 0);
 }
 
 void SessionThread::OnEvent(uint64_t key, uint32_t events) {

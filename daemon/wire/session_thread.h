@@ -7,6 +7,8 @@
 // Thread-safe unless said otherwise.
 #pragma once
 
+#include <sys/epoll.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -29,8 +31,10 @@ namespace terrace {
 
 class SessionThread {
  public:
+  // poll: how long a turn polls for the next request before it sleeps, as long as that pays.
   static absl::StatusOr<std::unique_ptr<SessionThread>> Start(std::shared_ptr<FrontShared> shared,
-                                                              std::string name);
+                                                              std::string name,
+                                                              absl::Duration poll);
   // Ends all sessions and joins.
   ~SessionThread();
   SessionThread(const SessionThread&) = delete;
@@ -51,9 +55,15 @@ class SessionThread {
   };
   enum class Source : uint8_t { kWake = 0, kSocket = 1, kProcess = 2 };
 
-  SessionThread(std::shared_ptr<FrontShared> shared, Descriptor epoll, EventDescriptor wake);
+  SessionThread(std::shared_ptr<FrontShared> shared,
+                Descriptor epoll,
+                EventDescriptor wake,
+                absl::Duration poll);
 
   void Loop();
+  // Events that are there or come within a tick; polls first where that pays.
+  int Wait(absl::Span<epoll_event> events);
+  int Poll(absl::Span<epoll_event> events);
   void TakeAdopted();
   void OnEvent(uint64_t key, uint32_t events);
   void AfterTurn(uint64_t id, Session& session, Session::Turn turn);
@@ -69,6 +79,7 @@ class SessionThread {
   const std::shared_ptr<FrontShared> shared_;
   const Descriptor epoll_;
   const EventDescriptor wake_;
+  const absl::Duration poll_;
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> turns_{0};
   std::atomic<size_t> watched_{0};
@@ -82,6 +93,9 @@ class SessionThread {
   absl::flat_hash_map<uint64_t, Departed> departed_;
   absl::flat_hash_map<int, uint64_t> departed_by_pid_;
   absl::flat_hash_set<uint64_t> more_;
+  bool worked_ = false;         // in the last turn
+  uint32_t polls_skipped_ = 0;  // after the last poll in vain: doubled by each such one
+  uint32_t polls_to_skip_ = 0;
   std::vector<char> scratch_;
   google::protobuf::Arena arena_;
 

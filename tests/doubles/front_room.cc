@@ -114,6 +114,7 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
   front_options.runtime_dir = folder_;
   front_options.socket_mode = options.socket_mode;
   front_options.io_threads = options.io_threads;
+  front_options.io_poll = absl::Microseconds(50);
   front_options.limits = options.limits;
   front_options.tenant_of = [](const PeerCredentials& peer) -> absl::StatusOr<std::string> {
     return absl::StrCat("uid-", peer.uid);

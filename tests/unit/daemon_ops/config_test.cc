@@ -26,6 +26,7 @@ constexpr char kEverythingChanged[] = R"([daemon]
 runtime_dir = "/tmp/r"
 data_dir = "/tmp/d"
 io_threads = 3
+io_poll_us = 70
 copy_threads = 5
 log_level = "debug"
 log_format = "json"
@@ -135,6 +136,7 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.runtime_dir, "/tmp/r");
   EXPECT_EQ(c.data_dir, "/tmp/d");
   EXPECT_EQ(c.io_threads, 3U);
+  EXPECT_EQ(c.io_poll_us, 70U);
   EXPECT_EQ(c.copy_threads, 5U);
   EXPECT_EQ(c.log_level, LogLevel::kDebug);
   EXPECT_EQ(c.log_format, LogFormat::kJson);
