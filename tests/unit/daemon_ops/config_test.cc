@@ -223,8 +223,8 @@ TEST(Config, JsonHoldsEverySettingAndTenant) {
   const LoadedConfig loaded = *ParseConfig(kEverythingChanged, "t.toml");
   const std::string json = PrintConfigJson(loaded);
   EXPECT_EQ(json.find('\n'), std::string::npos);
-  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.capacity","value":"3GiB","origin":"t.toml:10"})"));
-  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:16"})"));
+  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.capacity","value":"3GiB","origin":"t.toml:11"})"));
+  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:17"})"));
   EXPECT_THAT(
       json,
       HasSubstr(
