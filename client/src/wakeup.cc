@@ -6,11 +6,16 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 
 #include <sched.h>
 
 namespace terrace::client {
 namespace {
+
+// With nobody else on the core a turn of polling takes a microsecond; a long one means that
+// somebody wants it.
+constexpr int64_t kLongestYieldNs = 10 * kNsPerUs;
 
 bool Control(int epoll, int operation, int fd, uint32_t events) {
   epoll_event event{};
@@ -86,13 +91,12 @@ void Wakeup::Wait(int ms) const {
 }
 
 bool Wakeup::Poll(Instant until) const {
-  for (;;) {
-    const bool last = Now() >= until;
+  for (Instant now = Now(), before = now;; before = std::exchange(now, Now())) {
     epoll_event event;
     if (::epoll_wait(epoll_.get(), &event, 1, 0) > 0) {
       return true;
     }
-    if (last) {
+    if (now >= until || now - before > kLongestYieldNs) {
       return false;
     }
     ::sched_yield();

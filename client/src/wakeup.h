@@ -30,9 +30,8 @@ class Wakeup {
 
   // Until the descriptor is readable or `ms` have passed. May run without the client's lock.
   void Wait(int ms) const;
-  // The same for a time too short to sleep: polls, and lets whoever wants this core have it.
-  // Whether the descriptor is readable; at `until` it is asked once more. May also run without the
-  // lock.
+  // The same for a time too short to sleep: polls, until somebody else wants this core. Whether the
+  // descriptor is readable. May also run without the lock.
   [[nodiscard]] bool Poll(Instant until) const;
 
  private:

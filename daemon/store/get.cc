@@ -14,9 +14,12 @@ namespace {
 
 // A job hands its turn on after so much, so that a large batch cannot keep others waiting.
 constexpr uint64_t kBytesPerTurn = uint64_t{16} << 20;
-// As much as is worth waking another copy thread for, and no slice is smaller.
+// As much as is worth waking another copy thread for.
 constexpr uint64_t kBytesPerJob = uint64_t{1} << 20;
-constexpr uint64_t kLeastSliceBytes = uint64_t{512} << 10;
+// Copy threads begin tens of microseconds apart, so each takes several slices; below this they cost
+// more than they even out.
+constexpr uint64_t kSlicesPerJob = 4;
+constexpr uint64_t kLeastSliceBytes = uint64_t{256} << 10;
 
 size_t KeysOf(const GetCall& call) {
   size_t keys = 0;
@@ -188,7 +191,7 @@ void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, Deferred& de
 // end.
 void Store::PlanSlicesLocked(GetOperation& get, uint64_t bytes) {
   const auto parallel = static_cast<uint64_t>(executor_.parallelism());
-  const uint64_t share = (bytes + parallel - 1) / parallel;
+  const uint64_t share = bytes / (parallel * kSlicesPerJob) + 1;
   const uint64_t slice_bytes =
       std::max(kLeastSliceBytes, (share + kSlotAlignment - 1) / kSlotAlignment * kSlotAlignment);
   const uint32_t one_in = verify_one_in_.load();

@@ -1,13 +1,14 @@
 #include "daemon/wire/session_thread.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
 #include <array>
 #include <utility>
+
+#include <pthread.h>
+#include <sched.h>
 
 namespace terrace {
 namespace {
@@ -16,9 +17,13 @@ constexpr size_t kScratchBytes = size_t{128} << 10;
 constexpr int kEventsPerTurn = 64;
 constexpr int kTickMs = 50;
 constexpr uint32_t kMostPollsSkipped = 64;
+// With nobody else on the core a turn of polling takes a microsecond.
+constexpr absl::Duration kLongestYield = absl::Microseconds(10);
 
 // Shared by key and source: two low bits say which.
-constexpr uint64_t KeyOf(uint64_t id, uint64_t source) { return id << 2 | source; }
+constexpr uint64_t KeyOf(uint64_t id, uint64_t source) {
+  return id << 2 | source;
+}
 
 bool AddToEpoll(int epoll, int fd, uint64_t key) {
   epoll_event event{};
@@ -118,17 +123,18 @@ int SessionThread::Poll(absl::Span<epoll_event> events) {
     --polls_to_skip_;
     return 0;
   }
-  const absl::Duration until = BootClock().Now() + poll_;
+  absl::Duration now = BootClock().Now();
+  const absl::Duration until = now + poll_;
   int ready = 0;
-  do {
+  while (ready == 0 && now < until) {
+    sched_yield();
+    const absl::Duration before = std::exchange(now, BootClock().Now());
     ready = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
-    if (ready != 0) {
-      break;
+    if (now - before > kLongestYield) {
+      break;  // somebody else wants this core
     }
-    sched_yield();  // to whoever wants this core
-  } while (BootClock().Now() < until);
-  polls_skipped_ =
-      ready > 0 ? 0 : std::min(std::max(1U, 2 * polls_skipped_), kMostPollsSkipped);
+  }
+  polls_skipped_ = ready > 0 ? 0 : std::min(std::max(1U, 2 * polls_skipped_), kMostPollsSkipped);
   polls_to_skip_ = polls_skipped_;
   return std::max(ready, 0);
 }
@@ -208,9 +214,7 @@ void SessionThread::TakeAdopted() {
   for (AcceptedSession& accepted : adopted) {
     const uint64_t id = next_id_++;
     auto session = std::make_shared<Session>(
-        Session::Options{shared_,
-                         std::move(accepted),
-                         epoll_.get(),
+        Session::Options{shared_, std::move(accepted), epoll_.get(),
                          KeyOf(id, static_cast<uint64_t>(Source::kSocket))});
     if (session->Watch().ok()) {
       sessions_.emplace(id, std::move(session));
@@ -225,7 +229,8 @@ bool SessionThread::WatchProcess(uint64_t id, int pidfd) {
 }
 
 void SessionThread::UnwatchProcess(const PidDescriptor& process) {
-  // Closing is not enough: the peer shares the open file, and while anybody has it the event would come for ever.
+  // Closing is not enough: the peer shares the open file, and while anybody has it the event would
+  // come for ever.
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process.get(), nullptr);
 }
 
@@ -253,7 +258,8 @@ void SessionThread::Depart(uint64_t id, PidDescriptor process, SessionId session
   if (pid > 0) {
     const auto [known, fresh] = departed_by_pid_.emplace(pid, id);
     if (!fresh) {
-      // Both live, so one number is one process: its first watch serves, and this descriptor closes.
+      // Both live, so one number is one process: its first watch serves, and this descriptor
+      // closes.
       Departed& first = departed_[known->second];
       if (!first.process.Exited()) {
         first.sessions.push_back(session);
@@ -269,7 +275,8 @@ void SessionThread::Depart(uint64_t id, PidDescriptor process, SessionId session
 
 void SessionThread::OnProcessGone(uint64_t id) {
   if (sessions_.contains(id)) {
-    // The socket may live on in a child that inherited it; the process that was told of leases does not.
+    // The socket may live on in a child that inherited it; the process that was told of leases does
+    // not.
     EndSession(id);
     return;
   }

@@ -1,10 +1,12 @@
-// One I/O thread of the session sockets: an epoll set of connections and of the processes behind them.
+// One I/O thread of the session sockets: an epoll set of connections and of the processes behind
+// them.
 //
-// A connection that ends gives its session back to the store; the leases of the session end when its process does, so
-// the pidfd stays watched after the socket has gone. Sessions of one process share one watch (by pid while it lives).
+// A connection that ends gives its session back to the store; the leases of the session end when
+// its process does, so the pidfd stays watched after the socket has gone. Sessions of one process
+// share one watch (by pid while it lives).
 //
-// Fair: an event is one read and a bounded number of frames; what is left comes after everybody else's turn.
-// Thread-safe unless said otherwise.
+// Fair: an event is one read and a bounded number of frames; what is left comes after everybody
+// else's turn. Thread-safe unless said otherwise.
 #pragma once
 
 #include <sys/epoll.h>
@@ -23,8 +25,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "daemon/wire/session.h"
 #include "google/protobuf/arena.h"
+
+#include "daemon/wire/session.h"
 #include "tiers/os/descriptor.h"
 
 namespace terrace {
