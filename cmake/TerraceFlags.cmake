@@ -43,6 +43,9 @@ if(TERRACE_SANITIZE MATCHES thread)
     terrace_instrumentation
     INTERFACE "$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:$<TARGET_OBJECTS:terrace_tsan_mutex>>")
   target_link_libraries(terrace_instrumentation INTERFACE absl::synchronization)
+  target_compile_options(
+    terrace_instrumentation
+    INTERFACE "$<${cxx}:SHELL:-include ${CMAKE_CURRENT_LIST_DIR}/tsan/distribution_layout.h>")
 endif()
 if(TERRACE_COVERAGE)
   # Atomic counters: the daemon is multi-threaded, and torn counters come out negative.

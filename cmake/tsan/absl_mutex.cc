@@ -63,29 +63,84 @@ constexpr unsigned kExclusive = 0;
 constexpr unsigned kShared = __tsan_mutex_read_lock;
 constexpr unsigned kTry = __tsan_mutex_try_lock;
 
+// The library's functions call each other by way of those below: only the outermost one annotates.
+thread_local int depth = 0;
+class Inside {
+ public:
+  Inside() { ++depth; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+  ~Inside() { --depth; }
+  [[nodiscard]] static bool IsOutermost() { return depth == 1; }
+};
+
 // Gives the mutex up around a call that waits with it.
 class Waiting {
  public:
   explicit Waiting(absl::Mutex* mutex) : mutex_(mutex) {
-    __tsan_mutex_pre_unlock(mutex_, kExclusive);
-    __tsan_mutex_post_unlock(mutex_, kExclusive);
+    if (Inside::IsOutermost()) {
+      __tsan_mutex_pre_unlock(mutex_, kExclusive);
+      __tsan_mutex_post_unlock(mutex_, kExclusive);
+    }
   }
   Waiting(const Waiting&) = delete;
   Waiting& operator=(const Waiting&) = delete;
   ~Waiting() {
-    __tsan_mutex_pre_lock(mutex_, kExclusive);
-    __tsan_mutex_post_lock(mutex_, kExclusive, 0);
+    if (Inside::IsOutermost()) {
+      __tsan_mutex_pre_lock(mutex_, kExclusive);
+      __tsan_mutex_post_lock(mutex_, kExclusive, 0);
+    }
   }
 
  private:
+  const Inside inside_;
   absl::Mutex* const mutex_;
 };
 
-// Conditions are evaluated with the mutex held, but by whichever thread happens to have it.
+// Takes a mutex in the way that `flags` say.
+template <typename Call>
+void Locking(absl::Mutex* mutex, unsigned flags, const Call& call) {
+  const Inside inside;
+  if (!Inside::IsOutermost()) {
+    call();
+    return;
+  }
+  __tsan_mutex_pre_lock(mutex, flags);
+  call();
+  __tsan_mutex_post_lock(mutex, flags, 0);
+}
+template <typename Call>
+bool TryLocking(absl::Mutex* mutex, unsigned flags, const Call& call) {
+  const Inside inside;
+  if (!Inside::IsOutermost()) {
+    return call();
+  }
+  __tsan_mutex_pre_lock(mutex, flags | kTry);
+  const bool locked = call();
+  __tsan_mutex_post_lock(mutex, flags | kTry | (locked ? 0U : __tsan_mutex_try_lock_failed), 0);
+  return locked;
+}
+template <typename Call>
+void Unlocking(absl::Mutex* mutex, unsigned flags, const Call& call) {
+  const Inside inside;
+  if (!Inside::IsOutermost()) {
+    call();
+    return;
+  }
+  __tsan_mutex_pre_unlock(mutex, flags);
+  call();
+  __tsan_mutex_post_unlock(mutex, flags);
+}
+
+// Conditions are evaluated with the mutex held, but by whichever thread happens to have it. What
+// they call is outside of the library again.
 bool EvalUnseen(const absl::Condition* condition) {
+  const int outer = depth;
+  depth = 0;
   AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
   const bool holds = condition->Eval();
   AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  depth = outer;
   return holds;
 }
 
@@ -121,42 +176,27 @@ Mutex::~Mutex() {
 }
 
 void Mutex::Lock() {
-  __tsan_mutex_pre_lock(this, kExclusive);
-  next_lock(this);
-  __tsan_mutex_post_lock(this, kExclusive, 0);
+  Locking(this, kExclusive, [this] { next_lock(this); });
 }
 
 void Mutex::Unlock() {
-  __tsan_mutex_pre_unlock(this, kExclusive);
-  next_unlock(this);
-  __tsan_mutex_post_unlock(this, kExclusive);
+  Unlocking(this, kExclusive, [this] { next_unlock(this); });
 }
 
 bool Mutex::TryLock() {
-  __tsan_mutex_pre_lock(this, kTry);
-  const bool locked = next_try_lock(this);
-  __tsan_mutex_post_lock(this, locked ? kTry : kTry | __tsan_mutex_try_lock_failed, 0);
-  return locked;
+  return TryLocking(this, kExclusive, [this] { return next_try_lock(this); });
 }
 
 void Mutex::ReaderLock() {
-  __tsan_mutex_pre_lock(this, kShared);
-  next_reader_lock(this);
-  __tsan_mutex_post_lock(this, kShared, 0);
+  Locking(this, kShared, [this] { next_reader_lock(this); });
 }
 
 void Mutex::ReaderUnlock() {
-  __tsan_mutex_pre_unlock(this, kShared);
-  next_reader_unlock(this);
-  __tsan_mutex_post_unlock(this, kShared);
+  Unlocking(this, kShared, [this] { next_reader_unlock(this); });
 }
 
 bool Mutex::ReaderTryLock() {
-  __tsan_mutex_pre_lock(this, kShared | kTry);
-  const bool locked = next_reader_try_lock(this);
-  __tsan_mutex_post_lock(
-      this, locked ? kShared | kTry : kShared | kTry | __tsan_mutex_try_lock_failed, 0);
-  return locked;
+  return TryLocking(this, kShared, [this] { return next_reader_try_lock(this); });
 }
 
 void Mutex::Await(const Condition& condition) {
@@ -175,9 +215,7 @@ bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
 }
 
 void Mutex::LockWhen(const Condition& condition) {
-  __tsan_mutex_pre_lock(this, kExclusive);
-  next_lock_when(this, Condition(&EvalUnseen, &condition));
-  __tsan_mutex_post_lock(this, kExclusive, 0);
+  Locking(this, kExclusive, [&] { next_lock_when(this, Condition(&EvalUnseen, &condition)); });
 }
 
 void CondVar::Wait(Mutex* mutex) {

@@ -60,9 +60,9 @@ TEST_P(ThreadExecutorTest, BeginsHigherPrioritiesFirstAndEachInItsOrder) {
   absl::Mutex mutex;
   std::vector<int> order;
   {
-    const std::unique_ptr<Executor> executor = Make(1);
     absl::Notification busy;
-    absl::Notification go;
+    absl::Notification go;  // before the executor, whose thread may be in its wait to the end
+    const std::unique_ptr<Executor> executor = Make(1);
     executor->Run(Priority::kNormal, [&] {
       busy.Notify();
       go.WaitForNotification();

@@ -259,7 +259,7 @@ TEST(FaultGuard, RefusesRangesOutsideTheFileAndSealedOnesForWriting) {
 // own.
 
 bool DiedOfSigbus(int status) {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(TERRACE_UNDER_TSAN) || defined(__SANITIZE_ADDRESS__)
   return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
 #else
   return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS;

@@ -125,7 +125,7 @@ TEST(Mapping, RefusesToWriteThroughAReadOnlyDescriptor) {
 }
 
 TEST(Mapping, ReportsThatAddressSpaceRanOut) {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(TERRACE_UNDER_TSAN) || defined(__SANITIZE_ADDRESS__)
   GTEST_SKIP() << "sanitizers need more address space than a limit would leave";
 #endif
   const int code = InChild([] {
