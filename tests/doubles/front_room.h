@@ -85,15 +85,17 @@ class FrontRoom {
   std::thread ticker_;
 };
 
-// True when `holds` becomes true within `limit`; looks every millisecond.
+// True when `holds` becomes true within `limit`; looks once every `pause`.
 template <typename Condition>
-bool Eventually(Condition holds, absl::Duration limit = absl::Seconds(20)) {
+bool Eventually(Condition holds,
+                absl::Duration limit = absl::Seconds(20),
+                absl::Duration pause = absl::Milliseconds(1)) {
   const absl::Duration until = BootClock().Now() + limit;
   while (!holds()) {
     if (BootClock().Now() > until) {
       return false;
     }
-    absl::SleepFor(absl::Milliseconds(1));
+    absl::SleepFor(pause);
   }
   return true;
 }

@@ -103,7 +103,9 @@ TEST(FrontLife, ThreadsThatTurnOverAreAlive) {
   absl::StatusOr<std::unique_ptr<FrontRoom>> room = FrontRoom::Open();
   ASSERT_TRUE(room.ok());
   for (int i = 0; i < 3; ++i) {
-    EXPECT_TRUE(Eventually([&] { return (*room)->front().Alive(); }));
+    // Every thread must have turned over since the last question, which each does in 50 ms.
+    EXPECT_TRUE(Eventually([&] { return (*room)->front().Alive(); }, absl::Seconds(20),
+                           absl::Milliseconds(250)));
   }
 }
 
