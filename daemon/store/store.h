@@ -139,6 +139,10 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverLeaseLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PlanInlineLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Bytes to be verified.
+  uint64_t PlanInPlaceLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverInPlaceLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndReading(TenantId tenant, absl::Span<const BlockId> blocks) ABSL_LOCKS_EXCLUDED(mutex_);
   void PrepareTargetLocked(GetOperation& get, GetTarget& target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void ClosePayloadGaps(GetOperation& get);
