@@ -1,5 +1,9 @@
 #include "daemon/wire/stream_turn.h"
 
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 namespace terrace {
@@ -31,6 +35,30 @@ TEST(StreamTurn, NobodyEntersWhatHasEnded) {
   EXPECT_EQ(turn.End(grpc::Status::OK), Others::kNone);
   EXPECT_FALSE(turn.Enter());
   EXPECT_TRUE(turn.Leave());
+}
+
+TEST(StreamTurn, OfManyThreadsExactlyOneFinishes) {
+  for (int round = 0; round < 50; ++round) {
+    StreamTurn turn;
+    std::atomic<int> finished{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        while (turn.Enter()) {
+          EXPECT_EQ(finished.load(), 0) << "finished while somebody is at work";
+          finished += turn.Leave() ? 1 : 0;
+        }
+      });
+    }
+    threads.emplace_back([&] {
+      static_cast<void>(turn.End(grpc::Status::OK));
+      finished += turn.Leave() ? 1 : 0;
+    });
+    for (std::thread& thread : threads) {
+      thread.join();
+    }
+    EXPECT_EQ(finished.load(), 1);
+  }
 }
 
 }  // namespace
