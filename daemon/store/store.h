@@ -189,6 +189,7 @@ class Store final : public BlockStore {
   void PumpReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartRead(BlockId block);
   void ReadEnded(BlockId block, ReadOutcome outcome);
+  uint64_t NewTicketLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PrefetchResult BeginPrefetchLocked(const Caller& caller,
                                      const PrefetchCall& call,
                                      Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -316,7 +317,6 @@ class Store final : public BlockStore {
       ABSL_GUARDED_BY(mutex_);  // sorted: best last
   uint32_t reads_running_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, Ticket> tickets_ ABSL_GUARDED_BY(mutex_);
-  uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   // Operations that wait for others' flights; few, walked by Tick.
   std::vector<std::shared_ptr<Operation>> waiting_ ABSL_GUARDED_BY(mutex_);
   uint32_t stale_cursor_ ABSL_GUARDED_BY(mutex_) = 0;
