@@ -137,7 +137,8 @@ struct TicketResult {
   uint64_t bytes_arrived = 0;
 };
 
-enum class Delivery : uint8_t { kInline = 1, kLease = 2, kRegion = 3 };
+// kInPlace is for the front alone, which sends payloads larger than a message piece by piece.
+enum class Delivery : uint8_t { kInline = 1, kLease = 2, kRegion = 3, kInPlace = 4 };
 
 struct RegionBlocks {
   uint32_t region_id = 0;
@@ -159,6 +160,12 @@ struct GetResult {
   std::vector<uint32_t> slab_ids;
   std::vector<uint64_t> slab_offsets;
   std::string payload;
+  // kInPlace: where the payloads lie, every byte of them verified for this very call; empty where
+  // not OK. They stay, and stay as they are, while `reading` lives. Owners: whoever reads them; the
+  // last of them gives the blocks back, which must happen before the store is destroyed and takes
+  // its lock. Blocks being read in place are at most lease_share of the tenant's DRAM, then BUSY.
+  std::vector<absl::Span<const char>> in_place;
+  std::shared_ptr<const void> reading;
 };
 
 struct LeaseRelease {

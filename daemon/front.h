@@ -46,6 +46,10 @@ struct FrontLimits {
   absl::Duration write_stall_timeout = absl::Seconds(10);  // a peer that does not read its replies
   uint64_t reply_backlog_bytes = uint64_t{16}
                                  << 20;  // a session: beyond it requests are not read, then closed
+  // Payload of PutStream and GetStream in the daemon's own memory. A put takes what it announces, at
+  // most kMaxStreamBytes (daemon/wire/calls.h), and two chunks; a get takes two chunks.
+  uint64_t stream_bytes_per_uid = uint64_t{132} << 20;  // two of the largest puts
+  uint64_t stream_bytes_total = uint64_t{528} << 20;
   // Server-side caps, used also when the caller names no deadline.
   absl::Duration probe_cap = absl::Milliseconds(500);
   absl::Duration get_cap = absl::Seconds(30);

@@ -295,11 +295,22 @@ void Store::Prefetch(const Caller& caller,
   done(std::move(result));
 }
 
+// Not counted up, which would tell a tenant how much the others prefetch; exact in a double, for
+// those who print it as JSON.
+uint64_t Store::NewTicketLocked() {
+  uint64_t id = 0;
+  while (id == 0 || tickets_.contains(id)) {
+    FillRandom({reinterpret_cast<char*>(&id), sizeof(id)});
+    id >>= 11;
+  }
+  return id;
+}
+
 PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
                                           const PrefetchCall& call,
                                           Deferred& deferred) {
   PrefetchResult result;
-  const uint64_t id = ++last_ticket_;
+  uint64_t id = 0;
   std::vector<BlockId> ready;
   for (const StorePart& part : call.parts) {
     std::vector<BlockId> found;
@@ -316,6 +327,7 @@ PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
                                 : BeginReadLocked(caller.tenant, part, i, call.priority, &tier);
       if (block != kNoBlock) {
         counters_.single_flight_joined += found[i] != kNoBlock ? 1 : 0;
+        id = id == 0 ? NewTicketLocked() : id;
         flights_.at(block).waiters.push_back(FlightWaiter{nullptr, nullptr, id, 0});
         ++result.keys_moving;
       } else if (part.rule == Rule::kPrefix) {
@@ -327,7 +339,7 @@ PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
     }
   }
   TouchLocked(ready);
-  if (call.hold > absl::ZeroDuration()) {
+  if (call.hold > absl::ZeroDuration() && result.keys_ready + result.keys_moving > 0) {
     result.hold_id = GrantHoldLocked(caller, clock_.Now() + std::min(call.hold, kMaxHold), ready);
   }
   if (result.keys_moving == 0) {

@@ -66,6 +66,7 @@ absl::Status Store::AdmitGetLocked(GetOperation& get) {
   }
   switch (get.call.delivery) {
     case Delivery::kInline:
+    case Delivery::kInPlace:
       return absl::OkStatus();
     case Delivery::kLease:
       return session != nullptr && session->lease_right
@@ -171,6 +172,9 @@ void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, Deferred& de
   if (get->call.delivery == Delivery::kInline) {
     PlanInlineLocked(*get);
     bytes = get->result.payload.size();
+  }
+  if (get->call.delivery == Delivery::kInPlace) {
+    bytes = PlanInPlaceLocked(*get);
   }
   if (bytes == 0) {
     FinishGetLocked(*get, deferred);
@@ -294,6 +298,67 @@ void Store::PlanInlineLocked(GetOperation& get) {
   get.result.payload.resize(size);
 }
 
+// As with leases, the prefix that fits is delivered and nothing behind it.
+uint64_t Store::PlanInPlaceLocked(GetOperation& get) {
+  Tenant& tenant = TenantOf(get.caller.tenant);
+  const auto limit =
+      static_cast<uint64_t>(static_cast<double>(DramOfLocked(tenant)) * options_.lease_share);
+  uint64_t bytes = 0;
+  bool full = false;
+  for (GetTarget& target : get.targets) {
+    if (!target.locked) {
+      continue;
+    }
+    const uint64_t slot_bytes = pools_[blocks_.at(target.block).pool]->slot_bytes;
+    full = full || tenant.in_place_bytes + slot_bytes > limit;
+    if (full) {
+      target.outcome = GetOutcome::kBusy;
+      UnlockBlockLocked(target.block);
+      target.locked = false;
+      continue;
+    }
+    tenant.in_place_bytes += slot_bytes;
+    bytes += target.payload_bytes;
+  }
+  return bytes;
+}
+
+// The transfer locks of what was found right become the reader's.
+void Store::DeliverInPlaceLocked(GetOperation& get) {
+  get.result.in_place.resize(get.targets.size());
+  std::vector<BlockId> blocks;
+  for (GetTarget& target : get.targets) {
+    if (!target.locked) {
+      continue;
+    }
+    if (target.outcome == GetOutcome::kOk) {
+      get.result.in_place[target.position] = {target.source, target.payload_bytes};
+      blocks.push_back(target.block);
+      target.locked = false;
+    } else {
+      TenantOf(get.caller.tenant).in_place_bytes -=
+          pools_[blocks_.at(target.block).pool]->slot_bytes;
+    }
+  }
+  if (blocks.empty()) {
+    return;
+  }
+  ++in_flight_;  // the store outlives the reader
+  get.result.reading = std::shared_ptr<const void>(
+      this, [this, tenant = get.caller.tenant, blocks = std::move(blocks)](const void* /*store*/) {
+        EndReading(tenant, blocks);
+      });
+}
+
+void Store::EndReading(TenantId tenant, absl::Span<const BlockId> blocks) {
+  Lock lock(&mutex_);
+  for (const BlockId block : blocks) {
+    TenantOf(tenant).in_place_bytes -= pools_[blocks_.at(block).pool]->slot_bytes;
+    UnlockBlockLocked(block);
+  }
+  JobEndedLocked();
+}
+
 void Store::RunGetJob(const std::shared_ptr<GetOperation>& get) {
   uint64_t turn = 0;
   for (;;) {
@@ -326,6 +391,12 @@ void Store::CopySlice(GetOperation& get, const GetSlice& slice) {
   }
   if (clock_.Now() > get.deadline) {
     return fail(GetOutcome::kDeadline);
+  }
+  if (get.call.delivery == Delivery::kInPlace) {
+    if (HashPayload({target.source, target.payload_bytes}) != target.checksum) {
+      target.outcome = GetOutcome::kCorrupt;
+    }
+    return;
   }
   std::vector<Piece> pieces;
   if (get.call.delivery == Delivery::kRegion) {
@@ -367,6 +438,9 @@ void Store::FinishGetLocked(GetOperation& get, Deferred& deferred) {
   Tenant& tenant = TenantOf(get.caller.tenant);
   if (get.call.delivery == Delivery::kInline) {
     ClosePayloadGaps(get);
+  }
+  if (get.call.delivery == Delivery::kInPlace) {
+    DeliverInPlaceLocked(get);
   }
   for (GetTarget& target : get.targets) {
     if (target.outcome == GetOutcome::kCorrupt) {

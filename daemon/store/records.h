@@ -64,6 +64,7 @@ struct Tenant {
   uint64_t blocks = 0;
   uint64_t leased_bytes = 0;
   uint64_t pinned_bytes = 0;
+  uint64_t in_place_bytes = 0;  // slots of blocks that the front reads in place
   uint32_t sessions = 0;
   uint32_t holds = 0;
   uint32_t tickets = 0;

@@ -139,6 +139,10 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverLeaseLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PlanInlineLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Bytes to be verified.
+  uint64_t PlanInPlaceLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverInPlaceLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndReading(TenantId tenant, absl::Span<const BlockId> blocks) ABSL_LOCKS_EXCLUDED(mutex_);
   void PrepareTargetLocked(GetOperation& get, GetTarget& target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void ClosePayloadGaps(GetOperation& get);
@@ -186,6 +190,7 @@ class Store final : public BlockStore {
   void PumpReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartRead(BlockId block);
   void ReadEnded(BlockId block, ReadOutcome outcome);
+  uint64_t NewTicketLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PrefetchResult BeginPrefetchLocked(const Caller& caller,
                                      const PrefetchCall& call,
                                      Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -313,7 +318,6 @@ class Store final : public BlockStore {
       ABSL_GUARDED_BY(mutex_);  // sorted: best last
   uint32_t reads_running_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, Ticket> tickets_ ABSL_GUARDED_BY(mutex_);
-  uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   // Operations that wait for others' flights; few, walked by Tick.
   std::vector<std::shared_ptr<Operation>> waiting_ ABSL_GUARDED_BY(mutex_);
   uint32_t stale_cursor_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -57,7 +57,9 @@ Acceptor::Acceptor(Options options, Descriptor epoll, EventDescriptor wake)
       reserve_(OpenReserve()),
       ledger_({shared_->limits.connections_per_uid,
                shared_->limits.connections_total,
-               shared_->limits.calls_in_flight_per_uid}) {}
+               shared_->limits.calls_in_flight_per_uid,
+               shared_->limits.stream_bytes_per_uid,
+               shared_->limits.stream_bytes_total}) {}
 
 Acceptor::~Acceptor() {
   stopping_ = true;

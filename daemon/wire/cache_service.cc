@@ -3,6 +3,7 @@
 #include <functional>
 #include <utility>
 
+#include "daemon/wire/grpc_streams.h"
 #include "terrace/v1/cache.grpc.pb.h"
 
 namespace terrace {
@@ -13,7 +14,7 @@ using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 using v1::Cache;
 
-// Each layer makes one more verb take raw bytes; the last ones keep gRPC from making threads for verbs that nobody
+// Each layer makes one more verb take raw bytes; the last one keeps gRPC from making threads for a verb that nobody
 // serves.
 using RawOpenNamespace = Cache::WithRawCallbackMethod_OpenNamespace<Cache::Service>;
 using RawClearNamespace = Cache::WithRawCallbackMethod_ClearNamespace<RawOpenNamespace>;
@@ -28,9 +29,9 @@ using RawDelete = Cache::WithRawCallbackMethod_Delete<RawFlush>;
 using RawPin = Cache::WithRawCallbackMethod_Pin<RawDelete>;
 using RawUnpin = Cache::WithRawCallbackMethod_Unpin<RawPin>;
 using RawCancel = Cache::WithRawCallbackMethod_Cancel<RawUnpin>;
-using NoPutStream = Cache::WithRawCallbackMethod_PutStream<RawCancel>;
-using NoGetStream = Cache::WithRawCallbackMethod_GetStream<NoPutStream>;
-using NoWatch = Cache::WithRawCallbackMethod_Watch<NoGetStream>;
+using RawPutStream = Cache::WithRawCallbackMethod_PutStream<RawCancel>;
+using RawGetStream = Cache::WithRawCallbackMethod_GetStream<RawPutStream>;
+using NoWatch = Cache::WithRawCallbackMethod_Watch<RawGetStream>;
 
 class CacheService final : public NoWatch {
  public:
@@ -114,16 +115,29 @@ class CacheService final : public NoWatch {
     return Run<v1::CancelRequest, v1::CancelReply>(
         {context, request, response}, v1::METHOD_CANCEL, &Calls::Cancel);
   }
+  grpc::ServerReadReactor<ByteBuffer>* PutStream(CallbackServerContext* context,
+                                                 ByteBuffer* response) override {
+    return RunPutStream(table_, Site({context, nullptr, response}, "PutStream", v1::METHOD_PUT));
+  }
+  grpc::ServerWriteReactor<ByteBuffer>* GetStream(CallbackServerContext* context,
+                                                  const ByteBuffer* request) override {
+    return RunGetStream(table_, Site({context, request}, "GetStream", v1::METHOD_GET));
+  }
 
  private:
-  template <typename Request, typename Reply, typename Verb>
-  ServerUnaryReactor* Run(GrpcCallSite site, v1::Method method, Verb verb) {
-    Calls& calls = table_.shared()->calls;
+  // alike: the unary verb whose deadline a stream shares.
+  GrpcCallSite Site(GrpcCallSite site, std::string_view verb, v1::Method alike) {
     site.tenant = tenant_;
-    site.verb = VerbName(method);
-    site.cap = calls.CapOf(method);
+    site.verb = verb;
+    site.cap = table_.shared()->calls.CapOf(alike);
+    return site;
+  }
+
+  template <typename Request, typename Reply, typename Verb>
+  ServerUnaryReactor* Run(const GrpcCallSite& site, v1::Method method, Verb verb) {
+    Calls& calls = table_.shared()->calls;
     return RunGrpcCall<Request, Reply>(
-        table_, site, [&calls, verb](CallContext& context, Request& request, CallDone<Reply> done) {
+        table_, Site(site, VerbName(method), method), [&calls, verb](CallContext& context, Request& request, CallDone<Reply> done) {
           std::invoke(verb, calls, context, request, std::move(done));
         });
   }

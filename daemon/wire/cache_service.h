@@ -1,5 +1,5 @@
-// service Cache over gRPC, for one tenant. Every unary verb ends in Calls; PutStream, GetStream and Watch are answered
-// UNIMPLEMENTED by gRPC itself.
+// service Cache over gRPC, for one tenant. Every verb and both streams end in Calls; Watch is answered UNIMPLEMENTED by
+// gRPC itself.
 #pragma once
 
 #include <memory>

@@ -11,13 +11,14 @@
 
 namespace terrace {
 absl::Span<const v1::Feature> ServedFeatures() {
-  static constexpr std::array<v1::Feature, 8> kFeatures{v1::FEATURE_LEASES,
+  static constexpr std::array<v1::Feature, 9> kFeatures{v1::FEATURE_LEASES,
                                                         v1::FEATURE_HOST_REGIONS,
                                                         v1::FEATURE_HOLDS,
                                                         v1::FEATURE_PREFETCH,
                                                         v1::FEATURE_PINS,
                                                         v1::FEATURE_DELETE,
                                                         v1::FEATURE_CLEAR,
+                                                        v1::FEATURE_STREAMS,
                                                         v1::FEATURE_CANCEL};
   return kFeatures;
 }

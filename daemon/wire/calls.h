@@ -10,10 +10,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "daemon/block_store.h"
@@ -24,6 +27,10 @@
 
 namespace terrace {
 
+// Payload of one PutStream in all: the largest block, or several smaller ones.
+inline constexpr uint64_t kMaxStreamBytes = uint64_t{64} << 20;
+inline constexpr uint64_t kMaxChunkBytes = uint64_t{1} << 20;
+
 // Who calls and until when; lives until `done` has run.
 struct CallContext {
   Caller caller;
@@ -32,6 +39,7 @@ struct CallContext {
   absl::Duration timeout = absl::InfiniteDuration();   // as the caller wants it; from arrival
   uint64_t call_id = 0;                                // of the session's frame; 0: cannot be cancelled
   uint32_t keys = 0;                                   // set by the handler once it has checked the request
+  uint64_t max_inline_bytes = kMaxInlineBytes;         // of a put's payload
 
   [[nodiscard]] absl::Duration Deadline(absl::Duration cap) const {
     return arrived + (timeout < cap ? timeout : cap);
@@ -46,6 +54,16 @@ void Refuse(const absl::Status& status, const CallDone<Reply>& done) {
   Reply empty;
   done(status, empty);
 }
+
+// Payloads where they lie in the arena, verified, in the order of the keys and empty where a key was not OK. They stay
+// while `reading` lives (owners: whoever reads them), which must end before the store does.
+struct PayloadInPlace {
+  std::vector<absl::Span<const char>> payloads;
+  std::shared_ptr<const void> reading;
+};
+// The reply is the header of a stream: everything but the payload.
+using InPlaceDone =
+    std::function<void(const absl::Status& status, v1::GetReply& header, PayloadInPlace payload)>;
 
 class Calls {
  public:
@@ -62,8 +80,14 @@ class Calls {
   void Prefetch(CallContext& context, v1::PrefetchRequest& request, CallDone<v1::PrefetchReply> done);
   void Ticket(CallContext& context, v1::TicketRequest& request, CallDone<v1::TicketReply> done);
   void Get(CallContext& context, v1::GetRequest& request, CallDone<v1::GetReply> done);
+  // As Get with inline delivery, but of any size, because nothing is copied.
+  void GetInPlace(CallContext& context, v1::GetRequest& request, InPlaceDone done);
   void Release(CallContext& context, v1::ReleaseRequest& request, const CallDone<v1::ReleaseReply>& done);
   void Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutReply> done);
+  // What Put will check of a request whose payload is still to come, in pieces. *payload_bytes gets how much that must be.
+  absl::Status CheckPutStream(const CallContext& context,
+                              const v1::PutRequest& request,
+                              uint64_t* payload_bytes);
   void Flush(CallContext& context, v1::FlushRequest& request, const CallDone<v1::FlushReply>& done);
   void Delete(CallContext& context, v1::DeleteRequest& request, const CallDone<v1::DeleteReply>& done);
   void Pin(CallContext& context, v1::PinRequest& request, const CallDone<v1::PinReply>& done);
@@ -76,7 +100,16 @@ class Calls {
 
  private:
   absl::Status CheckPut(const CallContext& context, const v1::PutRequest& request, uint32_t* keys);
-  // Per key; NOT_FOUND when block_bytes is needed and the namespace is not open.
+  // What the request says of its payload's size: of each key where all are alike, and of all keys together. NOT_FOUND when
+  // block_bytes is needed and the namespace is not open.
+  struct PayloadSize {
+    uint64_t each = 0;
+    uint64_t total = 0;
+  };
+  absl::StatusOr<PayloadSize> PayloadSizeOf(const CallContext& context,
+                                            const v1::PutRequest& request,
+                                            uint32_t keys);
+  // Per key, once the payload is there.
   absl::Status PayloadBytesOf(const CallContext& context,
                               const v1::PutRequest& request,
                               uint32_t keys,

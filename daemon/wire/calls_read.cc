@@ -77,6 +77,17 @@ absl::Status CheckGet(const CallContext& context, const v1::GetRequest& request,
   return CheckDelivery(context, request);
 }
 
+// All but the delivery.
+GetCall TakeGet(const CallContext& context, v1::GetRequest& request, absl::Duration cap) {
+  GetCall call;
+  call.parts = TakeParts(*request.mutable_parts());
+  call.hold_id = DigestFrom(request.hold_id());
+  call.wait_pending = request.wait_pending() != 0;
+  call.deadline = context.Deadline(cap);
+  call.call_id = context.call_id;
+  return call;
+}
+
 v1::ProbeReply ProbeReplyFrom(ProbeResult& result, uint64_t boot_id) {
   v1::ProbeReply reply;
   reply.set_boot_id(boot_id);
@@ -188,7 +199,7 @@ void Calls::Get(CallContext& context, v1::GetRequest& request, CallDone<v1::GetR
   if (absl::Status status = CheckGet(context, request, &context.keys); !status.ok()) {
     return Refuse(status, done);
   }
-  GetCall call;
+  GetCall call = TakeGet(context, request, limits_.get_cap);
   call.delivery = request.delivery() == v1::DELIVERY_UNSPECIFIED
                       ? Delivery::kInline
                       : static_cast<Delivery>(request.delivery());
@@ -198,11 +209,6 @@ void Calls::Get(CallContext& context, v1::GetRequest& request, CallDone<v1::GetR
       call.regions.push_back(TakeRegionBlocks(region));
     }
   }
-  call.parts = TakeParts(*request.mutable_parts());
-  call.hold_id = DigestFrom(request.hold_id());
-  call.wait_pending = request.wait_pending() != 0;
-  call.deadline = context.Deadline(limits_.get_cap);
-  call.call_id = context.call_id;
   store_.Get(context.caller,
              std::move(call),
              [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<GetResult> result) {
@@ -211,6 +217,25 @@ void Calls::Get(CallContext& context, v1::GetRequest& request, CallDone<v1::GetR
                }
                v1::GetReply reply = GetReplyFrom(*result, boot_id);
                done(absl::OkStatus(), reply);
+             });
+}
+
+void Calls::GetInPlace(CallContext& context, v1::GetRequest& request, InPlaceDone done) {
+  v1::GetReply nothing;
+  if (absl::Status status = CheckGet(context, request, &context.keys); !status.ok()) {
+    return done(status, nothing, {});
+  }
+  GetCall call = TakeGet(context, request, limits_.get_cap);
+  call.delivery = Delivery::kInPlace;
+  store_.Get(context.caller,
+             std::move(call),
+             [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<GetResult> result) {
+               v1::GetReply header;
+               if (!result.ok()) {
+                 return done(result.status(), header, {});
+               }
+               header = GetReplyFrom(*result, boot_id);
+               done(absl::OkStatus(), header, {std::move(result->in_place), std::move(result->reading)});
              });
 }
 

@@ -1,6 +1,8 @@
 // Put, Delete, Pin, Unpin; see calls.h.
+#include <numeric>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/calls.h"
 #include "daemon/wire/part_checks.h"
@@ -26,8 +28,8 @@ absl::Status CheckMetadata(const v1::PutRequest& request, uint32_t keys) {
 
 absl::Status CheckSource(const CallContext& context, const v1::PutRequest& request, uint32_t keys) {
   if (!request.has_region()) {
-    return request.payload().size() > kMaxInlineBytes
-               ? InvalidField("payload", "at most 3145728 bytes inline")
+    return request.payload().size() > context.max_inline_bytes
+               ? InvalidField("payload", absl::StrCat("at most ", context.max_inline_bytes, " bytes inline"))
                : absl::OkStatus();
   }
   if (context.caller.session == kNoSession) {
@@ -67,12 +69,12 @@ absl::Status Calls::CheckPut(const CallContext& context,
   return CheckSource(context, request, *keys);
 }
 
-absl::Status Calls::PayloadBytesOf(const CallContext& context,
-                                   const v1::PutRequest& request,
-                                   uint32_t keys,
-                                   std::vector<uint32_t>* out) {
+absl::StatusOr<Calls::PayloadSize> Calls::PayloadSizeOf(const CallContext& context,
+                                                        const v1::PutRequest& request,
+                                                        uint32_t keys) {
   const auto& given = request.payload_bytes();
-  uint64_t each = given.empty() ? 0 : given[0];
+  PayloadSize size;
+  size.each = given.empty() ? 0 : given[0];
   if (given.empty()) {
     absl::ReaderMutexLock lock(&opened_mutex_);
     const auto found =
@@ -80,23 +82,53 @@ absl::Status Calls::PayloadBytesOf(const CallContext& context,
     if (found == opened_.end()) {
       return absl::NotFoundError("part.namespace_digest: not opened by this tenant");
     }
-    each = found->second;
+    size.each = found->second;
   }
-  const bool one_each = given.size() == static_cast<int>(keys) && keys != 0;
-  if (!request.has_region()) {
-    uint64_t total = one_each ? 0 : each * keys;  // 16,384 x 4 GiB at most: no overflow
-    for (int i = 0; one_each && i < given.size(); ++i) {
-      total += given[i];
-    }
-    if (total != request.payload().size()) {
-      return InvalidField("payload", "must be as long as all payload_bytes together");
-    }
-  }
-  if (one_each) {
-    out->assign(given.begin(), given.end());
+  if (given.size() == static_cast<int>(keys)) {
+    size.total = std::accumulate(given.begin(), given.end(), uint64_t{0});
   } else {
-    out->assign(keys, static_cast<uint32_t>(each));
+    size.total = size.each * keys;  // 16,384 x 4 GiB at most: no overflow
   }
+  return size;
+}
+
+absl::Status Calls::PayloadBytesOf(const CallContext& context,
+                                   const v1::PutRequest& request,
+                                   uint32_t keys,
+                                   std::vector<uint32_t>* out) {
+  const absl::StatusOr<PayloadSize> size = PayloadSizeOf(context, request, keys);
+  if (!size.ok()) {
+    return size.status();
+  }
+  if (!request.has_region() && size->total != request.payload().size()) {
+    return InvalidField("payload", "must be as long as all payload_bytes together");
+  }
+  if (request.payload_bytes_size() == static_cast<int>(keys)) {
+    out->assign(request.payload_bytes().begin(), request.payload_bytes().end());
+  } else {
+    out->assign(keys, static_cast<uint32_t>(size->each));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Calls::CheckPutStream(const CallContext& context,
+                                   const v1::PutRequest& request,
+                                   uint64_t* payload_bytes) {
+  uint32_t keys = 0;
+  if (absl::Status status = CheckPut(context, request, &keys); !status.ok()) {
+    return status;
+  }
+  if (!request.payload().empty()) {
+    return InvalidField("payload", "empty in a stream, whose chunks carry it");
+  }
+  const absl::StatusOr<PayloadSize> size = PayloadSizeOf(context, request, keys);
+  if (!size.ok()) {
+    return size.status();
+  }
+  if (size->total > kMaxStreamBytes) {
+    return InvalidField("payload_bytes", absl::StrCat("at most ", kMaxStreamBytes, " in all"));
+  }
+  *payload_bytes = size->total;
   return absl::OkStatus();
 }
 

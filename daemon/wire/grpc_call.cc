@@ -27,14 +27,6 @@ absl::Duration TimeoutOf(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline - std::chrono::system_clock::now());
 }
 
-grpc::ByteBuffer BytesOf(const google::protobuf::MessageLite& message) {
-  const size_t bytes = message.ByteSizeLong();
-  grpc_slice slice = grpc_slice_malloc(bytes);
-  message.SerializeWithCachedSizesToArray(GRPC_SLICE_START_PTR(slice));
-  const grpc::Slice owned(slice, grpc::Slice::STEAL_REF);
-  return {&owned, 1};
-}
-
 }  // namespace
 
 void GrpcPeer::HangUp() const { shutdown(socket_.get(), SHUT_RDWR); }
@@ -94,8 +86,9 @@ void GrpcCall::FinishOnce(const absl::Status& status,
                                 status.code(),
                                 shared_->clock.Now() - call.arrived,
                                 keys});
+    grpc::ByteBuffer bytes;
     if (status.ok()) {
-      *response_ = BytesOf(reply);
+      bytes = GrpcBytesOf(reply);
     } else {
       const v1::ErrorDetail detail = ErrorDetailOf(status, shared_->boot_id);
       context_->AddTrailingMetadata("terrace-boot-id", absl::StrCat(detail.boot_id()));
@@ -110,13 +103,13 @@ void GrpcCall::FinishOnce(const absl::Status& status,
         peer->CountFault(shared_->clock.Now(), IsUndecodable(status))) {
       peer->HangUp();
     }
-    reactor_->Finish(GrpcStatusOf(status));
+    end_(GrpcStatusOf(status), std::move(bytes));
   }
   shared_->gate.Leave();
 }
 
 std::shared_ptr<GrpcCall> GrpcCallTable::Begin(const GrpcCallSite& site) {
-  auto call = std::make_shared<GrpcCall>(shared_, *this, site.context, site.response);
+  auto call = std::make_shared<GrpcCall>(shared_, *this, site);
   call->verb = site.verb;
   call->call.caller = {site.tenant, kNoSession};
   call->call.carrier = Carrier::kGrpc;
@@ -185,6 +178,14 @@ void GrpcCallTable::FinishAll(const absl::Status& status) {
   for (const std::shared_ptr<GrpcCall>& call : all) {
     call->FinishEarly(status);
   }
+}
+
+grpc::ByteBuffer GrpcBytesOf(const google::protobuf::MessageLite& message) {
+  const size_t bytes = message.ByteSizeLong();
+  grpc_slice slice = grpc_slice_malloc(bytes);
+  message.SerializeWithCachedSizesToArray(GRPC_SLICE_START_PTR(slice));
+  const grpc::Slice owned(slice, grpc::Slice::STEAL_REF);
+  return {&owned, 1};
 }
 
 absl::Status ParseGrpcMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message* out) {

@@ -1,5 +1,5 @@
-// One unary call over gRPC: bytes in, a handler, bytes out, finished exactly once: by its result, by its safety deadline or
-// by the end of the front, whichever comes first.
+// One call over gRPC: bytes in, a handler, bytes out, finished exactly once: by its result, by its safety deadline or by the
+// end of the front, whichever comes first. Streams (grpc_streams.h) are calls too.
 //
 // The services take raw bytes and parse here, so that both carriers count fields, answer what cannot be decoded with
 // INVALID_ARGUMENT, and hand the handlers a request that they may take apart.
@@ -9,6 +9,7 @@
 #include <grpcpp/impl/service_type.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -67,23 +68,35 @@ class GrpcPeers {
 
 class GrpcCallTable;
 
-// Owners: the table until it is answered, and the callback that will answer.
+// Where a call comes from and what it is.
+struct GrpcCallSite {
+  grpc::CallbackServerContext* context = nullptr;
+  const grpc::ByteBuffer* bytes = nullptr;
+  grpc::ByteBuffer* response = nullptr;
+  TenantId tenant{0};
+  std::string_view verb = {};
+  absl::Duration cap = {};
+  // Tells gRPC how the call has ended. Runs once, on any thread; the reply is empty unless the status is OK.
+  std::function<void(const grpc::Status& status, grpc::ByteBuffer reply)> end = {};
+};
+
+// Owners: the table until it is answered, and the callback or the stream that will answer.
 class GrpcCall : public std::enable_shared_from_this<GrpcCall> {
  public:
   GrpcCall(std::shared_ptr<FrontShared> shared,
            GrpcCallTable& table,
-           grpc::CallbackServerContext* context,
-           grpc::ByteBuffer* response)
+           const GrpcCallSite& site)
       : shared_(std::move(shared)),
         table_(table),
-        context_(context),
-        reactor_(context->DefaultReactor()),
-        response_(response) {}
+        context_(site.context),
+        end_(site.end) {}
 
   // Any thread. The first of these answers, the others do nothing. Finish is for who was to do the work: it also gives
   // back the call's place among those of its uid.
   void Finish(const absl::Status& status, const google::protobuf::MessageLite& reply);
   void FinishEarly(const absl::Status& status) { FinishOnce(status, v1::PingReply(), 0); }
+  // For a stream, which keeps the call's place for as long as it lives itself.
+  void FinishStream(const absl::Status& status) { FinishOnce(status, v1::PingReply(), call.keys); }
 
   CallContext call;
   std::string_view verb;
@@ -91,8 +104,6 @@ class GrpcCall : public std::enable_shared_from_this<GrpcCall> {
   CallPermit permit;
   std::shared_ptr<GrpcPeer> peer;
 
-  // What the service returns. Only its value may be used once the call is answered.
-  [[nodiscard]] grpc::ServerUnaryReactor* reactor() const { return reactor_; }
   [[nodiscard]] bool answered() const { return answered_.load(); }
 
  private:
@@ -102,20 +113,9 @@ class GrpcCall : public std::enable_shared_from_this<GrpcCall> {
 
   const std::shared_ptr<FrontShared> shared_;
   GrpcCallTable& table_;  // only inside the gate
-  grpc::CallbackServerContext* const context_;  // these three: only by who answers
-  grpc::ServerUnaryReactor* const reactor_;
-  grpc::ByteBuffer* const response_;
+  grpc::CallbackServerContext* const context_;  // these two: only by who answers
+  const std::function<void(const grpc::Status& status, grpc::ByteBuffer reply)> end_;
   std::atomic<bool> answered_{false};
-};
-
-// Where a call comes from and what it is.
-struct GrpcCallSite {
-  grpc::CallbackServerContext* context = nullptr;
-  const grpc::ByteBuffer* bytes = nullptr;
-  grpc::ByteBuffer* response = nullptr;
-  TenantId tenant{0};
-  std::string_view verb = {};
-  absl::Duration cap = {};
 };
 
 // The calls that wait for their answer. Thread-safe.
@@ -142,26 +142,34 @@ class GrpcCallTable {
   absl::Status stopped_ ABSL_GUARDED_BY(mutex_);
 };
 
+grpc::ByteBuffer GrpcBytesOf(const google::protobuf::MessageLite& message);
+
 // Bytes of gRPC to message; INVALID_ARGUMENT.
 absl::Status ParseGrpcMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message* out);
 
 // Runs verb(CallContext&, Request&, CallDone<Reply>); what it returns is what the service returns.
 template <typename Request, typename Reply, typename Verb>
-grpc::ServerUnaryReactor* RunGrpcCall(GrpcCallTable& table, const GrpcCallSite& site, Verb verb) {
+grpc::ServerUnaryReactor* RunGrpcCall(GrpcCallTable& table, GrpcCallSite site, Verb verb) {
+  // Once the call is answered only the pointer's value may be used.
+  grpc::ServerUnaryReactor* const reactor = site.context->DefaultReactor();
+  site.end = [reactor, response = site.response](const grpc::Status& status, grpc::ByteBuffer reply) {
+    response->Swap(&reply);
+    reactor->Finish(status);
+  };
   const std::shared_ptr<GrpcCall> call = table.Begin(site);
   if (call->answered()) {
-    return call->reactor();
+    return reactor;
   }
   Request request;
   if (absl::Status status = ParseGrpcMessage(*site.bytes, &request); !status.ok()) {
     call->Finish(status, request);
-    return call->reactor();
+    return reactor;
   }
   CallDone<Reply> done = [call](const absl::Status& status, Reply& reply) {
     call->Finish(status, reply);
   };
   verb(call->call, request, std::move(done));
-  return call->reactor();
+  return reactor;
 }
 
 }  // namespace terrace

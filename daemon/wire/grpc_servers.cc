@@ -1,5 +1,6 @@
 #include "daemon/wire/grpc_servers.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_posix.h>
@@ -25,6 +26,9 @@ constexpr size_t kQuotaBytes = size_t{256} << 20;  // of all servers together
 constexpr int kQuotaThreads = 64;
 
 void SwitchOnPlugins() {
+  // For the life of the process: where much has been written, the library's own end waits up to ten seconds for a poller
+  // of its own, and a daemon that stops has five.
+  grpc_init();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
 }

@@ -17,7 +17,7 @@ ConnectionPermit PeerLedger::Admit(uid_t uid) {
   });
   std::shared_ptr<PeerBudget>& budget = budgets_[uid];
   if (budget == nullptr) {
-    budget = std::make_shared<PeerBudget>(limits_.calls_in_flight_per_uid);
+    budget = std::make_shared<PeerBudget>(limits_, streams_);
   }
   ConnectionPermit permit;
   if (budget->connections() >= limits_.connections_per_uid ||

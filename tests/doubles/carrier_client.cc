@@ -1,5 +1,7 @@
 #include "tests/doubles/carrier_client.h"
 
+#include <fcntl.h>
+#include <grpcpp/create_channel_posix.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
@@ -127,6 +129,16 @@ absl::StatusOr<std::unique_ptr<CarrierClient>> OpenSessionCarrier(const std::str
 
 absl::StatusOr<std::unique_ptr<CarrierClient>> OpenGrpcCarrier(const std::string& folder) {
   return OverGrpc(folder + "/terrace.sock", "Cache");
+}
+
+std::unique_ptr<CarrierClient> GrpcCarrierOver(Descriptor connected) {
+  fcntl(connected.get(), F_SETFL, O_NONBLOCK);
+  return std::make_unique<GrpcCarrier>(
+      grpc::CreateInsecureChannelFromFd("localhost", connected.Release()), "Cache");
+}
+
+std::unique_ptr<CarrierClient> SessionCarrierOver(std::unique_ptr<FrameClient> client) {
+  return std::make_unique<SessionCarrier>(std::move(client));
 }
 
 absl::StatusOr<std::unique_ptr<CarrierClient>> OpenAdminCarrier(const std::string& folder) {

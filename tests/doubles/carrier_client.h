@@ -10,8 +10,11 @@
 #include "google/protobuf/message.h"
 #include "terrace/v1/cache.pb.h"
 #include "terrace/v1/session.pb.h"
+#include "tiers/os/descriptor.h"
 
 namespace terrace::doubles {
+
+class FrameClient;
 
 // How a call ended.
 struct CallEnd {
@@ -42,6 +45,10 @@ class CarrierClient {
 // folder: that of the sockets.
 absl::StatusOr<std::unique_ptr<CarrierClient>> OpenSessionCarrier(const std::string& folder);
 absl::StatusOr<std::unique_ptr<CarrierClient>> OpenGrpcCarrier(const std::string& folder);
+// Over a socket that is connected already, by whichever uid.
+std::unique_ptr<CarrierClient> GrpcCarrierOver(Descriptor connected);
+// Hello has been said.
+std::unique_ptr<CarrierClient> SessionCarrierOver(std::unique_ptr<FrameClient> client);
 // service Admin: `method` is ignored, the verb is that of the reply's type ("Status" for StatusReply).
 absl::StatusOr<std::unique_ptr<CarrierClient>> OpenAdminCarrier(const std::string& folder);
 // The admin carrier's calls.

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include <grpc/grpc.h>
 #include <grpcpp/create_channel_posix.h>
 
 #include "tiers/os/descriptor.h"
@@ -52,6 +53,10 @@ absl::Status ConnectError(const std::string& path, int error) {
 }  // namespace
 
 absl::StatusOr<Connected> ConnectTo(const std::string& path) {
+  // For the life of the process: where much has been written, the library's own end waits up to ten
+  // seconds for a poller of its own.
+  static const bool kForGood = (grpc_init(), true);
+  static_cast<void>(kForGood);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.size() >= sizeof(address.sun_path)) {

@@ -57,6 +57,18 @@ TEST_F(StoreTest, ReleasingTwiceOrWhatIsForeignIsNotFoundAndChangesNothing) {
   EXPECT_EQ(store_->Usage().leased_blocks, 0U);
 }
 
+TEST_F(StoreTest, AKeyNamedTwiceIsLeasedTwice) {
+  PutKeys({1});
+  const GetResult lease = Get(GetOf({1, 1}, Delivery::kLease));
+  EXPECT_EQ(store_->Usage().leased_blocks, 2U);
+  store_->Release(caller_, {{lease.lease_id, {0}}}, {});
+  EXPECT_EQ(store_->Usage().leased_blocks, 1U);
+  ASSERT_TRUE(store_->Evict("", 0).ok());
+  EXPECT_TRUE(Holds(1)) << "the second one keeps it";
+  store_->Release(caller_, {{lease.lease_id, {1}}}, {});
+  EXPECT_EQ(store_->Usage().leased_blocks, 0U);
+}
+
 TEST_F(StoreTest, ALeaseCanBeGivenUpInParts) {
   PutKeys({1, 2, 3});
   const GetResult lease = Get(GetOf({1, 2, 3}, Delivery::kLease));

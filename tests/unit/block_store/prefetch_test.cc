@@ -147,6 +147,22 @@ TEST_F(PrefetchTest, NothingToMoveIsNoTicket) {
   EXPECT_EQ(result.keys_missing, 2U);
 }
 
+TEST_F(PrefetchTest, NothingToHoldIsNoHold) {
+  const PrefetchResult result = Start({8, 9}, absl::Seconds(30));
+  EXPECT_EQ(result.keys_missing, 2U);
+  EXPECT_TRUE(result.hold_id.IsZero());
+  EXPECT_EQ(store_->Usage().holds, 0U);
+}
+
+TEST_F(PrefetchTest, TicketsDoNotTellHowManyThereWere) {
+  const uint64_t first = Start({1}).ticket;
+  const uint64_t second = Start({2}).ticket;
+  EXPECT_NE(second, first);
+  EXPECT_NE(second, first + 1);
+  EXPECT_LT(std::max(first, second), uint64_t{1} << 53);
+  EndAll();
+}
+
 TEST_F(PrefetchTest, TicketsAreTheTenantsOwn) {
   const PrefetchResult started = Start({1});
   const Caller other{*store_->OpenTenant("b"), kNoSession};

@@ -75,7 +75,7 @@ TEST_F(GrpcFrontTest, ReflectionListsAndDescribesEveryService) {
   EXPECT_TRUE(admin.Describes("terrace.v1.Admin"));
 }
 
-TEST_F(GrpcFrontTest, StreamsAreUnimplemented) {
+TEST_F(GrpcFrontTest, WatchIsUnimplemented) {
   const auto stub = v1::Cache::NewStub(channel_);
   grpc::ClientContext context;
   Bound(context);

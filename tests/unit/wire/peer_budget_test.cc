@@ -1,8 +1,9 @@
 #include "daemon/wire/peer_budget.h"
 
-#include <gtest/gtest.h>
-
+#include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace terrace {
 namespace {
@@ -54,6 +55,37 @@ TEST(PeerLedger, PermitsMayOutliveTheLedger) {
   }
   permit.Return();
   EXPECT_FALSE(permit.valid());
+}
+
+TEST(PeerLedger, StreamsShareTheirUidsBytesAndThoseOfAll) {
+  PeerLedger ledger({2, 4, 4, 10, 15});
+  const ConnectionPermit seven = ledger.Admit(7);
+  const ConnectionPermit eight = ledger.Admit(8);
+  StreamPermit first = StreamPermit::Take(seven.budget(), 6);
+  ASSERT_TRUE(first.valid());
+  EXPECT_FALSE(StreamPermit::Take(seven.budget(), 5).valid());
+  EXPECT_FALSE(StreamPermit::Take(eight.budget(), 10).valid());
+  StreamPermit second = StreamPermit::Take(eight.budget(), 9);
+  EXPECT_TRUE(second.valid());
+  EXPECT_FALSE(StreamPermit::Take(seven.budget(), 1).valid()) << "all of them together have 15";
+  first.Return();
+  first.Return();
+  EXPECT_TRUE(StreamPermit::Take(seven.budget(), 6).valid());
+  EXPECT_FALSE(StreamPermit::Take(seven.budget(), UINT64_MAX).valid());
+}
+
+TEST(PeerLedger, AStreamsPermitMovesAndIsGivenBackOnce) {
+  PeerLedger ledger({1, 1, 1, 10, 10});
+  const ConnectionPermit connection = ledger.Admit(7);
+  {
+    StreamPermit held = StreamPermit::Take(connection.budget(), 10);
+    StreamPermit moved = std::move(held);
+    EXPECT_TRUE(moved.valid());
+    EXPECT_FALSE(StreamPermit::Take(connection.budget(), 1).valid());
+    moved = StreamPermit();
+    EXPECT_TRUE(StreamPermit::Take(connection.budget(), 10).valid());
+  }
+  EXPECT_TRUE(StreamPermit::Take(connection.budget(), 10).valid());
 }
 
 }  // namespace

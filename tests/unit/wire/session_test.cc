@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 
@@ -55,6 +56,7 @@ TEST_F(SessionTest, HelloTellsLimitsFeaturesAndTenant) {
   EXPECT_EQ(hello->max_calls_in_flight(), 256U);
   EXPECT_EQ(hello->tenant(), "uid-" + std::to_string(getuid()));
   EXPECT_NE(hello->session_id(), 0U);
+  EXPECT_EQ(std::count(hello->features().begin(), hello->features().end(), v1::FEATURE_STREAMS), 1);
   for (const int feature : hello->features()) {
     EXPECT_NE(feature, v1::FEATURE_WATCH);
     EXPECT_NE(feature, v1::FEATURE_GPU_REGIONS);

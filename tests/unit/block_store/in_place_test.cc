@@ -1,0 +1,85 @@
+// Gets in place: what the front reads piece by piece, verified first and kept where it is.
+#include "tests/unit/block_store/store_fixture.h"
+
+namespace terrace::testing {
+namespace {
+
+std::string_view Text(absl::Span<const char> bytes) {
+  return {bytes.data(), bytes.size()};
+}
+
+TEST_F(StoreTest, InPlaceNamesThePayloadsThemselves) {
+  PutKeys({1, 2});
+  const GetResult get = Get(GetOf({1, 2, 3}, Delivery::kInPlace), Caller{tenant_, kNoSession});
+  EXPECT_EQ(OutcomeAt(get, 0), GetOutcome::kOk);
+  EXPECT_EQ(OutcomeAt(get, 2), GetOutcome::kMiss);
+  ASSERT_EQ(get.in_place.size(), 3U);
+  EXPECT_TRUE(Text(get.in_place[0]) == PayloadOf(1, kPayload));
+  EXPECT_TRUE(Text(get.in_place[1]) == PayloadOf(2, kPayload));
+  EXPECT_TRUE(get.in_place[2].empty());
+  EXPECT_EQ(get.payload_bytes[1], kPayload);
+  EXPECT_TRUE(get.payload.empty());
+  EXPECT_TRUE(get.lease_id.IsZero());
+}
+
+TEST_F(StoreTest, ABlockReadInPlaceOutlivesEvictionAndDeletion) {
+  PutKeys({1, 2});
+  GetResult get = Get(GetOf({1, 2}, Delivery::kInPlace));
+  ASSERT_TRUE(store_->Evict("", 0).ok());
+  EXPECT_TRUE(Holds(1));
+  EXPECT_EQ(store_->Delete(caller_, Part({1}))->deleted, 1U);
+  EXPECT_FALSE(Holds(1));
+  EXPECT_TRUE(Text(get.in_place[0]) == PayloadOf(1, kPayload));
+  EXPECT_GT(store_->Usage().used_slot_bytes, 0U);
+  get.reading.reset();
+  ASSERT_TRUE(store_->Evict("", 0).ok());
+  EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);
+  EXPECT_EQ(store_->Usage().calls_in_flight, 0U);
+}
+
+TEST_F(StoreTest, EveryBlockReadInPlaceIsVerifiedWhateverTheShareIs) {
+  BlockStoreOptions options;
+  options.verify_one_in = 0;
+  Make(options);
+  PutKeys({1, 2, 3});
+  const GetResult lease = Get(GetOf({1, 2, 3}, Delivery::kLease));
+  char* payload = slabs_.Find(lease.slab_offsets[1], PayloadOf(2, kPayload));
+  ASSERT_NE(payload, nullptr);
+  payload[kPayload - 1] = static_cast<char>(payload[kPayload - 1] ^ 1);
+  store_->Release(caller_, {{lease.lease_id, {}}}, {});
+  const GetResult get = Get(GetOf({1, 2, 3}, Delivery::kInPlace));
+  EXPECT_EQ(OutcomeAt(get, 0), GetOutcome::kOk);
+  EXPECT_EQ(OutcomeAt(get, 1), GetOutcome::kCorrupt);
+  EXPECT_EQ(OutcomeAt(get, 2), GetOutcome::kOk);
+  EXPECT_TRUE(get.in_place[1].empty());
+  EXPECT_EQ(get.payload_bytes[1], 0U);
+  EXPECT_FALSE(Holds(2));
+  EXPECT_EQ(store_->Usage().counters.corrupt, 1U);
+}
+
+TEST_F(StoreTest, BlocksReadInPlaceAreAtMostTheLeaseShareOfTheTenantsDram) {
+  PutKeys({1, 2, 3, 4});
+  const uint64_t slot_bytes = store_->Usage().used_slot_bytes / 4;
+  ASSERT_TRUE(store_->SetQuota(tenant_, 0, 8 * slot_bytes).ok());
+  GetResult first = Get(GetOf({1, 2, 3}, Delivery::kInPlace));
+  EXPECT_EQ(OutcomeAt(first, 1), GetOutcome::kOk);
+  EXPECT_EQ(OutcomeAt(first, 2), GetOutcome::kBusy);
+  EXPECT_EQ(OutcomeAt(Get(GetOf({4}, Delivery::kInPlace)), 0), GetOutcome::kBusy)
+      << "the share is the tenant's, not the call's";
+  first.reading.reset();
+  EXPECT_EQ(OutcomeAt(Get(GetOf({4}, Delivery::kInPlace)), 0), GetOutcome::kOk);
+}
+
+TEST_F(StoreTest, AnInPlaceGetPastItsDeadlineReadsNothing) {
+  PutKeys({1});
+  GetCall call = GetOf({1}, Delivery::kInPlace);
+  call.deadline = clock_.Now() - absl::Milliseconds(1);
+  const GetResult get = Get(std::move(call));
+  EXPECT_EQ(OutcomeAt(get, 0), GetOutcome::kDeadline);
+  EXPECT_EQ(get.reading, nullptr);
+  ASSERT_TRUE(store_->Evict("", 0).ok());
+  EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);
+}
+
+}  // namespace
+}  // namespace terrace::testing
