@@ -9,7 +9,6 @@
 
 #include "absl/base/config.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include <sanitizer/tsan_interface.h>
 #include <stdio.h>
@@ -161,6 +160,8 @@ NextFunction<bool, absl::Mutex*, const absl::Condition&, absl::Time> next_await_
 NextFunction<void, absl::Mutex*, const absl::Condition&> next_lock_when(
     "5Mutex8LockWhenERKNS0_9ConditionE");
 NextFunction<void, absl::CondVar*, absl::Mutex*> next_wait("7CondVar4WaitEPNS0_5MutexE");
+NextFunction<bool, absl::CondVar*, absl::Mutex*, absl::Duration> next_wait_timeout(
+    "7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE");
 NextFunction<bool, absl::CondVar*, absl::Mutex*, absl::Time> next_wait_deadline(
     "7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
 
@@ -222,9 +223,9 @@ void CondVar::Wait(Mutex* mutex) {
   next_wait(this, mutex);
 }
 
-// The library's own calls WaitWithDeadline, and so the function below, in some versions.
 bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
-  return WaitWithDeadline(mutex, Now() + timeout);
+  const Waiting waiting(mutex);
+  return next_wait_timeout(this, mutex, timeout);
 }
 
 bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {

@@ -205,7 +205,8 @@ void Store::PlanSlicesLocked(GetOperation& get, uint64_t bytes) {
     if (!target.locked) {
       continue;
     }
-    const bool verify = one_in != 0 && verify_turn_.fetch_add(1) % one_in == 0;
+    const bool verify = get.call.delivery == Delivery::kInPlace ||
+                        (one_in != 0 && verify_turn_.fetch_add(1) % one_in == 0);
     const uint64_t whole = target.payload_bytes;
     const uint64_t most = verify ? whole : slice_bytes;
     uint64_t begin = 0;
@@ -393,8 +394,8 @@ void Store::CopySlice(GetOperation& get, const GetSlice& slice) {
     return fail(GetOutcome::kDeadline);
   }
   if (get.call.delivery == Delivery::kInPlace) {
-    if (HashPayload({target.source, target.payload_bytes}) != target.checksum) {
-      target.outcome = GetOutcome::kCorrupt;
+    if (HashPayload({target.source, slice.bytes}) != target.checksum) {
+      fail(GetOutcome::kCorrupt);
     }
     return;
   }
