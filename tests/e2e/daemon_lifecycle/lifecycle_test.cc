@@ -124,6 +124,8 @@ TEST(Lifecycle, AnArenaThatDoesNotFitIsRefusedBeforeItIsTouched) {
 TEST(Lifecycle, AMetricsAddressThatIsTakenIsRefused) {
   DaemonRun run;
   ASSERT_TRUE(run.StartSmall()) << run.err();
+  // The log has a thread of its own, and may come after the word that the daemon is ready.
+  ASSERT_TRUE(run.Logged("metrics=127.0.0.1:")) << run.err();
   const std::string log = run.err();
   const size_t at = log.find("metrics=") + 8;
   const std::string address = log.substr(at, log.find(' ', at) - at);
