@@ -13,8 +13,8 @@ fixed_addresses := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 tsan_programs := block_store_test block_store_model_test carriers_test client_absence_test client_leases_test client_threads_test \
                  client_wire_test daemon_ops_test dram_test front_test os_test wire_test
 asan_programs := arena_model_test block_store_model_test block_store_test carriers_test client_calls_test client_cpp_test \
-                 client_leases_test client_threads_test client_wire_test dram_test grpc_streams_test placement_model_test placement_test trace_test \
-                 vocab_test wire_test
+                 client_leases_test client_threads_test client_wire_test config_fuzz_test dram_test frames_fuzz_test \
+                 grpc_streams_test placement_model_test placement_test streams_fuzz_test trace_test vocab_test wire_test
 empty :=
 asan_tests := ^($(subst $(empty) $(empty),|,$(strip $(asan_programs))))\.
 tsan_tests := ^($(subst $(empty) $(empty),|,$(strip $(tsan_programs))))\.

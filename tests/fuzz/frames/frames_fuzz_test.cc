@@ -2,6 +2,8 @@
 // the contract knows; it may not fall over, hang, leak, or trouble a bystander.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -159,11 +161,39 @@ class FramesFuzz : public ::testing::Test {
     digest_ = opened->namespace_digest();
     memory_ = Descriptor(memfd_create("fuzz", MFD_CLOEXEC));
     ASSERT_EQ(ftruncate(memory_.get(), 4 * kBlockBytes), 0);
-    null_ = Descriptor(OpenNull());
+    OpenOdd();
     ASSERT_TRUE(Pings());
     descriptors_before_ = OpenDescriptors();
   }
-  static int OpenNull() { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }
+  // One of each kind that a peer may send where another, or none, belongs.
+  void OpenOdd() {
+    odd_.clear();
+    odd_.emplace_back(::open("/dev/null", O_RDWR | O_CLOEXEC));
+    odd_.emplace_back(::open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    odd_.emplace_back(::open("/proc/self/status", O_RDONLY | O_CLOEXEC));
+    odd_.emplace_back(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    odd_.emplace_back(eventfd(0, EFD_CLOEXEC));
+    odd_.emplace_back(epoll_create1(EPOLL_CLOEXEC));
+    int ends[2] = {-1, -1};
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    odd_.emplace_back(ends[0]);
+    odd_.emplace_back(ends[1]);
+    odd_.emplace_back(memfd_create("empty", MFD_CLOEXEC));
+    odd_.emplace_back(memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    ASSERT_EQ(ftruncate(odd_.back().get(), kBlockBytes), 0);
+    ASSERT_EQ(fcntl(odd_.back().get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL), 0);
+    for (const Descriptor& descriptor : odd_) {
+      ASSERT_TRUE(descriptor.valid());
+    }
+  }
+  // `count` descriptors, mostly the one that belongs there.
+  std::vector<int> Descriptors(MessageMutator& mutator, uint64_t count, int right) const {
+    std::vector<int> chosen(count, right);
+    for (int& fd : chosen) {
+      fd = mutator.OneIn(4) ? odd_[mutator.Pick(odd_.size())].get() : right;
+    }
+    return chosen;
+  }
 
   bool Pings() { return bystander_->Call<v1::PingReply>(v1::METHOD_PING, v1::PingRequest()).ok(); }
 
@@ -186,7 +216,7 @@ class FramesFuzz : public ::testing::Test {
   std::unique_ptr<FrameClient> bystander_;
   std::string digest_;
   Descriptor memory_;
-  Descriptor null_;
+  std::vector<Descriptor> odd_;
   size_t descriptors_before_ = 0;
 };
 
@@ -216,7 +246,7 @@ TEST_F(FramesFuzz, MutatedRequestsOnASession) {
     }
     std::vector<int> descriptors;
     if ((sample.method == v1::METHOD_REGISTER_REGION && !mutator.OneIn(10)) || mutator.OneIn(100)) {
-      descriptors.assign(mutator.OneIn(20) ? mutator.Pick(12) : 1, mutator.OneIn(10) ? null_.get() : memory_.get());
+      descriptors = Descriptors(mutator, mutator.OneIn(20) ? mutator.Pick(12) : 1, memory_.get());
     }
     const uint64_t id = client->SendRequest(sample.method, bytes, descriptors, mutator.OneIn(4) ? 1 : 0);
     const std::optional<ClientFrame> reply = client->ReceiveReply(id);
@@ -247,8 +277,10 @@ TEST_F(FramesFuzz, MutatedFramesAndHandshakes) {
     if (mutator.OneIn(3)) {
       mutator.Mutate(&hello);
     }
-    const std::vector<int> choices{self->get(), null_.get(), memory_.get()};
-    std::vector<int> passed(mutator.OneIn(4) ? mutator.Pick(4) : 1, choices[mutator.OneIn(4) ? mutator.Pick(3) : 0]);
+    // Also more than a frame may carry, and a count that is not what comes.
+    const std::vector<int> passed =
+        Descriptors(mutator, mutator.OneIn(4) ? mutator.Pick(20) : 1, self->get());
+    const auto announced = static_cast<uint8_t>(mutator.OneIn(8) ? mutator.Pick(256) : passed.size());
     std::string payload = hello.SerializeAsString();
     if (mutator.OneIn(10)) {
       payload = mutator.MutateBytes(std::move(payload));
@@ -261,7 +293,7 @@ TEST_F(FramesFuzz, MutatedFramesAndHandshakes) {
       frame.payload_bytes = static_cast<uint32_t>(body.size());
       frame.method = static_cast<uint16_t>(n == 0 ? v1::METHOD_HELLO : sample.method);
       frame.call_id = n + 1;
-      frame.descriptor_count = n == 0 ? static_cast<uint8_t>(passed.size()) : 0;
+      frame.descriptor_count = n == 0 ? announced : 0;
       std::string bytes = frame.Header() + body;
       stream += mutator.OneIn(3) ? mutator.MutateBytes(std::move(bytes)) : bytes;
     }
