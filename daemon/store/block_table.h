@@ -108,6 +108,8 @@ class BlockIndex {
   void Insert(BlockId id);  // its identity must be absent
   void Erase(BlockId id);   // must be present
   [[nodiscard]] uint64_t size() const { return size_; }
+  // Of an identity, the same for as long as the process lives.
+  [[nodiscard]] uint64_t Hash(ScopeId scope, KeyView key) const;
   [[nodiscard]] uint64_t memory_bytes() const;
 
  private:
@@ -121,7 +123,6 @@ class BlockIndex {
     uint32_t used = 0;
   };
 
-  [[nodiscard]] uint64_t Hash(ScopeId scope, KeyView key) const;
   [[nodiscard]] BlockId FindHashed(uint64_t hash, ScopeId scope, KeyView key) const;
   // Whether the block has this identity.
   static bool Names(const Block& block, ScopeId scope, KeyView key);
