@@ -31,6 +31,7 @@
 #include "tiers/dram/arena.h"
 #include "tiers/os/descriptor.h"
 #include "tiers/os/fault_guard.h"
+#include "tiers/placement/eviction_policy.h"
 #include "tiers/vocab/block_key.h"
 #include "tiers/vocab/clock.h"
 #include "tiers/vocab/executor.h"
@@ -188,6 +189,7 @@ struct PutCall {
   std::vector<uint32_t> payload_bytes;  // one a key
   RegionBlocks region;                  // region_id 0: inline
   std::string payload;                  // inline
+  RequestHints hints;                   // of the request that the blocks belong to
   Level wait_for = Level::kDram;
   absl::Duration deadline;
   uint64_t call_id = 0;
@@ -312,7 +314,7 @@ struct VerifyResult {
 
 struct BlockStoreOptions {
   uint64_t dram_bytes = uint64_t{1} << 30;
-  std::string policy = "lru";
+  std::string policy = "lru";  // see MakeEvictionPolicy
   uint32_t verify_one_in =
       64;                   // region and inline gets re-check this share of blocks; 1: all, 0: none
   double pin_share = 0.25;  // of the tenant's DRAM

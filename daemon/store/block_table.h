@@ -110,6 +110,8 @@ class BlockIndex {
   void Insert(BlockId id);  // its identity must be absent
   void Erase(BlockId id);   // must be present
   [[nodiscard]] uint64_t size() const { return size_; }
+  // Of an identity, the same for as long as the process lives.
+  [[nodiscard]] uint64_t Hash(ScopeId scope, KeyView key) const;
   [[nodiscard]] uint64_t memory_bytes() const;
 
  private:
@@ -123,7 +125,6 @@ class BlockIndex {
     uint32_t used = 0;
   };
 
-  [[nodiscard]] uint64_t Hash(ScopeId scope, KeyView key) const;
   [[nodiscard]] BlockId FindHashed(uint64_t hash, ScopeId scope, KeyView key) const;
   // FindMany by way of the index, all of `out`.
   size_t FindHashedMany(ScopeId scope,

@@ -225,7 +225,7 @@ void Store::StartRead(BlockId block) {
   request.identity.salt = salt;
   request.identity.key = key;
   request.deadline = clock_.Now() + kReadCap;
-  if (!wanted || AcquireSlot(block, payload_bytes) != Reason::kNone) {
+  if (!wanted || AcquireSlot(block, payload_bytes, {}) != Reason::kNone) {
     ReadEnded(block, ReadOutcome::kCancelled);
     return;
   }
@@ -262,7 +262,7 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
       scopes_[static_cast<uint32_t>(entry.scope)].generation == NamespaceOf(entry.scope).generation;
   if (outcome == ReadOutcome::kVerified && entry.state == BlockState::kFilling && current) {
     entry.checksum = flight.lower.checksum;
-    EnterReadyLocked(block);
+    EnterReadyLocked(block, {});
     ++counters_.prefetch_arrived;
     CloseFlightLocked(block, GetOutcome::kOk, deferred);
   } else {

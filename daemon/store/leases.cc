@@ -29,14 +29,10 @@ void Store::UnlockBlockLocked(BlockId id) {
   }
 }
 
-void Store::EnterReadyLocked(BlockId id) {
+void Store::EnterReadyLocked(BlockId id, const GrowthTicket& ticket) {
   Block& block = blocks_.at(id);
-  const bool parent_lives = block.parent != kNoBlock &&
-                            blocks_.at(block.parent).serial == block.parent_serial &&
-                            blocks_.at(block.parent).pool == block.pool &&
-                            blocks_.at(block.parent).state == BlockState::kReady;
   EvictionPolicy& policy = *pools_[block.pool]->policy;
-  policy.Insert(id, parent_lives ? block.parent : kNoBlock);
+  policy.Insert(id, NewcomerLocked(id, ticket));
   if (block.locks > 0) {
     policy.Lock(id);
   }

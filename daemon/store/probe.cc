@@ -50,6 +50,7 @@ void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(Probe
   done(std::move(result));
   // After the answer, which does not depend on it: the touch is a third of a probe's work.
   Lock lock(&mutex_);
+  NoteUseLocked(caller, call);
   TouchSeenLocked(seen);
 }
 

@@ -13,6 +13,12 @@ namespace {
 constexpr uint64_t kBytesPerTurn = uint64_t{16} << 20;
 constexpr uint64_t kBytesPerJob = uint64_t{4} << 20;
 
+GrowthTicket TicketOf(const PutOperation& put, const PutTarget& target) {
+  GrowthTicket ticket = put.growth;
+  ticket.depth += target.position;
+  return ticket;
+}
+
 uint64_t FirstToken(const StorePart& part, uint32_t block_tokens, uint32_t i) {
   return i == 0 ? part.first_token : EndToken(part, block_tokens, i - 1);
 }
@@ -188,6 +194,7 @@ void Store::PlanPutLocked(const std::shared_ptr<PutOperation>& put) {
     }
     parent = part.rule == Rule::kPrefix ? block : kNoBlock;
   }
+  NoteGrowthLocked(*put);
 }
 
 void Store::RunPutJob(const std::shared_ptr<PutOperation>& put) {
@@ -232,8 +239,16 @@ Reason Store::StoreTarget(PutOperation& put, PutTarget& target) {
   if (clock_.Now() > put.deadline) {
     return Reason::kDeadline;
   }
-  if (const Reason reason = AcquireSlot(target.block, target.payload_bytes);
-      reason != Reason::kNone) {
+  // What follows a block that was not let in could never be used.
+  const bool useless =
+      put.call.part.rule == Rule::kPrefix && target.position > put.declined_from.load();
+  const Reason reason =
+      useless ? Reason::kAdmission
+              : AcquireSlot(target.block, target.payload_bytes, TicketOf(put, target));
+  if (reason == Reason::kAdmission) {
+    put.declined_from = std::min(put.declined_from.load(), target.position);
+  }
+  if (reason != Reason::kNone) {
     return reason;
   }
   char* slot = nullptr;
@@ -270,7 +285,7 @@ void Store::CommitLocked(PutOperation& put,
                          Deferred& deferred) {
   Block& block = blocks_.at(target.block);
   block.checksum = checksum;
-  EnterReadyLocked(target.block);
+  EnterReadyLocked(target.block, TicketOf(put, target));
   target.committed = true;
   counters_.bytes_in += block.payload_bytes;
   SetPutResult(put, target.position, PutOutcome::kStored, Reason::kNone);

@@ -185,6 +185,8 @@ struct PutOperation : Operation {
   ScopeId scope{0};
   const Region* region = nullptr;
   BlockId parent = kNoBlock;
+  GrowthTicket growth;
+  std::atomic<uint32_t> declined_from{UINT32_MAX};  // the first position that was not let in
   std::vector<BlockId> chain;  // per key: the block that it names, kNoBlock when it is not stored
   std::vector<PutTarget> targets;  // what this put has to copy
   std::function<void(absl::StatusOr<PutResult>)> done;

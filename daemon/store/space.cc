@@ -70,7 +70,7 @@ void Store::FreeBlockLocked(BlockId id) {
   UnuseScopeLocked(scope);
 }
 
-Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes) {
+Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes, const GrowthTicket& ticket) {
   const uint64_t slot_bytes = SlotBytesFor(payload_bytes);
   for (uint32_t attempt = 0; attempt < kAcquireTries; ++attempt) {
     TenantId tenant{0};
@@ -81,7 +81,8 @@ Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes) {
       tenant = NamespaceOf(blocks_.at(id).scope).tenant;
       blocks_.at(id).pool = PoolForLocked(tenant, slot_bytes);
       SlotRef ref;
-      room = TryAllocateLocked(tenant, slot_bytes, &ref);
+      room = TryAllocateLocked(tenant, slot_bytes,
+                               learns_ ? NewcomerLocked(id, ticket) : Newcomer{}, &ref);
       if (room == Room::kSlot) {
         AttachSlotLocked(id, ref);
         return Reason::kNone;
@@ -95,6 +96,8 @@ Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes) {
       case Room::kSlot:
       case Room::kQuota:
         return Reason::kQuota;
+      case Room::kDeclined:
+        return Reason::kAdmission;
       case Room::kNone:
         return Reason::kNoSpace;
       case Room::kMakeMemory:
@@ -112,7 +115,10 @@ Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes) {
   return Reason::kNoSpace;
 }
 
-Store::Room Store::TryAllocateLocked(TenantId tenant, uint64_t slot_bytes, SlotRef* out) {
+Store::Room Store::TryAllocateLocked(TenantId tenant,
+                                     uint64_t slot_bytes,
+                                     const Newcomer& newcomer,
+                                     SlotRef* out) {
   Tenant& owner = TenantOf(tenant);
   while (owner.limit_bytes != 0 && owner.used_bytes + slot_bytes > owner.limit_bytes) {
     const BlockId victim = OldestOfTenantLocked(tenant);
@@ -149,6 +155,9 @@ Store::Room Store::TryAllocateLocked(TenantId tenant, uint64_t slot_bytes, SlotR
   if (pools_.size() > 1 && ++steal_turn_ % kStealEvery == 0 &&
       CheapestSlabLocked(tenant, slot_bytes, policy.Value(victim)).has_value()) {
     return Room::kTakeSlab;
+  }
+  if (!policy.Admits(newcomer)) {
+    return Room::kDeclined;
   }
   EvictFamilyLocked(victim);
   return take() ? Room::kSlot : Room::kTakeSlab;

@@ -18,6 +18,12 @@ uint64_t RandomSeed() {
   return seed;
 }
 
+bool Learns(const std::string& policy) {
+  RecencySource recency;
+  const auto made = MakeEvictionPolicy(policy, recency);
+  return made.ok() && (*made)->learns();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(const BlockStoreOptions& options,
@@ -48,6 +54,7 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       lower_tiers_(parts.lower_tiers),
       observer_(parts.observer),
       began_(parts.clock->Now()),
+      learns_(Learns(options.policy)),
       verify_one_in_(options.verify_one_in),
       arena_(Arena::Create(options.dram_bytes)),
       index_(blocks_, RandomSeed()) {}
@@ -402,6 +409,7 @@ void Store::Tick() {
       AbandonWaitsLocked(operation, GetOutcome::kDeadline, deferred);
     }
   }
+  TickPoliciesLocked();
   TickTicketsLocked(deferred);
   CancelOrphanReadsLocked(deferred);
   PumpReadsLocked(deferred);

@@ -5,6 +5,7 @@
 //   put.cc          put: admit, copy, commit
 //   flights.cc      blocks being filled, reads from lower tiers, prefetch tickets
 //   leases.cc       leases, holds, pins, release, delete
+//   foresight.cc    what a policy that learns is told
 //   regions.cc      regions, slabs for clients
 //   space.cc        slots, eviction, slabs between pools and tenants
 //   operator.cc     usage, explain, evict, verify
@@ -221,10 +222,24 @@ class Store final : public BlockStore {
   // Takes the block out of sight; it is freed now or with its last lock.
   void HideLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Its bytes are complete: visible from now on, and known to its pool's policy.
-  void EnterReadyLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnterReadyLocked(BlockId block, const GrowthTicket& ticket)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnpinLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] uint64_t DramOfLocked(const Tenant& tenant) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  // ---- foresight.cc
+  // nullptr: the policy does not learn.
+  EvictionPolicy* LearningPolicyLocked(TenantId tenant, uint64_t payload_bytes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsRepeatLocked(const Caller& caller, const std::string& request_id)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteUseLocked(const Caller& caller, const ProbeCall& call)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteGrowthLocked(PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Newcomer NewcomerLocked(BlockId block, const GrowthTicket& ticket)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TickPoliciesLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- regions.cc
   std::shared_ptr<Region> UseRegionLocked(SessionId session, uint32_t region)
@@ -237,10 +252,13 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A slot for the block, evicting and moving slabs as needed. kNone: block has it. May make
   // memory: no lock held.
-  Reason AcquireSlot(BlockId block, uint64_t payload_bytes) ABSL_LOCKS_EXCLUDED(mutex_);
-  enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kNone };
-  Room TryAllocateLocked(TenantId tenant, uint64_t slot_bytes, SlotRef* out)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Reason AcquireSlot(BlockId block, uint64_t payload_bytes, const GrowthTicket& ticket)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kDeclined, kNone };
+  Room TryAllocateLocked(TenantId tenant,
+                         uint64_t slot_bytes,
+                         const Newcomer& newcomer,
+                         SlotRef* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FreeSlabAllowedLocked(TenantId tenant, uint64_t slab_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   BlockId OldestOfTenantLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -285,6 +303,7 @@ class Store final : public BlockStore {
   const std::vector<LowerTier*> lower_tiers_;
   StoreObserver* const observer_;
   const absl::Duration began_;
+  const bool learns_;  // the policy wants to know what foresight.cc tells
   std::atomic<uint32_t> verify_turn_{0};
   std::atomic<uint32_t> verify_one_in_;
 
@@ -294,6 +313,11 @@ class Store final : public BlockStore {
   BlockTable blocks_ ABSL_GUARDED_BY(mutex_);
   BlockIndex index_ ABSL_GUARDED_BY(mutex_);
   RecencySource recency_ ABSL_GUARDED_BY(mutex_);
+  struct RecentRequest {
+    uint64_t hash = 0;
+    absl::Duration at;
+  };
+  std::array<RecentRequest, 4096> recent_requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Tenant>> tenants_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, TenantId> tenant_ids_ ABSL_GUARDED_BY(mutex_);

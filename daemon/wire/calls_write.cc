@@ -26,6 +26,15 @@ absl::Status CheckMetadata(const v1::PutRequest& request, uint32_t keys) {
   return absl::OkStatus();
 }
 
+RequestHints HintsFrom(const v1::Hints& hints) {
+  RequestHints out;
+  out.output_tokens = hints.output_tokens();
+  out.stop = StopReasonFrom(hints.stop_reason());
+  out.session_end = hints.session_end();
+  out.expected_return = absl::Milliseconds(hints.expected_return_ms());
+  return out;
+}
+
 absl::Status CheckSource(const CallContext& context, const v1::PutRequest& request, uint32_t keys) {
   if (!request.has_region()) {
     return request.payload().size() > context.max_inline_bytes
@@ -147,11 +156,11 @@ void Calls::Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutR
     call.region = TakeRegionBlocks(request.region());
   }
   call.payload = std::move(*request.mutable_payload());
+  call.hints = HintsFrom(request.hints());
   call.wait_for = LevelFrom(request.wait_for());
   call.deadline = context.Deadline(limits_.put_cap);
   call.call_id = context.call_id;
-  store_.Put(context.caller,
-             std::move(call),
+  store_.Put(context.caller, std::move(call),
              [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<PutResult> result) {
                if (!result.ok()) {
                  return Refuse(result.status(), done);
@@ -191,8 +200,8 @@ void Calls::Pin(CallContext& context, v1::PinRequest& request, const CallDone<v1
   if (request.ttl_s() > kMaxPinSeconds) {
     return Refuse(InvalidField("ttl_s", "at most 2592000"), done);
   }
-  absl::StatusOr<PinResult> result = store_.Pin(
-      context.caller, TakePart(*request.mutable_part()), absl::Seconds(request.ttl_s()));
+  absl::StatusOr<PinResult> result =
+      store_.Pin(context.caller, TakePart(*request.mutable_part()), absl::Seconds(request.ttl_s()));
   if (!result.ok()) {
     return Refuse(result.status(), done);
   }

@@ -3,13 +3,33 @@
 #include <string>
 
 #include "tiers/placement/lru.h"
+#include "tiers/placement/phl.h"
 
 namespace terrace {
+
+StopReason StopReasonFrom(std::string_view text) {
+  if (text.empty()) {
+    return StopReason::kUnknown;
+  }
+  if (text == "stop" || text == "end_turn" || text == "stop_sequence") {
+    return StopReason::kEndOfTurn;
+  }
+  if (text == "tool_calls" || text == "tool_use" || text == "function_call") {
+    return StopReason::kToolCall;
+  }
+  if (text == "length" || text == "max_tokens") {
+    return StopReason::kLength;
+  }
+  return StopReason::kOther;
+}
 
 absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(std::string_view name,
                                                                    RecencySource& recency) {
   if (name == "lru") {
     return MakeLruPolicy(recency);
+  }
+  if (name == "phl") {
+    return MakePhlPolicy({});
   }
   std::string known;
   for (const std::string_view each : EvictionPolicyNames()) {
@@ -19,7 +39,7 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(std::string_v
 }
 
 std::vector<std::string_view> EvictionPolicyNames() {
-  return {"lru"};
+  return {"lru", "phl"};
 }
 
 }  // namespace terrace

@@ -22,7 +22,7 @@ class LruPolicy final : public EvictionPolicy {
  public:
   explicit LruPolicy(RecencySource& recency) : recency_(recency) {}
 
-  void Insert(BlockId block, BlockId /*parent*/) override {
+  void Insert(BlockId block, const Newcomer& /*newcomer*/) override {
     TERRACE_CHECK(block != kNoBlock && records_.Find(block) == nullptr);
     Stamp(block, records_.Add(block));
     Compact(1);

@@ -3,9 +3,11 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 
+#include "tiers/placement/eviction_policy.h"
 #include "tools/bench/empty_call.h"
 #include "tools/bench/scenario.h"
 
@@ -30,6 +32,7 @@ struct CommandLine {
   BenchOptions bench;
   bool json = false;
   bool no_verify = false;
+  bool in_process = false;
 };
 
 void AddOptions(CLI::App& app, CommandLine& line) {
@@ -55,7 +58,18 @@ void AddOptions(CLI::App& app, CommandLine& line) {
   app.add_flag("--json", line.json, "one JSON object on standard output, nothing else");
 }
 
-void AddReplayOptions(CLI::App& app, BenchOptions& bench) {
+void AddReplayOptions(CLI::App& app, CommandLine& line) {
+  BenchOptions& bench = line.bench;
+  CLI::Option* in_process = app.add_flag(
+      "--in-process", line.in_process,
+      "no daemon: the store itself, in this process, on a clock that follows the trace");
+  std::vector<std::string> policies;
+  for (const std::string_view name : EvictionPolicyNames()) {
+    policies.emplace_back(name);
+  }
+  app.add_option("--policy", bench.policy, "the store's placement policy")
+      ->check(CLI::IsMember(policies))
+      ->needs(in_process);
   app.add_option("--trace", bench.trace, "JSON lines, plain or gzip")->required();
   app.add_option("--speed", bench.speed,
                  "1: the trace's own time, 2: twice as fast; 0: as fast as possible")
@@ -103,7 +117,7 @@ int Main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(scenario.name, scenario.summary);
     AddOptions(*sub, line);
     if (scenario.run == RunReplay) {
-      AddReplayOptions(*sub, line.bench);
+      AddReplayOptions(*sub, line);
     }
     scenarios[sub] = &scenario;
   }
@@ -113,6 +127,8 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
   line.bench.verify = line.no_verify ? BenchOptions::Verify::kNo : BenchOptions::Verify::kYes;
+  line.bench.where =
+      line.in_process ? BenchOptions::Where::kInProcess : BenchOptions::Where::kDaemon;
   if (line.bench.copy_threads == 0) {
     line.bench.copy_threads = std::max(1U, std::thread::hardware_concurrency());
   }

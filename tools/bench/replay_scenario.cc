@@ -18,6 +18,7 @@
 #include "tools/bench/payload.h"
 #include "tools/bench/prefill_model.h"
 #include "tools/bench/scenario.h"
+#include "tools/bench/store_replay.h"
 #include "tools/trace/request_trace.h"
 
 namespace terrace::bench {
@@ -63,14 +64,6 @@ size_t LongestChain(const RequestTrace& trace) {
     longest = std::max(longest, std::min(request.block_ids.size(), kMaxChain));
   }
   return longest;
-}
-
-// Blocks of this size that the daemon's DRAM holds when they are all that there is.
-uint64_t CapacityBlocks(uint64_t dram_bytes, uint64_t block_bytes) {
-  const uint64_t slot = SlotBytesFor(block_bytes);
-  const uint64_t slab = std::max(kMinSlabBytes, kMinSlotsPerSlab * slot);
-  const uint64_t slab_bytes = (slab + (uint64_t{2} << 20) - 1) >> 21U << 21U;
-  return dram_bytes / slab_bytes * (slab_bytes / slot);
 }
 
 // What the run adds up.
@@ -348,6 +341,11 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
   if (!trace.ok()) {
     return absl::Status(trace.status().code(),
                         "--trace " + options.trace + ": " + std::string(trace.status().message()));
+  }
+  if (options.where == BenchOptions::Where::kInProcess) {
+    const uint32_t tokens =
+        options.block_tokens != 0 ? options.block_tokens : GuessBlockTokens(*trace);
+    return ReplayInProcess(options, *trace, tokens, report, progress);
   }
   TraceReplay replay(options, report, *std::move(trace));
   absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon = DaemonProcess::Start(options, kDramBytes);

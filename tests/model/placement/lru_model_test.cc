@@ -111,7 +111,7 @@ class Comparison {
   void Insert() {
     const BlockId block{Below(mix_.ids) * 7};  // ids are sparse: other pools have the rest
     if (!model_.Has(block)) {
-      policy_->Insert(block, kNoBlock);
+      policy_->Insert(block, {});
       model_.Insert(block);
     }
   }

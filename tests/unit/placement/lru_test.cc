@@ -18,7 +18,7 @@ class LruTest : public testing::Test {
  protected:
   void InsertAll(const std::vector<uint32_t>& ids) {
     for (const uint32_t id : ids) {
-      policy_->Insert(B(id), kNoBlock);
+      policy_->Insert(B(id), {});
     }
   }
   void Touch(const std::vector<uint32_t>& ids) {
@@ -158,7 +158,7 @@ TEST_F(LruTest, AnIdUsedAgainStartsUnlockedAndNew) {
   InsertAll({1, 2});
   policy_->Lock(B(1));
   policy_->Remove(B(1));
-  policy_->Insert(B(1), kNoBlock);
+  policy_->Insert(B(1), {});
   EXPECT_EQ(EvictAll(), (Ids{2, 1}));
 }
 
@@ -174,9 +174,9 @@ TEST_F(LruTest, RankCountsUnlockedBlocksThatGoFirst) {
 
 TEST_F(LruTest, ValueComparesAcrossPools) {
   const std::unique_ptr<EvictionPolicy> other = *MakeEvictionPolicy("lru", recency_);
-  policy_->Insert(B(1), kNoBlock);
-  other->Insert(B(2), kNoBlock);
-  policy_->Insert(B(3), kNoBlock);
+  policy_->Insert(B(1), {});
+  other->Insert(B(2), {});
+  policy_->Insert(B(3), {});
   EXPECT_LT(policy_->Value(B(1)), other->Value(B(2)));
   EXPECT_LT(other->Value(B(2)), policy_->Value(B(3)));
   policy_->Touch({B(1)});
@@ -186,7 +186,7 @@ TEST_F(LruTest, ValueComparesAcrossPools) {
 TEST_F(LruTest, StaysWithin32BytesABlockUnderTouches) {
   constexpr uint32_t kBlocks = 200'000;
   for (uint32_t id = 0; id < kBlocks; ++id) {
-    policy_->Insert(B(id), kNoBlock);
+    policy_->Insert(B(id), {});
   }
   uint64_t highest = 0;
   std::vector<BlockId> chain(1024);
@@ -202,7 +202,7 @@ TEST_F(LruTest, StaysWithin32BytesABlockUnderTouches) {
 
 TEST_F(LruTest, GivesMemoryBackWhenBlocksGo) {
   for (uint32_t id = 0; id < 100'000; ++id) {
-    policy_->Insert(B(id), kNoBlock);
+    policy_->Insert(B(id), {});
   }
   for (uint32_t id = 0; id < 100'000; ++id) {
     policy_->Remove(B(id));
@@ -234,8 +234,8 @@ TEST_F(LruTest, UnlockingManyPassedOverBlocksKeepsMemoryBounded) {
 TEST(EvictionPolicyDeathTest, AbortsWhenTheOwnerBreaksTheRules) {
   RecencySource recency;
   const std::unique_ptr<EvictionPolicy> policy = *MakeEvictionPolicy("lru", recency);
-  policy->Insert(B(1), kNoBlock);
-  EXPECT_DEATH(policy->Insert(B(1), kNoBlock), "invariant");
+  policy->Insert(B(1), {});
+  EXPECT_DEATH(policy->Insert(B(1), {}), "invariant");
   EXPECT_DEATH(policy->Remove(B(2)), "invariant");
   EXPECT_DEATH(policy->Touch({B(9999)}), "invariant");
   EXPECT_DEATH(policy->Unlock(B(1)), "invariant");

@@ -1,0 +1,115 @@
+// What a policy that learns is told: which chains requests ask for, what they store, what they say
+// of themselves, and how time passes. Nothing here happens where the policy does not learn.
+#include <algorithm>
+#include <vector>
+
+#include "daemon/store/part_view.h"
+#include "daemon/store/store.h"
+
+namespace terrace {
+namespace {
+
+constexpr absl::Duration kSameRequest = absl::Seconds(60);
+
+uint32_t TokensUpTo(const StorePart& part, uint32_t block_tokens, uint32_t keys) {
+  const uint64_t end = keys == 0 ? 0 : EndToken(part, block_tokens, keys - 1);
+  return static_cast<uint32_t>(std::min<uint64_t>(end, UINT32_MAX));
+}
+
+}  // namespace
+
+EvictionPolicy* Store::LearningPolicyLocked(TenantId tenant, uint64_t payload_bytes) {
+  if (!learns_) {
+    return nullptr;
+  }
+  return pools_[PoolForLocked(tenant, SlotBytesFor(payload_bytes))]->policy.get();
+}
+
+// A repeat of a request within a minute is the same use. A table of fixed size: two requests that
+// fall on one place forget each other.
+bool Store::IsRepeatLocked(const Caller& caller, const std::string& request_id) {
+  if (request_id.empty()) {
+    return false;
+  }
+  const uint64_t hash = index_.Hash(ScopeId{static_cast<uint32_t>(caller.tenant)}, request_id);
+  RecentRequest& recent = recent_requests_[hash % recent_requests_.size()];
+  const absl::Duration now = clock_.Now();
+  const bool repeat = recent.hash == hash && now - recent.at < kSameRequest;
+  if (!repeat) {
+    recent = {hash, now};
+  }
+  return repeat;
+}
+
+void Store::NoteUseLocked(const Caller& caller, const ProbeCall& call) {
+  if (!learns_ || IsRepeatLocked(caller, call.request_id)) {
+    return;
+  }
+  for (const StorePart& part : call.parts) {
+    const Namespace* ns = FindNamespaceLocked(caller.tenant, part.namespace_digest);
+    const std::optional<ScopeId> scope = FindScopeLocked(caller.tenant, part);
+    if (part.rule != Rule::kPrefix || ns == nullptr || !scope.has_value() ||
+        part.key_bytes < kMinKeyBytes || part.key_bytes > kMaxKeyBytes) {
+      continue;
+    }
+    std::vector<BlockId> found(part.key_count(), kNoBlock);
+    index_.FindMany(*scope, part.keys, part.key_bytes, BlockIndex::OnMiss::kStop,
+                    absl::MakeSpan(found));
+    std::vector<uint64_t> names(part.key_count());
+    for (uint32_t i = 0; i < part.key_count(); ++i) {
+      names[i] = index_.Hash(*scope, part.key(i));
+    }
+    size_t run = 0;
+    while (run < found.size() && found[run] != kNoBlock &&
+           blocks_.at(found[run]).state == BlockState::kReady &&
+           blocks_.at(found[run]).pool == blocks_.at(found[0]).pool) {
+      ++run;
+    }
+    const uint64_t bytes = run == 0 ? ns->record.block_bytes : blocks_.at(found[0]).payload_bytes;
+    RequestHints hints;
+    hints.input_tokens = TokensUpTo(part, ns->record.block_tokens, part.key_count());
+    LearningPolicyLocked(caller.tenant, bytes)
+        ->Use({clock_.Now() - began_, names, absl::MakeConstSpan(found).first(run), hints});
+  }
+}
+
+// The new blocks of a chain have a place in the policy's books before any of them is copied.
+void Store::NoteGrowthLocked(PutOperation& put) {
+  const StorePart& part = put.call.part;
+  const bool begins = put.call.parent.empty();
+  if (!learns_ || put.targets.empty() || part.rule != Rule::kPrefix) {
+    return;
+  }
+  const uint64_t slot_bytes = SlotBytesFor(put.call.payload_bytes[0]);
+  if (!begins && (put.parent == kNoBlock || blocks_.at(put.parent).state != BlockState::kReady ||
+                  pools_[blocks_.at(put.parent).pool]->slot_bytes != slot_bytes)) {
+    return;
+  }
+  std::vector<uint64_t> names(part.key_count());
+  for (uint32_t i = 0; i < part.key_count(); ++i) {
+    names[i] = index_.Hash(put.scope, part.key(i));
+  }
+  put.growth =
+      LearningPolicyLocked(put.caller.tenant, put.call.payload_bytes[0])
+          ->Extend({clock_.Now() - began_, begins ? kNoBlock : put.parent, names, put.call.hints});
+}
+
+Newcomer Store::NewcomerLocked(BlockId id, const GrowthTicket& ticket) {
+  const Block& block = blocks_.at(id);
+  const bool parent_lives = block.parent != kNoBlock &&
+                            blocks_.at(block.parent).serial == block.parent_serial &&
+                            blocks_.at(block.parent).pool == block.pool &&
+                            blocks_.at(block.parent).state == BlockState::kReady;
+  return {parent_lives ? block.parent : kNoBlock,
+          learns_ ? index_.Hash(block.scope, block.key()) : 0, ticket};
+}
+
+void Store::TickPoliciesLocked() {
+  if (learns_) {
+    for (const std::unique_ptr<Pool>& pool : pools_) {
+      pool->policy->Advance(clock_.Now() - began_);
+    }
+  }
+}
+
+}  // namespace terrace

@@ -1,0 +1,129 @@
+#include "tiers/placement/hazard_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace terrace {
+namespace {
+
+using Rows = std::vector<HazardModel::Row>;
+
+TEST(HazardModel, BucketsAreHalfOctavesFromAQuarterOfASecond) {
+  EXPECT_EQ(HazardModel::BucketBegin(0), 0);
+  EXPECT_EQ(HazardModel::BucketBegin(1), 0.25);
+  EXPECT_EQ(HazardModel::BucketBegin(3), 0.5);
+  EXPECT_EQ(HazardModel::BucketBegin(21), 256);
+  for (uint32_t b = 0; b < HazardModel::kBuckets; ++b) {
+    EXPECT_EQ(HazardModel::BucketOf(HazardModel::BucketBegin(b)), b);
+    EXPECT_EQ(HazardModel::BucketOf(HazardModel::BucketBegin(b + 1) * 0.9999), b == 0 ? 0 : b);
+  }
+  EXPECT_EQ(HazardModel::BucketOf(1e12), HazardModel::kBuckets - 1);
+}
+
+TEST(HazardModel, KnowsTenPercentAnOctaveAtFirst) {
+  const HazardModel model;
+  const Rows rows = {1, 2, 3};
+  for (uint32_t b = 0; b < HazardModel::kBuckets; ++b) {
+    EXPECT_NEAR(1 - std::pow(1 - model.Hazard(rows, b), 2), 0.1, 1e-3);
+  }
+}
+
+TEST(HazardModel, RanksByRecencyWhenNothingIsKnown) {
+  const HazardModel model;
+  HazardModel::Worth worth;
+  model.Price(Rows{7}, worth);
+  // The first bucket is longer than the second, and so worth less at its beginning.
+  for (uint32_t b = 1; b + 1 < HazardModel::kBuckets; ++b) {
+    EXPECT_GT(worth[b], worth[b + 1]) << b;
+  }
+}
+
+TEST(HazardModel, LearnsThatAFeatureIsNeverUsedAgain) {
+  HazardModel model;
+  const Rows dead = {10};
+  const Rows other = {11};
+  for (int i = 0; i < 2'000; ++i) {
+    model.Survived(dead, 0, 20, 1);
+  }
+  for (uint32_t b = 0; b < 20; ++b) {
+    EXPECT_LT(model.Hazard(dead, b), 0.01F);
+    EXPECT_NEAR(model.Hazard(other, b), 0.0513F, 1e-3F);
+  }
+  HazardModel::Worth of_dead;
+  HazardModel::Worth of_other;
+  model.Price(dead, of_dead);
+  model.Price(other, of_other);
+  EXPECT_LT(of_dead[0], of_other[0]);
+}
+
+TEST(HazardModel, WorthRisesTowardsTheAgeOfUse) {
+  HazardModel model;
+  const Rows punctual = {5};
+  for (int i = 0; i < 3'000; ++i) {
+    model.Used(punctual, 0, 20, 1);
+  }
+  EXPECT_GT(model.Hazard(punctual, 20), 0.7F);
+  EXPECT_LT(model.Hazard(punctual, 10), 0.05F);
+  HazardModel::Worth worth;
+  model.Price(punctual, worth);
+  EXPECT_LT(worth[16], worth[18]);
+  EXPECT_LT(worth[18], worth[20]);
+  EXPECT_GT(worth[20], worth[24]);
+}
+
+TEST(HazardModel, WeightMakesLearningFaster) {
+  HazardModel heavy;
+  HazardModel light;
+  const Rows rows = {5};
+  heavy.Survived(rows, 4, 5, 4);
+  light.Survived(rows, 4, 5, 0.25F);
+  EXPECT_LT(heavy.Hazard(rows, 4), light.Hazard(rows, 4));
+}
+
+// The index by its definition: over all times to give up at.
+TEST(HazardModel, WorthIsTheBestRatioOfUseToTimeHeld) {
+  HazardModel model;
+  const Rows rows = {5, 6};
+  for (int i = 0; i < 400; ++i) {
+    model.Used(rows, 0, static_cast<uint32_t>(i * 7 % 40), 1);
+    model.Survived(Rows{6}, 0, 30, 1);
+  }
+  HazardModel::Worth worth;
+  model.Price(rows, worth);
+  for (uint32_t from = 0; from < HazardModel::kBuckets; ++from) {
+    double best = 0;
+    double used = 0;
+    double held = 0;
+    double alive = 1;
+    for (uint32_t b = from; b < HazardModel::kBuckets && alive > 1e-3; ++b) {
+      const double hazard = model.Hazard(rows, b);
+      used += alive * hazard;
+      held += alive * (1 - hazard / 2) *
+              (HazardModel::BucketBegin(b + 1) - HazardModel::BucketBegin(b));
+      alive *= 1 - hazard;
+      best = std::max(best, used / held);
+    }
+    EXPECT_NEAR(worth[from] / best, 1, 1e-3) << from;
+  }
+}
+
+TEST(HazardModel, StaysFiniteWhatEverItIsTold) {
+  HazardModel model;
+  const Rows rows = {1, 2, 3, 4, 5, 6, 7, 8};
+  for (int i = 0; i < 20'000; ++i) {
+    model.Used(rows, 0, HazardModel::kBuckets - 1, 4);
+    model.Used(rows, 0, 0, 4);
+  }
+  HazardModel::Worth worth;
+  model.Price(rows, worth);
+  for (const float each : worth) {
+    EXPECT_TRUE(std::isfinite(each));
+    EXPECT_GT(each, 0);
+  }
+}
+
+}  // namespace
+}  // namespace terrace

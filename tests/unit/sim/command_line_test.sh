@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The command line of terrace-sim.
+set -u
+sim=$1
+sample=$2/lmc_agents.jsonl.gz
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failures=0
+
+# expect STATUS PATTERN ARG...: exit status, and an extended regular expression in what is printed.
+expect() {
+  local status=$1 pattern=$2 out got
+  shift 2
+  out=$("$sim" "$@" 2>&1)
+  got=$?
+  if [ "$got" -ne "$status" ] || ! grep -Eq -- "$pattern" <<<"$out"; then
+    printf 'terrace-sim %s: status %s (wanted %s), no "%s" in:\n%s\n' "$*" "$got" "$status" "$pattern" "$out"
+    failures=$((failures + 1))
+  fi
+}
+
+expect 0 '--capacity' --help
+expect 0 '^terrace-sim [0-9]+\.[0-9]+\.[0-9]+$' --version
+expect 2 'needed'
+expect 2 'mru is unknown' --trace "$sample" --policy mru
+expect 2 'square is unknown' --generate square
+expect 2 '--capacity' --trace "$sample" --capacity 0
+expect 2 '--capacity' --trace "$sample" --capacity 101
+expect 1 'absent' --trace "$folder/absent"
+echo '{"timestamp":0}' >"$folder/bad.jsonl"
+expect 1 'bad.jsonl: line 1: ' --trace "$folder/bad.jsonl"
+echo '{"timestamp":0,"hash_ids":[]}' >"$folder/empty.jsonl"
+expect 1 'no blocks' --trace "$folder/empty.jsonl"
+expect 1 'cannot be written' --trace "$sample" --policy lru --capacity 1 --plot "$folder/no/such.svg"
+expect 0 '^lru +48\.40' --trace "$sample" --policy lru,min --capacity 1
+expect 0 '^\{"results":\[\{"trace":"lmc_agents","policy":"lru","capacity_percent":1\.0' \
+  --trace "$sample" --policy lru --capacity 1 --json
+expect 0 '"trace":"cyclic"' --generate cyclic --policy lru --capacity 1 --json --plot "$folder/plot.svg"
+grep -q '</svg>' "$folder/plot.svg" || { echo 'no picture'; failures=$((failures + 1)); }
+
+# The same run gives the same bytes, whatever the number of threads.
+"$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 1 >"$folder/one"
+"$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 2 >"$folder/two"
+cmp "$folder/one" "$folder/two" || failures=$((failures + 1))
+exit "$((failures > 0))"

@@ -1,0 +1,207 @@
+#include "tiers/placement/hazard_model.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+namespace terrace {
+namespace {
+
+constexpr double kFirstBucketEnd = 0.25;
+constexpr float kPriorLogit = -2.9178F;  // 5.13 % a half-octave: 10 % an octave
+constexpr float kRate = 0.05F;
+constexpr float kFirstSquares = 1;
+constexpr float kDecay = 1e-4F;
+
+struct Buckets {
+  std::array<double, HazardModel::kBuckets + 1> begin;
+  Buckets() : begin{} {
+    for (uint32_t b = 1; b <= HazardModel::kBuckets; ++b) {
+      const double octave = static_cast<double>(uint64_t{1} << (b - 1) / 2);
+      begin[b] = kFirstBucketEnd * octave * ((b - 1) % 2 == 0 ? 1.0 : 1.4142135623730951);
+    }
+  }
+};
+const Buckets kBucketTable;
+
+// exp(x) to seven digits.
+float Exp(float x) {
+  const float scaled = std::clamp(x, -80.0F, 80.0F) * 1.44269504F;
+  const int32_t whole = static_cast<int32_t>(scaled) - (scaled < 0 ? 1 : 0);
+  const float rest = (scaled - static_cast<float>(whole)) * 0.69314718F;
+  float sum = 1.0F / 5040;
+  sum = sum * rest + 1.0F / 720;
+  sum = sum * rest + 1.0F / 120;
+  sum = sum * rest + 1.0F / 24;
+  sum = sum * rest + 1.0F / 6;
+  sum = sum * rest + 1.0F / 2;
+  sum = sum * rest + 1;
+  sum = sum * rest + 1;
+  return sum * std::bit_cast<float>((whole + 127) << 23);
+}
+
+// 1 / sqrt(x) to 0.2 %, by the well-known first guess and one step of Newton's method. The
+// divisions and roots of AdaGrad would be half of the cost of learning.
+float InverseRoot(float x) {
+  const float guess = std::bit_cast<float>(0x5F3759DF - (std::bit_cast<int32_t>(x) >> 1));
+  return guess * (1.5F - 0.5F * x * guess * guess);
+}
+
+float Sigmoid(float logit) {
+  return 1 / (1 + Exp(-logit));
+}
+
+}  // namespace
+
+HazardModel::HazardModel() : table_(std::make_unique<Table>()) {
+  for (TableRow& row : table_->rows) {
+    row.weight.fill(0);
+    row.squares.fill(kFirstSquares);
+  }
+}
+
+double HazardModel::BucketBegin(uint32_t bucket) {
+  return kBucketTable.begin[bucket];
+}
+
+uint32_t HazardModel::BucketOf(double age_s) {
+  const auto& begin = kBucketTable.begin;
+  const auto* const above = std::upper_bound(begin.begin(), begin.begin() + kBuckets, age_s);
+  return static_cast<uint32_t>(std::max<std::ptrdiff_t>(0, above - begin.begin() - 1));
+}
+
+HazardModel::Row HazardModel::RowOf(uint32_t feature, uint64_t value) {
+  uint64_t mixed = (value + 0x9E3779B97F4A7C15U * (feature + 1)) * 0xD6E8FEB86659FD93U;
+  mixed = (mixed ^ (mixed >> 32U)) * 0xD6E8FEB86659FD93U;
+  mixed ^= mixed >> 32U;
+  return static_cast<Row>((mixed & 0xFFFFFFFFU) * kRows >> 32U);
+}
+
+void HazardModel::HazardsOf(absl::Span<const Row> rows,
+                            uint32_t first,
+                            uint32_t end,
+                            Hazards& out) const {
+  const uint32_t first_knot = first / kStep;
+  const uint32_t last_knot = std::min((end - 1) / kStep + 1, kShared - 1);
+  Weights sum{};
+  for (const Row row : rows) {
+    const Weights& weight = table_->rows[row].weight;
+    for (uint32_t k = first_knot; k <= last_knot; ++k) {
+      sum[k] += weight[k];
+    }
+    sum[kShared] += weight[kShared];
+  }
+  for (uint32_t b = first; b < end; ++b) {
+    const uint32_t knot = b / kStep;
+    const float knots = b % kStep == 0 ? sum[knot] : (sum[knot] + sum[knot + 1]) / 2;
+    out[b] = Sigmoid(kPriorLogit + sum[kShared] + knots);
+  }
+}
+
+float HazardModel::Hazard(absl::Span<const Row> rows, uint32_t bucket) const {
+  Hazards hazards;
+  HazardsOf(rows, bucket, bucket + 1, hazards);
+  return hazards[bucket];
+}
+
+void HazardModel::Survived(absl::Span<const Row> rows, uint32_t first, uint32_t end, float weight) {
+  Hazards hazards;
+  HazardsOf(rows, first, end, hazards);
+  Weights error{};
+  for (uint32_t b = first; b < end; ++b) {
+    Blame(b, hazards[b] * weight, error);
+  }
+  Step(rows, error, first / kStep, (end - 1) / kStep + 2 - first / kStep);
+}
+
+void HazardModel::Used(absl::Span<const Row> rows, uint32_t first, uint32_t bucket, float weight) {
+  Hazards hazards;
+  HazardsOf(rows, first, bucket + 1, hazards);
+  Weights error{};
+  for (uint32_t b = first; b < bucket; ++b) {
+    Blame(b, hazards[b] * weight, error);
+  }
+  Blame(bucket, (hazards[bucket] - 1) * weight, error);
+  Step(rows, error, first / kStep, bucket / kStep + 2 - first / kStep);
+}
+
+void HazardModel::Blame(uint32_t bucket, float error, Weights& out) {
+  const uint32_t knot = bucket / kStep;
+  if (bucket % kStep == 0) {
+    out[knot] += error;
+  } else {
+    out[knot] += error / 2;
+    out[knot + 1] += error / 2;
+  }
+  out[kShared] += error;
+}
+
+// AdaGrad, on the knots named and the shared weight.
+void HazardModel::Step(absl::Span<const Row> rows,
+                       const Weights& error,
+                       uint32_t first_knot,
+                       uint32_t knots) {
+  const uint32_t end = std::min(first_knot + knots, kShared);
+  for (const Row each : rows) {
+    TableRow& row = table_->rows[each];
+    const auto step = [&](uint32_t i) {
+      const float gradient = error[i] + kDecay * row.weight[i];
+      row.squares[i] += gradient * gradient;
+      row.weight[i] -= kRate * gradient * InverseRoot(row.squares[i]);
+    };
+    for (uint32_t i = first_knot; i < end; ++i) {
+      if (error[i] != 0) {
+        step(i);
+      }
+    }
+    step(kShared);
+  }
+}
+
+void HazardModel::Price(absl::Span<const Row> rows, Worth& worth) const {
+  Weights sum{};
+  for (const Row row : rows) {
+    const Weights& weight = table_->rows[row].weight;
+    for (uint32_t i = 0; i < kStride; ++i) {
+      sum[i] += weight[i];
+    }
+  }
+  // Points of cumulated use over cumulated time held; the index at b is the steepest slope from
+  // point b to a later one, found on the upper hull of the points from b on.
+  const std::array<double, kBuckets + 1>& begin = kBucketTable.begin;
+  std::array<double, kBuckets + 1> held{};
+  std::array<double, kBuckets + 1> used{};
+  double alive = 1;
+  for (uint32_t b = 0; b < kBuckets; ++b) {
+    const uint32_t knot = b / kStep;
+    const float knots = b % kStep == 0 ? sum[knot] : (sum[knot] + sum[knot + 1]) / 2;
+    const double hazard = Sigmoid(kPriorLogit + sum[kShared] + knots);
+    held[b + 1] = held[b] + alive * (1 - hazard / 2) * (begin[b + 1] - begin[b]);
+    used[b + 1] = used[b] + alive * hazard;
+    alive = std::max(alive * (1 - hazard), 1e-9);  // or differences drown in rounding
+  }
+  std::array<uint32_t, kBuckets + 1> hull{};
+  uint32_t top = 0;
+  hull[0] = kBuckets;
+  for (uint32_t b = kBuckets; b > 0; --b) {
+    const uint32_t at = b - 1;
+    const auto slope = [&](uint32_t to) { return (used[to] - used[at]) / (held[to] - held[at]); };
+    double best = slope(hull[top]);
+    while (top > 0) {
+      const double farther = slope(hull[top - 1]);
+      if (farther < best) {
+        break;
+      }
+      best = farther;
+      --top;
+    }
+    worth[at] = static_cast<float>(best);
+    hull[++top] = at;
+  }
+}
+
+uint64_t HazardModel::memory_bytes() const {
+  return sizeof(*this) + sizeof(Table);
+}
+
+}  // namespace terrace

@@ -1,0 +1,79 @@
+// When will it be used again? A discrete-time hazard over buckets of age, half an octave each, as a
+// logistic sum over features: a feature with a value is a row of weights, found by hashing. Weights
+// are learnt online by AdaGrad from what happened to an instance (one use of a run of blocks) in
+// each bucket that it lived to see. Nothing known: 10 % per octave at every age for everything,
+// which ranks like LRU.
+//
+// A row has a weight for every second bucket, with straight lines between them, and one that counts
+// at all ages: what is learnt at one age says something about its neighbours.
+//
+// From the hazard follows the worth of keeping a block at each age: the largest ratio, over all
+// times to give up at, of the probability of use until then to the expected time held until then
+// (Gittins' index, uses per block-second: the rank under a price for capacity).
+//
+// Memory is fixed: 2 MiB. No libm function is used whose result may differ between platforms.
+// Thread-compatible.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "absl/types/span.h"
+
+namespace terrace {
+
+class HazardModel {
+ public:
+  static constexpr uint32_t kBuckets = 45;
+  using Row = uint16_t;  // of one feature with one value
+
+  HazardModel();
+
+  // Bucket b holds ages from BucketBegin(b) to BucketBegin(b + 1), in seconds; the last has no end.
+  static double BucketBegin(uint32_t bucket);
+  static uint32_t BucketOf(double age_s);
+
+  static Row RowOf(uint32_t feature, uint64_t value);
+
+  // An instance with these features lived through buckets `first` to `end` - 1 unused. It counts
+  // `weight` times.
+  void Survived(absl::Span<const Row> rows, uint32_t first, uint32_t end, float weight);
+  // It lived through buckets `first` to `bucket` - 1 and was used in `bucket`.
+  void Used(absl::Span<const Row> rows, uint32_t first, uint32_t bucket, float weight);
+
+  // worth[b]: Gittins' index at the beginning of bucket b, in uses per block-second, above 0.
+  using Worth = std::array<float, kBuckets>;
+  void Price(absl::Span<const Row> rows, Worth& worth) const;
+  // Probability of use in the bucket, given that it was reached.
+  [[nodiscard]] float Hazard(absl::Span<const Row> rows, uint32_t bucket) const;
+
+  [[nodiscard]] uint64_t memory_bytes() const;
+
+ private:
+  static constexpr uint32_t kStep = 2;  // buckets from one weight to the next
+  static constexpr uint32_t kShared = 23;
+  static constexpr uint32_t kStride = 24;
+  static constexpr uint32_t kRows = 10'922;  // 2^18 weights
+  static_assert((kBuckets - 1) / kStep < kShared);
+
+  using Weights = std::array<float, kStride>;
+  struct TableRow {
+    Weights weight;
+    Weights squares;  // of gradients, summed
+  };
+  struct Table {
+    std::array<TableRow, kRows> rows;
+  };
+  // Adds the error of one bucket's logit to the weights that it is made of.
+  static void Blame(uint32_t bucket, float error, Weights& out);
+  // error: what each weight's share in the logits adds up to.
+  void Step(absl::Span<const Row> rows, const Weights& error, uint32_t first_knot, uint32_t knots);
+  // Hazards of buckets first to end - 1.
+  using Hazards = std::array<float, kBuckets>;
+  void HazardsOf(absl::Span<const Row> rows, uint32_t first, uint32_t end, Hazards& out) const;
+
+  std::unique_ptr<Table> table_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,557 @@
+#include "tiers/placement/phl.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "tiers/placement/chain_tree.h"
+#include "tiers/placement/hazard_model.h"
+#include "tiers/placement/lru_guard.h"
+#include "tiers/placement/phl_features.h"
+#include "tiers/placement/run_list.h"
+#include "tiers/placement/shadow_lru.h"
+#include "tiers/vocab/check.h"
+
+namespace terrace {
+namespace {
+
+constexpr uint32_t kRanks = 1024;
+constexpr uint32_t kRankShift = 19;                // leaves 16 steps an octave of a float
+constexpr uint32_t kLowestRank = (127 - 44) * 16;  // of 2^-44 uses per block-second
+constexpr uint8_t kMostHits = 7;
+constexpr uint32_t kAppChildren = 16;
+constexpr uint32_t kTurnsACall = 8192;
+constexpr int kForgetSteps = 64;
+
+// The order of floats above 0 is the order of their bits.
+uint16_t RankOf(float worth) {
+  const uint32_t bits = std::bit_cast<uint32_t>(worth) >> kRankShift;
+  return static_cast<uint16_t>(std::clamp(bits, kLowestRank, kLowestRank + kRanks - 1) -
+                               kLowestRank);
+}
+
+// Instances change their place in the order when they reach the next age: the first is all young
+// buckets, then one a bucket. Survival is learnt at the same time: late news of survival beside
+// early news of use would make every hazard look larger.
+constexpr uint32_t kYoungBuckets = HazardModel::kBuckets - Instance::kAges + 1;
+constexpr uint32_t BucketOfAge(uint32_t age) {
+  return age == 0 ? 0 : kYoungBuckets + age - 1;
+}
+static_assert(BucketOfAge(Instance::kAges) == HazardModel::kBuckets);
+
+class PhlPolicy final : public EvictionPolicy {
+ public:
+  explicit PhlPolicy(const PhlOptions& options) : options_(options) {}
+
+  [[nodiscard]] bool learns() const override { return true; }
+
+  void Use(const ChainUse& use) override {
+    Advance(use.now);
+    if (use.names.empty()) {
+      return;
+    }
+    const uint32_t covered = Walk(use.names);
+    if (options_.guarded && guard_.Count(now_s_, use.names.size(), use.resident.size(),
+                                         ShadowLru::Hits(tree_, path_))) {
+      RankAllAgain();
+    }
+    const RequestFacts facts = FactsOf(use, covered);
+    for (const RunId id : path_) {
+      LearnUse(tree_.At(id));
+    }
+    JoinPath();
+    if (covered < use.names.size()) {
+      const RunId above = path_.empty() ? kRootRun : path_.back();
+      path_.push_back(AddRun(above, use.names.subspan(covered)));
+    }
+    tree_.At(path_.back()).end = {now_s_, facts};
+    for (size_t i = path_.size(); i > 0; --i) {
+      Renew(path_[i - 1], facts, i == path_.size() ? Part::kLast : Part::kInner);
+    }
+    shadow_.Shrink(tree_, capacity_);
+    Forget();
+  }
+
+  GrowthTicket Extend(const ChainGrowth& growth) override {
+    Advance(growth.now);
+    if (growth.names.empty()) {
+      return {};
+    }
+    const Spot begin = BehindParent(growth.parent);
+    const uint32_t depth = tree_.At(begin.run).depth + begin.position;
+    const RunId end = Grow(begin, growth.names);
+    TakeHints(end, growth.hints);
+    return {end, depth};
+  }
+
+  void Advance(absl::Duration now) override {
+    now_s_ = std::max(now_s_, absl::ToDoubleSeconds(now));
+    uint32_t turns = 0;
+    for (uint32_t age = 0; age + 1 < Instance::kAges; ++age) {
+      const double end = HazardModel::BucketBegin(BucketOfAge(age + 1));
+      while (!ages_[age].empty() && turns < kTurnsACall) {
+        const RunId id = ages_[age].front();
+        Run& run = tree_.At(id);
+        if (now_s_ - run.instance.last_s < end) {
+          break;
+        }
+        ++turns;
+        model_.Survived(run.instance.Rows(), BucketOfAge(age), BucketOfAge(age + 1), WeightOf(run));
+        ages_[age].Remove(tree_, id);
+        run.instance.age = static_cast<uint8_t>(age + 1);
+        ages_[age + 1].PushBack(tree_, id);
+        if (run.rank_list >= 0) {
+          Unrank(id);
+          RankLast(id);
+        }
+      }
+    }
+  }
+
+  [[nodiscard]] bool Admits(const Newcomer& newcomer) override {
+    const Spot spot = SpotOf(newcomer);
+    const RunId victim = LowestRun();
+    return guard_.lru_rules() || spot.run == kNoRun || victim == kNoRun ||
+           KeyOf(tree_.At(spot.run)) >= KeyOf(tree_.At(victim));
+  }
+
+  void Insert(BlockId block, const Newcomer& newcomer) override {
+    Spot spot = SpotOf(newcomer);
+    if (spot.run == kNoRun) {
+      spot = {tree_.AddAnonymous(newcomer.name), 0};
+      ages_[0].PushBack(tree_, spot.run);
+      shadow_.Know(tree_, spot.run);
+      Price(tree_.At(spot.run), {}, Part::kLast);
+      tree_.At(spot.run).instance.last_s = now_s_;
+    }
+    tree_.Attach(block, spot.run, spot.position);
+    ++unlocked_;
+    Reconsider(spot.run);
+    // Its parent is no leaf any more; that is found out when it comes up as a victim.
+  }
+
+  void Touch(absl::Span<const BlockId> /*chain*/) override {}
+
+  void Remove(BlockId block) override {
+    const ChainTree::Place place = tree_.PlaceOf(block);
+    unlocked_ -= place.locks == 0 ? 1 : 0;
+    tree_.Detach(block, [this](RunId quiet) { Reconsider(quiet); });
+    if (tree_.At(place.run).resident == 0) {
+      Unrank(place.run);
+    } else {
+      Reconsider(place.run);
+    }
+  }
+
+  void Lock(BlockId block) override { unlocked_ -= tree_.PlaceOf(block).locks++ == 0 ? 1 : 0; }
+  void Unlock(BlockId block) override {
+    ChainTree::Place& place = tree_.PlaceOf(block);
+    TERRACE_CHECK(place.locks > 0);
+    if (--place.locks == 0) {
+      ++unlocked_;
+      Reconsider(place.run);
+    }
+  }
+
+  BlockId Victim() override {
+    capacity_ = tree_.resident();
+    const RunId run = LowestRun();
+    if (run != kNoRun) {
+      return Tail(tree_.At(run));
+    }
+    return unlocked_ == 0 ? kNoBlock : AnyUnlocked();
+  }
+
+  [[nodiscard]] uint64_t Rank(BlockId block) const override {
+    const uint16_t key = KeyOf(tree_.At(tree_.PlaceOf(block).run));
+    uint64_t before = 0;
+    for (RunId id = 1; id < tree_.id_limit(); ++id) {
+      const Run& run = tree_.At(id);
+      before += run.resident > 0 && KeyOf(run) < key ? run.resident : 0;
+    }
+    return before;
+  }
+
+  [[nodiscard]] double Value(BlockId block) const override {
+    return KeyOf(tree_.At(tree_.PlaceOf(block).run));
+  }
+  [[nodiscard]] uint64_t resident() const override { return tree_.resident(); }
+  [[nodiscard]] uint64_t memory_bytes() const override {
+    return sizeof(*this) + tree_.memory_bytes() + model_.memory_bytes();
+  }
+  [[nodiscard]] std::string_view name() const override { return "phl"; }
+
+ private:
+  struct Spot {
+    RunId run = kNoRun;
+    uint32_t position = 0;
+  };
+  enum class Part : uint8_t { kInner, kLast };  // of a request's chain
+
+  [[nodiscard]] uint16_t KeyOf(const Run& run) const {
+    return guard_.lru_rules() ? static_cast<uint16_t>(kRanks - 1 - run.instance.age)
+                              : run.instance.rank[run.instance.age];
+  }
+  static BlockId Tail(const Run& run) {
+    return run.resident_end == 0 ? kNoBlock : run.blocks[run.resident_end - 1];
+  }
+  // Its deepest block could go now.
+  [[nodiscard]] bool Evictable(const Run& run) const {
+    return run.resident > 0 && run.live_children == 0 && tree_.PlaceOf(Tail(run)).locks == 0;
+  }
+  // A longer run decides about more blocks.
+  static float WeightOf(const Run& run) {
+    return std::min(4.0F, std::sqrt(static_cast<float>(run.length())));
+  }
+
+  // ---- the tree
+  // Leaves in path_ the runs that names begin with, cut so that each is used whole. Returns the
+  // blocks that they cover.
+  uint32_t Walk(absl::Span<const uint64_t> names) {
+    path_.clear();
+    RunId at = kRootRun;
+    uint32_t done = 0;
+    while (done < names.size()) {
+      RunId next = tree_.Child(at, ChainTree::PrintOf(names[done]));
+      if (next == kNoRun) {
+        break;
+      }
+      const uint32_t match = tree_.Match(next, names.subspan(done));
+      if (match < tree_.At(next).length()) {
+        next = CutRun(next, match);
+      }
+      path_.push_back(next);
+      done += match;
+      at = next;
+    }
+    return done;
+  }
+  RunId CutRun(RunId id, uint32_t position) {
+    const RunId head_id = tree_.Split(id, position);
+    Run& head = tree_.At(head_id);
+    const Run& tail = tree_.At(id);
+    head.instance = tail.instance;
+    ages_[head.instance.age].InsertAfter(tree_, head_id, id);
+    shadow_.Split(tree_, head_id, id);
+    if (tail.resident == 0) {
+      Unrank(id);
+    }
+    Reconsider(head_id);
+    return head_id;
+  }
+  // A run of names that are new, used now. It has no price yet.
+  RunId AddRun(RunId parent, absl::Span<const uint64_t> names) {
+    const RunId id = tree_.Add(parent, names);
+    ages_[0].PushBack(tree_, id);
+    tree_.At(id).instance.last_s = now_s_;
+    shadow_.Know(tree_, id);
+    return id;
+  }
+  // The position after the parent, which may be the end of its run.
+  [[nodiscard]] Spot BehindParent(BlockId parent) const {
+    if (parent == kNoBlock) {
+      return {kRootRun, 0};
+    }
+    const ChainTree::Place& place = tree_.PlaceOf(parent);
+    return {place.run, place.position + 1};
+  }
+  // Makes sure that all names are known behind `at`; returns the run that the last one is in.
+  RunId Grow(Spot at, absl::Span<const uint64_t> names) {
+    while (!names.empty()) {
+      Run& run = tree_.At(at.run);
+      if (at.position == run.length()) {
+        const RunId next = tree_.Child(at.run, ChainTree::PrintOf(names.front()));
+        if (next == kNoRun) {
+          return AddGrown(at.run, names);
+        }
+        at = {next, 0};
+        continue;
+      }
+      if (run.prints[at.position] == ChainTree::PrintOf(names.front())) {
+        ++at.position;
+        names.remove_prefix(1);
+        continue;
+      }
+      if (at.position == 0 || run.anonymous) {  // two names with one print
+        break;
+      }
+      at = {CutRun(at.run, at.position), at.position};
+    }
+    return at.run;
+  }
+  // What a request stores behind the end of what it asked for: as if it had asked for that too.
+  RunId AddGrown(RunId parent, absl::Span<const uint64_t> names) {
+    RequestFacts facts =
+        tree_.At(parent).end.at_s < 0 ? RequestFacts{} : tree_.At(parent).end.facts;
+    facts.new_blocks += static_cast<uint32_t>(names.size());
+    facts.chain_blocks += static_cast<uint32_t>(names.size());
+    const RunId id = AddRun(parent, names);
+    tree_.At(id).end = {now_s_, facts};
+    Renew(id, facts, Part::kLast);
+    return id;
+  }
+  // What is known only now of the request that ended at the run.
+  void TakeHints(RunId id, const RequestHints& hints) {
+    RequestEnd& end = tree_.At(id).end;
+    if (end.at_s < 0) {
+      return;
+    }
+    RequestFacts facts = end.facts;
+    ApplyHints(hints, facts);
+    if (facts == end.facts) {
+      return;
+    }
+    const double used_s = end.at_s;
+    end = {now_s_, facts};
+    for (RunId at = id; at != kRootRun && tree_.At(at).instance.last_s == used_s;) {
+      Renew(at, facts, at == id ? Part::kLast : Part::kInner);
+      at = tree_.At(at).parent;
+    }
+  }
+  // The place of a block that is not resident; null when there is none.
+  [[nodiscard]] Spot SpotOf(const Newcomer& newcomer) const {
+    const uint32_t print = ChainTree::PrintOf(newcomer.name);
+    RunId at = newcomer.ticket.place;
+    while (at < tree_.id_limit() && at != kRootRun && tree_.At(at).parent != kNoRun &&
+           tree_.At(at).depth > newcomer.ticket.depth) {
+      at = tree_.At(at).parent;
+    }
+    if (at < tree_.id_limit() && at != kRootRun && tree_.At(at).parent != kNoRun) {
+      const Spot spot = FreeSpot({at, newcomer.ticket.depth - tree_.At(at).depth}, print);
+      if (spot.run != kNoRun) {
+        return spot;
+      }
+    }
+    const Spot behind = BehindParent(newcomer.parent);
+    if (behind.position < tree_.At(behind.run).length()) {
+      return FreeSpot(behind, print);
+    }
+    const RunId child = tree_.Child(behind.run, print);
+    return child == kNoRun ? Spot{} : FreeSpot({child, 0}, print);
+  }
+  [[nodiscard]] Spot FreeSpot(Spot spot, uint32_t print) const {
+    const Run& run = tree_.At(spot.run);
+    const bool taken = spot.position < run.blocks.size() && run.blocks[spot.position] != kNoBlock;
+    return spot.position < run.length() && run.prints[spot.position] == print && !taken ? spot
+                                                                                        : Spot{};
+  }
+  [[nodiscard]] BlockId AnyUnlocked() const {
+    for (RunId id = 1; id < tree_.id_limit(); ++id) {
+      const Run& run = tree_.At(id);
+      for (uint32_t i = run.resident_end; i > 0; --i) {
+        if (run.blocks[i - 1] != kNoBlock && tree_.PlaceOf(run.blocks[i - 1]).locks == 0) {
+          return run.blocks[i - 1];
+        }
+      }
+    }
+    return kNoBlock;
+  }
+
+  // ---- instances
+  [[nodiscard]] RequestFacts FactsOf(const ChainUse& use, uint32_t covered) const {
+    RequestFacts facts;
+    ApplyHints(use.hints, facts);
+    facts.chain_blocks = static_cast<uint32_t>(use.names.size());
+    facts.new_blocks = static_cast<uint32_t>(use.names.size() - covered);
+    for (size_t i = path_.size(); i > 0; --i) {
+      const Run& run = tree_.At(path_[i - 1]);
+      if (run.end.at_s >= 0) {
+        const RequestFacts& before = run.end.facts;
+        facts.turn = static_cast<uint16_t>(std::min(before.turn + 1, 60'000));
+        facts.gap_s = static_cast<float>(now_s_ - run.end.at_s);
+        const uint64_t told = uint64_t{before.input_tokens} + before.output_tokens;
+        facts.user_tokens =
+            facts.input_tokens > told ? static_cast<uint32_t>(facts.input_tokens - told) : 0;
+        break;
+      }
+    }
+    for (const RunId id : path_) {
+      if (tree_.At(id).children >= kAppChildren) {
+        facts.app = tree_.At(id).prints.back();
+      }
+    }
+    return facts;
+  }
+
+  // The run was used: the instance that it had is over.
+  void LearnUse(Run& run) {
+    Instance& instance = run.instance;
+    const uint32_t bucket =
+        std::max(BucketOfAge(instance.age), HazardModel::BucketOf(now_s_ - instance.last_s));
+    model_.Used(instance.Rows(), BucketOfAge(instance.age), bucket, WeightOf(run));
+    instance.hits = std::min<uint8_t>(kMostHits, instance.hits + 1);
+  }
+  // A new instance for a run that was used now.
+  void Renew(RunId id, const RequestFacts& facts, Part part) {
+    Run& run = tree_.At(id);
+    ages_[run.instance.age].Remove(tree_, id);
+    shadow_.Take(tree_, id);
+    run.instance.last_s = now_s_;
+    run.instance.age = 0;
+    Price(run, facts, part);
+    ages_[0].PushBack(tree_, id);
+    shadow_.Use(tree_, id);
+    if (run.rank_list >= 0) {
+      Unrank(id);
+      RankLast(id);
+    }
+  }
+  void Price(Run& run, const RequestFacts& facts, Part part) const {
+    Instance& instance = run.instance;
+    const RunFacts of_run{instance.hits, run.children, run.depth, run.length(),
+                          part == Part::kLast};
+    instance.rows_used =
+        static_cast<uint8_t>(FeatureRows(facts, of_run, absl::MakeSpan(instance.rows)));
+    HazardModel::Worth worth;
+    model_.Price(instance.Rows(), worth);
+    // An age counts as its middle, but for the first, which is how a block begins.
+    for (uint32_t age = 0; age < Instance::kAges; ++age) {
+      const uint32_t bucket = BucketOfAge(age);
+      const uint32_t next = std::min(bucket + 1, HazardModel::kBuckets - 1);
+      instance.rank[age] = RankOf(age == 0 ? worth[0] : (worth[bucket] + worth[next]) / 2);
+    }
+  }
+
+  // Runs of the path that are alike become one.
+  void JoinPath() {
+    for (size_t i = path_.size(); i > 1; --i) {
+      const RunId id = path_[i - 2];
+      const RunId child_id = path_[i - 1];
+      const Run& run = tree_.At(id);
+      const Run& child = tree_.At(child_id);
+      if (run.children != 1 || run.instance.hits != child.instance.hits || run.anonymous) {
+        continue;
+      }
+      LeaveLists(child_id);
+      tree_.Join(id);
+      path_.erase(path_.begin() + static_cast<std::ptrdiff_t>(i) - 1);
+      Reconsider(id);
+    }
+  }
+
+  // Drops the oldest ghosts while there are too many.
+  void Forget() {
+    const uint64_t ghosts = std::max<uint64_t>(
+        options_.least_ghosts, uint64_t{options_.ghosts_per_block} * tree_.resident());
+    RunId id = shadow_.order().front();
+    for (int steps = 0;
+         steps < kForgetSteps && id != kNoRun && tree_.prints() > ghosts + tree_.resident();
+         ++steps) {
+      const RunId next = ShadowLru::Order::After(tree_, id);
+      const Run& run = tree_.At(id);
+      if (run.children == 0 && run.resident == 0 && run.shadow == 0) {
+        LeaveLists(id);
+        tree_.Drop(id);
+      }
+      id = next;
+    }
+  }
+  void LeaveLists(RunId id) {
+    ages_[tree_.At(id).instance.age].Remove(tree_, id);
+    shadow_.Take(tree_, id);
+    Unrank(id);
+  }
+
+  // ---- the order of eviction
+  void RankLast(RunId id) {
+    Run& run = tree_.At(id);
+    const uint16_t key = KeyOf(run);
+    ranks_[key].PushBack(tree_, id);
+    run.rank_list = static_cast<int16_t>(key);
+    occupied_[key / 64] |= uint64_t{1} << key % 64;
+  }
+  void Unrank(RunId id) {
+    Run& run = tree_.At(id);
+    if (run.rank_list < 0) {
+      return;
+    }
+    const auto key = static_cast<uint32_t>(run.rank_list);
+    ranks_[key].Remove(tree_, id);
+    run.rank_list = -1;
+    if (ranks_[key].empty()) {
+      occupied_[key / 64] &= ~(uint64_t{1} << key % 64);
+    }
+  }
+  // The run may have become one that can be evicted from.
+  void Reconsider(RunId id) {
+    Run& run = tree_.At(id);
+    if (id == kRootRun || run.rank_list >= 0 || !Evictable(run)) {
+      return;
+    }
+    const uint16_t key = KeyOf(run);
+    RankList& list = ranks_[key];
+    // Among its equals by the time of its use; it is one of the oldest or of the newest.
+    RunId after = list.back();
+    for (int steps = 0; after != kNoRun && tree_.At(after).instance.last_s > run.instance.last_s;
+         ++steps) {
+      if (steps == 8) {
+        after = kNoRun;
+        for (RunId next = list.front();
+             steps < 16 && tree_.At(next).instance.last_s < run.instance.last_s; ++steps) {
+          after = next;
+          next = list.After(tree_, next);
+        }
+        break;
+      }
+      after = list.Before(tree_, after);
+    }
+    list.InsertAfter(tree_, id, after);
+    run.rank_list = static_cast<int16_t>(key);
+    occupied_[key / 64] |= uint64_t{1} << key % 64;
+  }
+  // Who rules has changed: the order is made anew, the longest unused first among equals. Takes
+  // time for each run known; it happens at most every minute.
+  void RankAllAgain() {
+    for (uint32_t age = Instance::kAges; age > 0; --age) {
+      const auto& list = ages_[age - 1];
+      for (RunId id = list.front(); id != kNoRun; id = list.After(tree_, id)) {
+        if (tree_.At(id).rank_list >= 0) {
+          Unrank(id);
+          RankLast(id);
+        }
+      }
+    }
+  }
+  // The run from which a block goes next; those that turn out to be no leaves leave the order until
+  // they are.
+  RunId LowestRun() {
+    for (uint32_t word = 0; word < occupied_.size();) {
+      if (occupied_[word] == 0) {
+        ++word;
+        continue;
+      }
+      const uint32_t key = word * 64 + static_cast<uint32_t>(std::countr_zero(occupied_[word]));
+      const RunId id = ranks_[key].front();
+      if (Evictable(tree_.At(id))) {
+        return id;
+      }
+      Unrank(id);
+    }
+    return kNoRun;
+  }
+
+  using RankList = RunList<&Run::by_rank>;
+
+  const PhlOptions options_;
+  ChainTree tree_;
+  HazardModel model_;
+  ShadowLru shadow_;
+  LruGuard guard_;
+  double now_s_ = 0;
+  uint64_t unlocked_ = 0;
+  uint64_t capacity_ = UINT64_MAX;  // residents when room was last asked for
+  std::array<RunList<&Run::by_age>, Instance::kAges> ages_;  // the longest unused first
+  std::array<RankList, kRanks> ranks_;                       // what goes first first
+  std::array<uint64_t, kRanks / 64> occupied_{};             // which of ranks_ aren't empty
+  std::vector<RunId> path_;                                  // of the request at hand
+};
+
+}  // namespace
+
+std::unique_ptr<EvictionPolicy> MakePhlPolicy(const PhlOptions& options) {
+  return std::make_unique<PhlPolicy>(options);
+}
+
+}  // namespace terrace
