@@ -137,6 +137,8 @@ class TenantsTest : public CarrierSuite {
     ASSERT_TRUE(moving.ok());
     ticket_ = moving->ticket();
     ASSERT_NE(ticket_, 0U);
+    // The read begins on a thread of the store; what TearDown ends must be there by then.
+    ASSERT_TRUE(Eventually([&] { return tier_.running() == 1; }));
   }
 
   std::unique_ptr<CarrierClient> ClientOfOther() {
