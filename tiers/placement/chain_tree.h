@@ -45,9 +45,10 @@ struct Instance {
   double last_s = 0;
   uint8_t age = 0;  // see BucketOfAge in phl.cc
   uint8_t rows_used = 0;
-  uint8_t hits = 0;  // uses after the first, counted up to a limit
+  uint8_t hits = 0;      // uses after the first, counted up to a limit
+  bool learning = true;  // what happens to it is learnt from
   std::array<HazardModel::Row, kMaxRows> rows;
-  std::array<uint16_t, kAges> rank;  // by age; larger is worth more
+  std::array<uint16_t, kAges / 2> rank;  // of every second age; larger is worth more
   [[nodiscard]] absl::Span<const HazardModel::Row> Rows() const { return {rows.data(), rows_used}; }
 };
 

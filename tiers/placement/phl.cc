@@ -24,6 +24,7 @@ constexpr uint8_t kMostHits = 7;
 constexpr uint32_t kAppChildren = 16;
 constexpr uint32_t kTurnsACall = 8192;
 constexpr int kForgetSteps = 64;
+constexpr uint64_t kLearnOneIn = 4;
 
 // The order of floats above 0 is the order of their bits.
 uint16_t RankOf(float worth) {
@@ -98,7 +99,10 @@ class PhlPolicy final : public EvictionPolicy {
           break;
         }
         ++turns;
-        model_.Survived(run.instance.Rows(), BucketOfAge(age), BucketOfAge(age + 1), WeightOf(run));
+        if (run.instance.learning) {
+          model_.Survived(run.instance.Rows(), BucketOfAge(age), BucketOfAge(age + 1),
+                          WeightOf(run));
+        }
         ages_[age].Remove(tree_, id);
         run.instance.age = static_cast<uint8_t>(age + 1);
         ages_[age + 1].PushBack(tree_, id);
@@ -191,8 +195,15 @@ class PhlPolicy final : public EvictionPolicy {
   enum class Part : uint8_t { kInner, kLast };  // of a request's chain
 
   [[nodiscard]] uint16_t KeyOf(const Run& run) const {
-    return guard_.lru_rules() ? static_cast<uint16_t>(kRanks - 1 - run.instance.age)
-                              : run.instance.rank[run.instance.age];
+    const Instance& instance = run.instance;
+    if (guard_.lru_rules()) {
+      return static_cast<uint16_t>(kRanks - 1 - instance.age);
+    }
+    const uint32_t at = instance.age / 2;
+    if (instance.age % 2 == 0 || at + 1 == instance.rank.size()) {
+      return instance.rank[at];
+    }
+    return static_cast<uint16_t>((instance.rank[at] + instance.rank[at + 1]) / 2);
   }
   static BlockId Tail(const Run& run) {
     return run.resident_end == 0 ? kNoBlock : run.blocks[run.resident_end - 1];
@@ -380,7 +391,9 @@ class PhlPolicy final : public EvictionPolicy {
     Instance& instance = run.instance;
     const uint32_t bucket =
         std::max(BucketOfAge(instance.age), HazardModel::BucketOf(now_s_ - instance.last_s));
-    model_.Used(instance.Rows(), BucketOfAge(instance.age), bucket, WeightOf(run));
+    if (instance.learning) {
+      model_.Used(instance.Rows(), BucketOfAge(instance.age), bucket, WeightOf(run));
+    }
     instance.hits = std::min<uint8_t>(kMostHits, instance.hits + 1);
   }
   // A new instance for a run that was used now.
@@ -390,6 +403,8 @@ class PhlPolicy final : public EvictionPolicy {
     shadow_.Take(tree_, id);
     run.instance.last_s = now_s_;
     run.instance.age = 0;
+    ++instances_;
+    run.instance.learning = instances_ <= options_.learn_all || instances_ % kLearnOneIn == 0;
     Price(run, facts, part);
     ages_[0].PushBack(tree_, id);
     shadow_.Use(tree_, id);
@@ -407,10 +422,10 @@ class PhlPolicy final : public EvictionPolicy {
     HazardModel::Worth worth;
     model_.Price(instance.Rows(), worth);
     // An age counts as its middle, but for the first, which is how a block begins.
-    for (uint32_t age = 0; age < Instance::kAges; ++age) {
-      const uint32_t bucket = BucketOfAge(age);
+    for (uint32_t i = 0; i < instance.rank.size(); ++i) {
+      const uint32_t bucket = BucketOfAge(2 * i);
       const uint32_t next = std::min(bucket + 1, HazardModel::kBuckets - 1);
-      instance.rank[age] = RankOf(age == 0 ? worth[0] : (worth[bucket] + worth[next]) / 2);
+      instance.rank[i] = RankOf(i == 0 ? worth[0] : (worth[bucket] + worth[next]) / 2);
     }
   }
 
@@ -434,7 +449,7 @@ class PhlPolicy final : public EvictionPolicy {
   // Drops the oldest ghosts while there are too many.
   void Forget() {
     const uint64_t ghosts = std::max<uint64_t>(
-        options_.least_ghosts, uint64_t{options_.ghosts_per_block} * tree_.resident());
+        options_.least_ghosts, options_.ghosts_per_four_blocks * tree_.resident() / 4);
     RunId id = shadow_.order().front();
     for (int steps = 0;
          steps < kForgetSteps && id != kNoRun && tree_.prints() > ghosts + tree_.resident();
@@ -541,6 +556,7 @@ class PhlPolicy final : public EvictionPolicy {
   LruGuard guard_;
   double now_s_ = 0;
   uint64_t unlocked_ = 0;
+  uint64_t instances_ = 0;          // made so far
   uint64_t capacity_ = UINT64_MAX;  // residents when room was last asked for
   std::array<RunList<&Run::by_age>, Instance::kAges> ages_;  // the longest unused first
   std::array<RankList, kRanks> ranks_;                       // what goes first first

@@ -20,10 +20,13 @@
 namespace terrace {
 
 struct PhlOptions {
-  // Names remembered beside the resident ones: so many for each resident block, or this many if
-  // that is more.
-  uint32_t ghosts_per_block = 1;
+  // Names remembered beside the resident ones: so many for each four resident blocks, or this many
+  // if that is more.
+  uint32_t ghosts_per_four_blocks = 1;
   uint64_t least_ghosts = 262'144;
+  // So many instances are all learnt from; of those that follow one in four, which is enough by
+  // then.
+  uint64_t learn_all = 50'000;
   bool guarded = true;  // false: for experiments
 };
 

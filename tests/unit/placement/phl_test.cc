@@ -281,7 +281,7 @@ TEST_F(PhlTest, DeclinesWhatIsWorthLessThanWhatItWouldDisplace) {
 }
 
 TEST_F(PhlTest, GhostsAreBounded) {
-  Make({.ghosts_per_block = 1, .least_ghosts = 5'000}, 100);
+  Make({.ghosts_per_four_blocks = 4, .least_ghosts = 5'000}, 100);
   uint64_t highest = 0;
   for (uint64_t i = 0; i < 20'000; ++i) {
     Pass(absl::Milliseconds(100));
