@@ -14,6 +14,7 @@
 
 #include "tests/doubles/seeded.h"
 #include "tiers/os/async_io.h"
+#include "tiers/os/transfer_progress.h"
 
 namespace terrace::doubles {
 
@@ -31,10 +32,8 @@ class StepIo final : public AsyncIo {
       --refusals_;
       return absl::ResourceExhaustedError("too many operations in flight");
     }
-    const bool sync = request.kind == IoKind::kSync;
-    if (request.file == nullptr || request.pieces.empty() != sync ||
-        request.pieces.size() > kMaxIoPieces) {
-      return absl::InvalidArgumentError("pieces");
+    if (absl::Status valid = ValidateRequest(request); !valid.ok()) {
+      return valid;
     }
     waiting_.push_back({++last_token_, std::move(request), std::move(done)});
     return last_token_;
@@ -140,25 +139,21 @@ class StepIo final : public AsyncIo {
     if (request.kind == IoKind::kSync) {
       return request.file->Sync();
     }
-    uint64_t offset = request.offset;
-    for (absl::Span<char> piece : request.pieces) {
-      while (!piece.empty()) {
-        const absl::StatusOr<uint64_t> part = request.kind == IoKind::kRead
-                                                  ? request.file->ReadAt(offset, piece)
-                                                  : request.file->WriteAt(offset, piece);
-        if (!part.ok()) {
-          return part.status();
-        }
-        if (*part == 0) {
-          return request.kind == IoKind::kRead ? absl::OkStatus()
-                                               : absl::ResourceExhaustedError("nothing was taken");
-        }
-        offset += *part;
-        *moved += *part;
-        piece.remove_prefix(*part);
+    TransferProgress progress(request);
+    for (;;) {
+      const absl::Span<char> piece = progress.rest().front();
+      const absl::StatusOr<uint64_t> part = request.kind == IoKind::kRead
+                                                ? request.file->ReadAt(progress.offset(), piece)
+                                                : request.file->WriteAt(progress.offset(), piece);
+      if (!part.ok()) {
+        return part.status();
+      }
+      const bool over = progress.Take(static_cast<int64_t>(*part));
+      *moved = progress.bytes();
+      if (over) {
+        return progress.status();
       }
     }
-    return absl::OkStatus();
   }
 
   const Clock& clock_;

@@ -13,8 +13,8 @@
 namespace terrace {
 namespace {
 
-// What a direct transfer moves is a multiple of at least this, except at the end of a file.
-constexpr uint64_t kSectorBytes = 512;
+// Going on inside one of these would be refused as unaligned by some media.
+constexpr uint64_t kDirectBytes = AlignedBuffer::kAlignment;
 
 const char* NameOf(IoKind kind) {
   switch (kind) {
@@ -78,11 +78,10 @@ bool TransferProgress::Take(int64_t result) {
     return true;
   }
   if (kind_ == IoKind::kRead) {
-    // A direct read that stops inside a sector stopped at the end of the file; going on from there
-    // would be refused as unaligned.
-    return moved == 0 || (direct_ && moved % kSectorBytes != 0);
+    // A direct read that stops there stopped at the end of the file.
+    return moved == 0 || (direct_ && moved % kDirectBytes != 0);
   }
-  if (moved == 0 || (direct_ && moved % kSectorBytes != 0)) {
+  if (moved == 0 || (direct_ && moved % kDirectBytes != 0)) {
     // A full file system may show first as a write that moves less.
     status_ = absl::ResourceExhaustedError("write: nothing more was taken");
     return true;

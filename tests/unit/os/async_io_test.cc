@@ -58,11 +58,11 @@ TEST_F(TransferProgressTest, AShortTransferGoesOnInTheMiddleOfAPiece) {
   TransferProgress progress(RequestOf(IoKind::kWrite, file.get(),
                                       {buffer_.span().first(4096), buffer_.span().subspan(4096)},
                                       8192));
-  EXPECT_FALSE(progress.Take(6144));
-  EXPECT_EQ(progress.offset(), 8192U + 6144);
+  EXPECT_FALSE(progress.Take(8192));
+  EXPECT_EQ(progress.offset(), 8192U + 8192);
   ASSERT_EQ(progress.rest().size(), 1U);
-  EXPECT_EQ(progress.rest()[0].data(), buffer_.bytes() + 6144);
-  EXPECT_TRUE(progress.Take(10240));
+  EXPECT_EQ(progress.rest()[0].data(), buffer_.bytes() + 8192);
+  EXPECT_TRUE(progress.Take(8192));
   EXPECT_TRUE(progress.status().ok());
   EXPECT_EQ(progress.bytes(), 16384U);
 }
