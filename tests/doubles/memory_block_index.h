@@ -24,6 +24,9 @@ class MemoryBlockIndex final : public BlockIndex {
     if (!failure_.ok()) {
       return failure_;
     }
+    if (dead_ && dead_()) {
+      return absl::UnavailableError("the process is dead");
+    }
     ++batches_;
     for (const uint32_t segment : batch.forgotten_segments) {
       positions_.erase(segment);
@@ -68,6 +71,11 @@ class MemoryBlockIndex final : public BlockIndex {
     absl::MutexLock lock(&mutex_);
     failure_ = std::move(failure);
   }
+  // Nothing is applied while it says so: a process that is dead changes no index.
+  void DieWhen(std::function<bool()> dead) {
+    absl::MutexLock lock(&mutex_);
+    dead_ = std::move(dead);
+  }
   // Load visits what it has and then fails.
   void FailLoadsWith(absl::Status failure) {
     absl::MutexLock lock(&mutex_);
@@ -100,6 +108,7 @@ class MemoryBlockIndex final : public BlockIndex {
   std::map<uint32_t, SegmentPosition> positions_ ABSL_GUARDED_BY(mutex_);
   std::map<std::pair<uint32_t, uint32_t>, IndexedRecord> records_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  std::function<bool()> dead_ ABSL_GUARDED_BY(mutex_);
   absl::Status load_failure_ ABSL_GUARDED_BY(mutex_);
   uint64_t batches_ ABSL_GUARDED_BY(mutex_) = 0;
 };

@@ -1,6 +1,5 @@
 #include "tiers/segment/segment_scan.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -40,10 +39,6 @@ absl::Status ScanFooter(const ScanRequest& request, ScanResult* out) {
       !DecodeEntries(entries.span(), trailer, &records)) {
     return absl::OkStatus();
   }
-  records.erase(
-      std::remove_if(records.begin(), records.end(),
-                     [&](const IndexedRecord& record) { return record.page < request.first_page; }),
-      records.end());
   out->records = std::move(records);
   out->end_page = trailer.end_page;
   out->by_footer = true;

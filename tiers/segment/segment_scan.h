@@ -27,7 +27,7 @@ struct ScanRequest {
 };
 
 struct ScanResult {
-  std::vector<IndexedRecord> records;  // from first_page on
+  std::vector<IndexedRecord> records;  // all that a footer lists, else from first_page on
   uint32_t end_page = 1;
   bool by_footer = false;
 };

@@ -138,8 +138,9 @@ struct SegmentTierFigures {
   uint64_t records_dropped_by_sync_faults = 0;
   uint64_t reclaimed_segments = 0;
   uint64_t records_rewritten = 0;
-  uint64_t records_reclaimed = 0;  // live ones that were let go
-  uint64_t index_faults = 0;       // from the first on, the index is not written any more
+  uint64_t records_reclaimed = 0;      // live ones that were let go
+  uint64_t rewrites_without_room = 0;  // among them: the judge would have kept them
+  uint64_t index_faults = 0;           // from the first on, the index is not written any more
 };
 
 class SegmentTier : public LowerTier {
@@ -171,7 +172,8 @@ class SegmentTier : public LowerTier {
   [[nodiscard]] virtual std::vector<Note> Notes() const = 0;
 
   // `done(OK)`: everything reported written before the call survives a loss of power. Otherwise
-  // what is not known to survive is not held any more.
+  // blocks that are not known to survive are not held any more, and what was deleted or noted since
+  // the last good Sync has to be deleted or noted again to survive.
   virtual void Sync(std::function<void(absl::Status)> done) = 0;
 
   // Makes time pass: deadlines of waiting writes, syncs, the index, probes of a faulty directory.

@@ -132,6 +132,9 @@ absl::Status Tier::Start() {
   Deferred deferred;
   absl::MutexLock lock(&mutex_);
   next_check_ = parts_.clock->Now() + options_.retry_interval;
+  // The latest first: what was written last is likely to be asked for first.
+  std::sort(files->begin(), files->end(),
+            [](const SegmentFile& a, const SegmentFile& b) { return a.epoch > b.epoch; });
   for (SegmentFile& file : *files) {
     auto segment = std::make_unique<Segment>();
     segment->number = file.number;
@@ -257,19 +260,20 @@ void Tier::WriteIndexLocked(Deferred& deferred) {
   for (const auto& [number, segment] : segments_) {
     const bool written = segment->stage == Stage::kOpen || segment->stage == Stage::kSealing ||
                          segment->stage == Stage::kSealed;
-    if (!written || segment->indexed_entries >= segment->entries.size()) {
+    const bool sealed = segment->stage == Stage::kSealed;
+    if (!written || segment->entries.empty() ||
+        (!sealed && segment->indexed_entries >= segment->entries.size())) {
       continue;
     }
     batch.records.insert(batch.records.end(), segment->entries.begin() + segment->indexed_entries,
                          segment->entries.end());
     segment->indexed_entries = static_cast<uint32_t>(segment->entries.size());
-    const bool sealed = segment->stage == Stage::kSealed;
     batch.positions.push_back({number, segment->epoch, segment->end_page, sealed});
     if (sealed) {
       segment->entries = {};
     }
   }
-  if (batch.forgotten_segments.empty() && batch.records.empty()) {
+  if (batch.forgotten_segments.empty() && batch.positions.empty()) {
     return;
   }
   index_busy_ = true;

@@ -277,6 +277,10 @@ class Tier final : public SegmentTier {
   void Rewritten(const std::shared_ptr<Reclaim>& reclaim, RecordKind kind, WriteOutcome outcome);
   void MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferred& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch);
+  void EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
+                        const absl::Status& status,
+                        Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LetGoLocked(const Reclaim& reclaim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FreeLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -293,6 +297,8 @@ class Tier final : public SegmentTier {
     bool unreadable = false;
   };
   Found FindRecords(Segment& segment, const SegmentPosition& position);
+  // Takes out what is not whole.
+  void VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) const;
   void ReadOwnRecord(Segment& segment, const IndexedRecord& record, Found* found) const;
   void RecoveredLocked(Segment& segment, Found found, Deferred& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -305,6 +311,8 @@ class Tier final : public SegmentTier {
   const uint32_t own_writer_;  // the writer for what the tier itself writes
 
   RecordTable table_;
+  // Segments without a footer that were read in full.
+  std::atomic<uint32_t> verified_tails_{0};
   // Whether lookups may find anything: not detached and not closed.
   std::atomic<bool> serving_{true};
   absl::Mutex folder_mutex_;

@@ -38,7 +38,7 @@ struct Reclaim {
   size_t next = 0;
   uint32_t in_flight = 0;
   bool job_runs = true;
-  bool rewrote = false;
+  bool ending = false;
   bool must_stay = false;  // what may not be lost could not be rewritten
 };
 
@@ -270,9 +270,10 @@ void Tier::Rewritten(const std::shared_ptr<Reclaim>& reclaim,
                      WriteOutcome outcome) {
   Deferred deferred;
   absl::MutexLock lock(&mutex_);
-  reclaim->rewrote = reclaim->rewrote || outcome == WriteOutcome::kWritten;
   reclaim->must_stay =
       reclaim->must_stay || (kind != RecordKind::kBlock && outcome != WriteOutcome::kWritten);
+  figures_.rewrites_without_room +=
+      kind == RecordKind::kBlock && outcome == WriteOutcome::kNoSpace ? 1 : 0;
   --reclaim->in_flight;
   if (!reclaim->job_runs && reclaim->next < reclaim->records.size()) {
     reclaim->job_runs = true;
@@ -284,36 +285,62 @@ void Tier::Rewritten(const std::shared_ptr<Reclaim>& reclaim,
 }
 
 void Tier::MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferred& deferred) {
-  if (reclaim_ != reclaim || reclaim->job_runs || reclaim->in_flight > 0 ||
+  if (reclaim_ != reclaim || reclaim->ending || reclaim->job_runs || reclaim->in_flight > 0 ||
       reclaim->next < reclaim->records.size()) {
     return;
   }
   if (reclaim->must_stay) {
-    reclaim->victim->stage = Stage::kSealed;
-    reclaim->victim->reclaim_failed = true;
-    reclaim_ = nullptr;
-    PumpAllLocked(deferred);
-    MaybeEndCloseLocked(deferred);
+    EndReclaimLocked(reclaim, absl::UnavailableError("what has to stay found no room"), deferred);
     return;
   }
-  LetGoLocked(*reclaim);
-  ++jobs_;  // until the copies are durable: only then may the originals be overwritten
+  reclaim->ending = true;
+  ++jobs_;  // until the copies are durable: only then may the originals go
   sync_waiting_.push_back([this, reclaim](const absl::Status& status) {
     Deferred later;
     absl::MutexLock lock(&mutex_);
-    reclaim_ = nullptr;
     if (status.ok()) {
-      ++figures_.reclaimed_segments;
-      FreeLocked(*reclaim->victim, later);
+      const uint64_t epoch = NextSequenceLocked();
+      RunJobLocked(
+          Priority::kNormal, [this, reclaim, epoch] { EmptyJob(reclaim, epoch); }, later);
     } else {
-      reclaim->victim->stage = Stage::kSealed;
-      reclaim->victim->reclaim_failed = true;
+      EndReclaimLocked(reclaim, status, later);
     }
-    PumpAllLocked(later);
-    MaybeEndCloseLocked(later);
     --jobs_;
   });
   StartSyncLocked(deferred);
+}
+
+void Tier::EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch) {
+  // Durably empty before the table forgets it: a block that a lookup does not find, and a Delete
+  // therefore leaves no tombstone for, must not come back with the next recovery.
+  Segment& victim = *reclaim->victim;
+  const absl::Status status = folder_->BeginSegment(*victim.file, victim.number, epoch);
+  Deferred deferred;
+  absl::MutexLock lock(&mutex_);
+  if (status.ok()) {
+    LetGoLocked(*reclaim);
+    victim.epoch = epoch;
+    ++figures_.reclaimed_segments;
+    figures_.bytes_written += kPageBytes;
+  } else {
+    NoteFaultLocked(status);
+    BackOffLocked(status);
+  }
+  EndReclaimLocked(reclaim, status, deferred);
+}
+
+void Tier::EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
+                            const absl::Status& status,
+                            Deferred& deferred) {
+  reclaim_ = nullptr;
+  if (status.ok()) {
+    FreeLocked(*reclaim->victim, deferred);
+  } else {
+    reclaim->victim->stage = Stage::kSealed;
+    reclaim->victim->reclaim_failed = true;
+  }
+  PumpAllLocked(deferred);
+  MaybeEndCloseLocked(deferred);
 }
 
 void Tier::LetGoLocked(const Reclaim& reclaim) {

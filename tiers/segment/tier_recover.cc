@@ -16,6 +16,11 @@
 namespace terrace {
 namespace {
 
+// So many segments without a footer are read in full: those that a crash leaves open, in a few
+// lives that end one after the other. More of them mean that footers were damaged, not that their
+// records were being written; then headers have to do.
+constexpr uint32_t kMaxVerifiedTails = 16;
+
 // What an index says is looked at before it is believed, and then only as a place to look.
 bool MakesSense(const IndexedRecord& record, const SegmentPosition& position) {
   const uint64_t pages = 1 + uint64_t{PagesOf(record.payload_bytes)} + record.extra_pages;
@@ -71,9 +76,20 @@ Tier::Found Tier::FindRecords(Segment& segment, const SegmentPosition& position)
     found.unreadable = !status.ok();
     found.by_footer = scan.by_footer;
     found.end_page = std::max(found.end_page, scan.end_page);
+    if (scan.by_footer) {
+      // It was written after its records were found whole; the index may have been told before.
+      found.records.clear();
+      found.by_index = 0;
+    }
     found.records.insert(found.records.end(), scan.records.begin(), scan.records.end());
   } else {
     found.by_footer = true;
+  }
+  if (!found.by_footer && !found.unreadable && verified_tails_.fetch_add(1) < kMaxVerifiedTails) {
+    const size_t listed = found.records.size();
+    VerifyTail(segment, &found.records);
+    // An index that lists what is torn is told anew.
+    found.by_index = found.records.size() == listed ? found.by_index : 0;
   }
   for (const IndexedRecord& record : found.records) {
     if (record.kind != static_cast<uint8_t>(RecordKind::kBlock)) {
@@ -81,6 +97,34 @@ Tier::Found Tier::FindRecords(Segment& segment, const SegmentPosition& position)
     }
   }
   return found;
+}
+
+void Tier::VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) const {
+  // A power loss may have left the header of a record and torn its payload. Such a record would
+  // hide an earlier, whole one of the same block, and the footer that follows would seal it in.
+  AlignedBuffer buffer;
+  std::vector<IndexedRecord> whole;
+  for (const IndexedRecord& record : *records) {
+    const uint64_t payload_pages = PagesOf(record.payload_bytes);
+    const uint64_t bytes = (1 + payload_pages + record.extra_pages) * kPageBytes;
+    if (buffer.size() < bytes) {
+      buffer = AlignedBuffer(bytes);
+    }
+    const absl::Span<char> read = buffer.span().first(bytes);
+    RecordHeader header;
+    if (ReadFully(*segment.file, uint64_t{record.page} * kPageBytes, read).ok() &&
+        DecodeRecordHeader(read, &header) == HeaderFault::kNone &&
+        header.segment_epoch == segment.epoch && header.sequence == record.sequence &&
+        header.payload_bytes == record.payload_bytes &&
+        ExtraPages(header.metadata_bytes) == record.extra_pages &&
+        PayloadChecksum(read.subspan(kPageBytes, header.payload_bytes)) == record.checksum &&
+        (record.extra_pages == 0 ||
+         PayloadChecksum(read.subspan((1 + payload_pages) * kPageBytes, header.metadata_bytes)) ==
+             header.metadata_checksum)) {
+      whole.push_back(record);
+    }
+  }
+  *records = std::move(whole);
 }
 
 void Tier::ReadOwnRecord(Segment& segment, const IndexedRecord& record, Found* found) const {
@@ -132,6 +176,9 @@ void Tier::RecoveredLocked(Segment& segment, Found found, Deferred& deferred) {
   segment.entries = std::move(found.records);
   segment.placed_records = static_cast<uint32_t>(segment.entries.size());
   segment.indexed_entries = static_cast<uint32_t>(found.by_index);
+  if (found.by_index == 0) {
+    forgotten_.push_back(segment.number);  // it may list an earlier use
+  }
   if (--recovering_ == 0) {
     tombstones_.clear();
   }

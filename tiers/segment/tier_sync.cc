@@ -108,20 +108,29 @@ void Tier::SyncEnded(Segment& segment,
 
 void Tier::DropUnsyncedLocked(Segment& segment) {
   segment.failed = true;
-  segment.end_page = segment.synced_page;
-  while (!segment.entries.empty() && segment.entries.back().page >= segment.synced_page) {
-    const IndexedRecord dropped = segment.entries.back();
-    segment.entries.pop_back();
-    DoubtLocked(dropped.fingerprint);
-    const std::optional<RecordPlace> place = table_.Find(dropped.fingerprint);
-    if (place.has_value() && place->segment == segment.number && place->page == dropped.page &&
-        table_.RemoveIf(dropped.fingerprint, *place)) {
+  std::vector<IndexedRecord> kept;
+  for (const IndexedRecord& entry : segment.entries) {
+    const bool dropped =
+        entry.page >= segment.synced_page && entry.kind == static_cast<uint8_t>(RecordKind::kBlock);
+    if (!dropped) {
+      // Tombstones and notes stay listed: they are looked at again by a recovery, and what they say
+      // is said by nothing else.
+      kept.push_back(entry);
+      continue;
+    }
+    DoubtLocked(entry.fingerprint);
+    const std::optional<RecordPlace> place = table_.Find(entry.fingerprint);
+    if (place.has_value() && place->segment == segment.number && place->page == entry.page &&
+        table_.RemoveIf(entry.fingerprint, *place)) {
       ForgetPlaceLocked(*place);
       ++figures_.records_dropped_by_sync_faults;
     }
   }
-  segment.indexed_entries =
-      std::min(segment.indexed_entries, static_cast<uint32_t>(segment.entries.size()));
+  // The index may know what was dropped: it is told anew.
+  segment.indexed_entries = 0;
+  forgotten_.push_back(segment.number);
+  segment.entries = std::move(kept);
+  segment.synced_page = segment.end_page;
 }
 
 }  // namespace terrace
