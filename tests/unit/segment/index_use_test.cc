@@ -137,6 +137,33 @@ TEST_F(IndexUseTest, ReclaimedSegmentsAreForgotten) {
   }
 }
 
+TEST_F(IndexUseTest, WhatAFooterLeftOutAsTornIsNotTakenFromTheIndex) {
+  room_.Advance(room_.options().sync_interval);
+  const auto [name, offset] = room_.PlaceOf(TestBlock(kBlocks - 1));
+  room_.disk().Overwrite(kTierPath, name, offset + kPageBytes, std::string(512, 'x'));
+  room_.Kill();
+  index_.FailWith(absl::UnavailableError("not told anew"));
+  room_.Open();  // writes the footer
+  EXPECT_FALSE(room_.Holds(TestBlock(kBlocks - 1)));
+  room_.Kill();
+  index_.FailWith(absl::OkStatus());
+  room_.Open();
+  EXPECT_FALSE(room_.Holds(TestBlock(kBlocks - 1)));
+  EXPECT_EQ(room_.Read(TestBlock(kBlocks - 2)), ReadOutcome::kVerified);
+}
+
+TEST_F(IndexUseTest, AnEarlierUseThatTheIndexStillListsIsForgotten) {
+  room_.Advance(room_.options().sync_interval);
+  index_.ChangePositions([](SegmentPosition& position) { --position.epoch; });
+  index_.ChangeRecords([](IndexedRecord& record) { record.fingerprint.hi ^= 1; });
+  for (int life = 0; life < 2; ++life) {
+    room_.Kill();
+    room_.Open();
+    EXPECT_EQ(room_.tier().figures().records, kBlocks);
+    room_.Advance(room_.options().sync_interval);
+  }
+}
+
 TEST_F(IndexUseTest, DeletesHoldAlsoWhereTheIndexStillKnowsTheBlock) {
   room_.Advance(room_.options().sync_interval);
   ASSERT_EQ(room_.Delete({TestBlock(3)}), WriteOutcome::kWritten);

@@ -296,6 +296,27 @@ TEST_F(DamageTest, AClientsPayloadThatLooksLikeARecordIsNotOne) {
   EXPECT_EQ(room_.Read(TestBlock(2)), ReadOutcome::kVerified);
 }
 
+TEST(TornTailTest, WhatWasBeingWrittenAndIsNotWholeIsNotHeldAfterARecovery) {
+  for (const bool torn_metadata : {false, true}) {
+    TierRoom room;
+    room.Open();
+    for (uint64_t i = 0; i < 3; ++i) {
+      ASSERT_EQ(room.Write(TestBlock(i), Heat::kWarm, std::string(9000, 'm')),
+                WriteOutcome::kWritten);
+    }
+    const auto [name, offset] = room.PlaceOf(TestBlock(1));
+    const uint64_t payload_end = offset + kPageBytes + 3 * kPageBytes;
+    room.disk().Overwrite(kTierPath, name, torn_metadata ? payload_end : payload_end - 4096,
+                          std::string(512, 'x'));
+    room.Kill();
+    room.Open();
+    EXPECT_FALSE(room.Holds(TestBlock(1)));
+    EXPECT_EQ(room.Read(TestBlock(0)), ReadOutcome::kVerified);
+    EXPECT_EQ(room.Read(TestBlock(2)), ReadOutcome::kVerified);
+    EXPECT_EQ(room.Write(TestBlock(1)), WriteOutcome::kWritten);
+  }
+}
+
 TEST(BitFlipTest, EveryBitOfARecordFlippedThroughTheReadPathIsAMiss) {
   TierRoom room;
   room.Open();

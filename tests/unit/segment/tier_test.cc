@@ -272,7 +272,8 @@ TEST_F(TierTest, DeletedBlocksAreGoneAndMayBeWrittenAgain) {
   const TestBlock block(1);
   room_.Write(block);
   std::optional<uint32_t> deleted;
-  const BlockIdentity identities[] = {block.identity(), TestBlock(2).identity()};
+  const TestBlock other(2);
+  const BlockIdentity identities[] = {block.identity(), other.identity()};
   room_.tier().Delete(identities, [&](WriteOutcome outcome, uint32_t count) {
     EXPECT_EQ(outcome, WriteOutcome::kWritten);
     deleted = count;
