@@ -9,6 +9,7 @@
 
 #include "absl/base/config.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include <sanitizer/tsan_interface.h>
 #include <stdio.h>
@@ -98,15 +99,11 @@ NextFunction<void, absl::Mutex*> next_reader_unlock("5Mutex12ReaderUnlockEv");
 NextFunction<bool, absl::Mutex*> next_reader_try_lock("5Mutex13ReaderTryLockEv");
 NextFunction<void, absl::Mutex*, const absl::Condition&> next_await(
     "5Mutex5AwaitERKNS0_9ConditionE");
-NextFunction<bool, absl::Mutex*, const absl::Condition&, absl::Duration> next_await_timeout(
-    "5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE");
 NextFunction<bool, absl::Mutex*, const absl::Condition&, absl::Time> next_await_deadline(
     "5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE");
 NextFunction<void, absl::Mutex*, const absl::Condition&> next_lock_when(
     "5Mutex8LockWhenERKNS0_9ConditionE");
 NextFunction<void, absl::CondVar*, absl::Mutex*> next_wait("7CondVar4WaitEPNS0_5MutexE");
-NextFunction<bool, absl::CondVar*, absl::Mutex*, absl::Duration> next_wait_timeout(
-    "7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE");
 NextFunction<bool, absl::CondVar*, absl::Mutex*, absl::Time> next_wait_deadline(
     "7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE");
 
@@ -159,19 +156,22 @@ bool Mutex::ReaderTryLock() {
   return locked;
 }
 
+// Other threads look at the condition, so it is made before the mutex is given up.
 void Mutex::Await(const Condition& condition) {
+  const Condition unseen(&EvalUnseen, &condition);
   const Waiting waiting(this);
-  next_await(this, Condition(&EvalUnseen, &condition));
+  next_await(this, unseen);
 }
 
+// Abseil's own would come back here for the deadline, and give the mutex up twice.
 bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
-  const Waiting waiting(this);
-  return next_await_timeout(this, Condition(&EvalUnseen, &condition), timeout);
+  return AwaitWithDeadline(condition, Now() + timeout);
 }
 
 bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
+  const Condition unseen(&EvalUnseen, &condition);
   const Waiting waiting(this);
-  return next_await_deadline(this, Condition(&EvalUnseen, &condition), deadline);
+  return next_await_deadline(this, unseen, deadline);
 }
 
 void Mutex::LockWhen(const Condition& condition) {
@@ -186,8 +186,7 @@ void CondVar::Wait(Mutex* mutex) {
 }
 
 bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
-  const Waiting waiting(mutex);
-  return next_wait_timeout(this, mutex, timeout);
+  return WaitWithDeadline(mutex, Now() + timeout);
 }
 
 bool CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {

@@ -27,6 +27,7 @@ class PoolExecutor final : public Executor {
     {
       absl::MutexLock lock(&mutex_);
       stopping_ = true;
+      wake_.SignalAll();
     }
     for (std::thread& thread : threads_) {
       thread.join();
@@ -36,19 +37,19 @@ class PoolExecutor final : public Executor {
     absl::MutexLock lock(&mutex_);
     queues_[priority].push_back(std::move(work));
     ++waiting_;
+    wake_.Signal();
   }
   [[nodiscard]] int parallelism() const override { return static_cast<int>(threads_.size()); }
 
  private:
-  [[nodiscard]] bool Ready() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stopping_ || waiting_ > 0;
-  }
   void Work() {
     for (;;) {
       std::function<void()> work;
       {
         absl::MutexLock lock(&mutex_);
-        mutex_.Await(absl::Condition(this, &PoolExecutor::Ready));
+        while (!stopping_ && waiting_ == 0) {
+          wake_.Wait(&mutex_);
+        }
         for (auto queue = queues_.rbegin(); queue != queues_.rend() && !work; ++queue) {
           if (!queue->second.empty()) {
             work = std::move(queue->second.front());
@@ -66,6 +67,7 @@ class PoolExecutor final : public Executor {
 
   std::vector<std::thread> threads_;
   absl::Mutex mutex_;
+  absl::CondVar wake_;
   std::map<Priority, std::deque<std::function<void()>>> queues_ ABSL_GUARDED_BY(mutex_);
   int waiting_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

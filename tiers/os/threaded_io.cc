@@ -43,6 +43,7 @@ class ThreadedIo final : public AsyncIo {
       absl::MutexLock lock(&mutex_);
       stopping_ = true;
       left = queue_.TakeIf([](const IoOperation&) { return true; });
+      wake_.SignalAll();
     }
     for (std::unique_ptr<IoOperation>& operation : left) {
       operation->Complete(absl::CancelledError("the engine stops"));
@@ -68,6 +69,7 @@ class ThreadedIo final : public AsyncIo {
     ++in_flight_;
     operation->token = ++last_token_;
     queue_.Push(std::move(operation));
+    wake_.Signal();
     return last_token_;
   }
 
@@ -116,7 +118,9 @@ class ThreadedIo final : public AsyncIo {
       std::unique_ptr<IoOperation> operation;
       {
         absl::MutexLock lock(&mutex_);
-        mutex_.AwaitWithTimeout(absl::Condition(this, &ThreadedIo::HasWork), kDeadlineTurn);
+        if (!HasWork()) {
+          wake_.WaitWithTimeout(&mutex_, kDeadlineTurn);
+        }
         operation = queue_.Pop();
         if (operation == nullptr) {
           if (stopping_) {
@@ -181,6 +185,7 @@ class ThreadedIo final : public AsyncIo {
   const Clock& clock_;
   std::vector<std::thread> threads_;
   mutable absl::Mutex mutex_;
+  absl::CondVar wake_;
   IoQueue queue_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, bool> running_ ABSL_GUARDED_BY(mutex_);  // token: asked to end
   uint32_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
