@@ -11,9 +11,9 @@
 // judge says which, and what of it is worth rewriting.
 //
 // Threads: thread-safe; no call but OpenSegmentTier blocks. The tier has no thread of its own:
-// transfers complete on AsyncIo's, hashes run on one executor, what blocks on another. `done`
-// callbacks run on any of these or on the caller's thread, once, without a lock of the tier, and
-// must only hand work on. Times are on the injected clock.
+// transfers complete on AsyncIo's, longer hashes run on one executor, what blocks on another.
+// `done` callbacks run on any of these or on the caller's thread, once, without a lock of the tier,
+// and must only hand work on. Times are on the injected clock.
 #pragma once
 
 #include <cstdint>
@@ -199,8 +199,13 @@ struct SegmentTierOptions {
   uint32_t heats = 2;                               // 1 to kMaxHeats; higher ones count as the last
   uint32_t max_reads = 256;
   uint32_t max_writes = 256;
-  uint32_t write_depth = 4;                  // batches in flight, a segment
-  uint64_t batch_bytes = uint64_t{1} << 20;  // small records are written together up to here
+  uint32_t write_depth = 16;  // batches in flight, a segment
+  // Small records are written together up to here. One that travels alone can use registered
+  // memory.
+  uint64_t batch_bytes = uint64_t{128} << 10;
+  // Payloads up to here are hashed where their transfer completes, which spares a change of thread;
+  // longer ones would keep that thread from others, and go to the hashing executor.
+  uint64_t hash_inline_bytes = uint64_t{64} << 10;
   absl::Duration sync_interval = absl::Milliseconds(500);
   absl::Duration retry_interval = absl::Seconds(5);
   Digest128 expected_uuid;  // zero: any

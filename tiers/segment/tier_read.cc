@@ -186,6 +186,8 @@ void Tier::ReadEnded(const std::shared_ptr<ReadOperation>& read, IoCompletion co
     }
     // A medium may fail once; what fails twice is a miss.
     read->attempts < kMaxAttempts ? SubmitRead(read) : EndRead(read, ReadOutcome::kFault);
+  } else if (read->place.payload_bytes <= options_.hash_inline_bytes) {
+    VerifyRead(read, completion.bytes);
   } else {
     parts_.hashing->Run(read->priority,
                         [this, read, bytes = completion.bytes] { VerifyRead(read, bytes); });

@@ -218,9 +218,8 @@ bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append*
   append->checksum = header.checksum;
   append->pages = RecordPages(header.payload_bytes, header.metadata_bytes);
   if (header.kind == RecordKind::kBlock &&
-      (parts_.judge == nullptr || reclaim.rewritten_pages + append->pages > segment_pages_ / 2 ||
-       !parts_.judge->Keep({append->identity.view(), append->parent, append->first_token,
-                            LowerBlock{header.payload_bytes, header.checksum, 0}}))) {
+      !parts_.judge->Keep({append->identity.view(), append->parent, append->first_token,
+                           LowerBlock{header.payload_bytes, header.checksum, 0}})) {
     return false;
   }
   reclaim.rewritten_pages += append->pages;
@@ -240,6 +239,12 @@ bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append*
 }
 
 void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedRecord& record) {
+  // Not even its header is read where the answer is known.
+  const uint32_t least_pages = 1 + PagesOf(record.payload_bytes) + record.extra_pages;
+  if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) &&
+      (parts_.judge == nullptr || reclaim->rewritten_pages + least_pages > segment_pages_ / 2)) {
+    return;
+  }
   auto append = std::make_unique<Append>();
   if (!ReadForRewrite(*reclaim, record, append.get())) {
     // Not worth it, or damaged: what a damaged record said is lost already. What a tombstone hid

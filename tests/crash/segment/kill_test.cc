@@ -46,6 +46,7 @@ class RealTier {
     options.max_payload_bytes = 64 << 10;
     options.capacity_bytes = 256 * kSegmentBytes;
     options.free_reserve_bytes = 0;
+    options.hash_inline_bytes = 16 << 10;
     SegmentTierParts parts;
     parts.files = &KernelFileSystem();
     parts.io = io_.get();

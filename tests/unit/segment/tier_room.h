@@ -52,6 +52,8 @@ class TierRoom {
     options_.capacity_bytes = 8 * kTestSegmentBytes;
     options_.free_reserve_bytes = 0;
     options_.batch_bytes = 32 << 10;
+    options_.write_depth = 4;
+    options_.hash_inline_bytes = 4096;  // so that both ways are gone
   }
 
   ~TierRoom() { Abandon(); }
