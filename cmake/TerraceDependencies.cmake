@@ -2,6 +2,7 @@
 #   gRPC::grpc++ gRPC::grpc++_reflection   protobuf::libprotobuf      absl::...
 #   prometheus-cpp::core prometheus-cpp::pull                         spdlog::spdlog
 #   tomlplusplus::tomlplusplus             CLI11::CLI11               OpenSSL::Crypto
+#   RocksDB::rocksdb-shared
 #   PkgConfig::LIBURING PkgConfig::XXHASH PkgConfig::SYSTEMD          ZLIB::ZLIB
 #   GTest::gtest GTest::gmock (tests only) Threads::Threads
 # protozero is header-only and lies in the default include path.
@@ -17,6 +18,7 @@ find_package(gRPC CONFIG REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
+find_package(RocksDB CONFIG REQUIRED)
 
 find_package(tomlplusplus CONFIG QUIET)
 if(NOT TARGET tomlplusplus::tomlplusplus)

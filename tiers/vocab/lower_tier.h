@@ -56,6 +56,9 @@ class LowerTier {
     LowerBlock block;
     absl::Span<char>
         destination;  // payload_bytes rounded up to 4096; owned by the read until `done` runs
+    // The 4096 bytes in front of `destination` belong to the read as well, as in a slot: header and
+    // payload then move in one transfer into registered memory.
+    bool header_page_in_front = false;
     absl::Duration deadline;  // on the injected clock
     Priority priority = Priority::kNormal;
   };

@@ -1,0 +1,188 @@
+// Reclaim: the capacity holds, what the judge keeps stays, what is read meanwhile is right.
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/segment/tier_room.h"
+
+namespace terrace {
+namespace {
+
+class ListJudge final : public ReclaimJudge {
+ public:
+  size_t ChooseVictim(absl::Span<const SegmentView> sealed) override {
+    size_t oldest = 0;
+    for (size_t i = 0; i < sealed.size(); ++i) {
+      oldest = sealed[i].epoch < sealed[oldest].epoch ? i : oldest;
+    }
+    return oldest;
+  }
+  bool Keep(const JudgedRecord& record) override {
+    ++judged;
+    return keys.count(std::string(record.identity.key)) > 0;
+  }
+  std::set<std::string> keys;
+  int judged = 0;
+};
+
+TEST(ReclaimTest, TenTimesTheCapacityNeverGoesOverIt) {
+  TierRoom room;
+  room.Open();
+  uint64_t written = 0;
+  for (uint64_t i = 0; written < 10 * room.options().capacity_bytes; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten) << i;
+    written += 30000;
+    uint64_t bytes = 0;
+    for (const std::string& name : room.SegmentNames()) {
+      bytes += room.disk().SizeOf(kTierPath, name);
+    }
+    ASSERT_LE(bytes, room.options().capacity_bytes);
+    ASSERT_EQ(room.Read(TestBlock(i, 30000)), ReadOutcome::kVerified);
+  }
+  const SegmentTierFigures figures = room.tier().figures();
+  EXPECT_GT(figures.reclaimed_segments, 50U);
+  EXPECT_LE(figures.file_bytes, room.options().capacity_bytes);
+  EXPECT_GT(figures.records_reclaimed, 0U);
+}
+
+TEST(ReclaimTest, FilesAreUsedAgainInsteadOfMade) {
+  TierRoom room;
+  room.Open();
+  for (uint64_t i = 0; i < 300; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+  }
+  EXPECT_LE(room.SegmentNames().size(), 8U);
+  EXPECT_EQ(room.faults().calls(doubles::FileCall::kRemove), 0U);
+}
+
+TEST(ReclaimTest, WhatTheJudgeKeepsStaysAndTheRestGoes) {
+  ListJudge judge;
+  TierRoom room;
+  room.SetJudge(&judge);
+  room.Open();
+  std::vector<TestBlock> kept;
+  for (uint64_t i = 0; i < 4; ++i) {
+    kept.emplace_back(1000 + i, 9000);
+    judge.keys.insert(kept.back().key);
+    room.Write(kept.back(), Heat::kWarm, std::string(i % 2 == 0 ? 100 : 9000, 'm'));
+  }
+  for (uint64_t i = 0; i < 400; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+  }
+  EXPECT_GT(judge.judged, 4);
+  EXPECT_GT(room.tier().figures().records_rewritten, 3U);
+  for (const TestBlock& block : kept) {
+    EXPECT_EQ(room.Read(block), ReadOutcome::kVerified);
+  }
+  EXPECT_FALSE(room.Holds(TestBlock(0, 30000)));
+  room.Kill();
+  room.Open();
+  for (const TestBlock& block : kept) {
+    EXPECT_EQ(room.Read(block), ReadOutcome::kVerified);
+  }
+}
+
+TEST(ReclaimTest, AJudgeThatKeepsEverythingCannotBlockTheTier) {
+  class Hoarder final : public ReclaimJudge {
+   public:
+    size_t ChooseVictim(absl::Span<const SegmentView>) override { return 0; }
+    bool Keep(const JudgedRecord&) override { return true; }
+  };
+  Hoarder judge;
+  TierRoom room;
+  room.SetJudge(&judge);
+  room.Open();
+  uint32_t written = 0;
+  for (uint64_t i = 0; i < 200; ++i) {
+    const WriteOutcome outcome = room.Write(TestBlock(i, 30000));
+    ASSERT_TRUE(outcome == WriteOutcome::kWritten || outcome == WriteOutcome::kNoSpace);
+    written += outcome == WriteOutcome::kWritten ? 1 : 0;
+    room.Advance(absl::Seconds(1));
+  }
+  EXPECT_GT(written, 30U);
+}
+
+TEST(ReclaimTest, ASegmentThatIsReadIsNotOverwritten) {
+  TierRoom room;
+  room.Open();
+  const TestBlock block(1, 30000);
+  room.Write(block);
+  LowerTier::ReadRequest request;
+  request.identity = block.identity();
+  ASSERT_TRUE(room.tier().Lookup(request.identity, &request.block));
+  const AlignedBuffer slot(32768);
+  request.destination = slot.span();
+  request.deadline = absl::InfiniteDuration();
+  std::optional<ReadOutcome> outcome;
+  // The read waits; writes pass it, as they may.
+  std::vector<std::shared_ptr<std::optional<WriteOutcome>>> writes;
+  for (uint64_t i = 10; i < 200; ++i) {
+    writes.push_back(room.StartWrite(TestBlock(i, 30000)));
+    if (i == 20) {
+      room.tier().Read(request, [&](ReadOutcome ended) { outcome = ended; });
+    }
+    for (int step = 0; step < 3; ++step) {
+      room.executor().Step();
+    }
+    if (i > 20) {
+      room.io().Step();
+    }
+  }
+  room.RunAll();
+  ASSERT_TRUE(outcome.has_value());
+  EXPECT_TRUE(outcome == ReadOutcome::kVerified);
+  EXPECT_EQ(std::memcmp(slot.bytes(), block.payload().data(), 30000), 0);
+}
+
+TEST(ReclaimTest, TombstonesOutliveTheSegmentTheyLieIn) {
+  TierRoom room;
+  room.options().heats = 1;
+  room.Open();
+  // One block stays for good in an old segment; beside it lies one that is deleted.
+  ListJudge judge;
+  room.Close();
+  room.SetJudge(&judge);
+  const TestBlock deleted(2, 20000);
+  const TestBlock old(1, 20000);
+  judge.keys.insert(old.key);
+  room.Open();
+  room.Write(old);
+  room.Write(deleted);
+  ASSERT_EQ(room.Delete({deleted}), WriteOutcome::kWritten);
+  for (uint64_t i = 10; i < 300; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+    if (i % 20 == 0) {
+      room.Kill();
+      room.Open();
+      ASSERT_FALSE(room.Holds(deleted)) << i;
+      ASSERT_EQ(room.Read(old), ReadOutcome::kVerified) << i;
+    }
+  }
+}
+
+TEST(ReclaimTest, NotesOutliveEverySegment) {
+  TierRoom room;
+  room.Open();
+  ASSERT_EQ(room.PutNote("generation", "1"), WriteOutcome::kWritten);
+  ASSERT_EQ(room.PutNote("generation", "2"), WriteOutcome::kWritten);
+  ASSERT_EQ(room.PutNote("namespace", std::string(60000, 'n')), WriteOutcome::kWritten);
+  for (uint64_t i = 10; i < 300; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+    if (i % 50 == 0) {
+      room.Kill();
+      room.Open();
+      const std::vector<SegmentTier::Note> notes = room.tier().Notes();
+      ASSERT_EQ(notes.size(), 2U);
+      EXPECT_EQ(notes[0].value, "2");
+      EXPECT_EQ(notes[1].value, std::string(60000, 'n'));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace terrace

@@ -1,0 +1,66 @@
+// Which records a tier holds, and where: the index that answers lookups, in memory.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+
+#include "tiers/vocab/block_key.h"
+
+namespace terrace {
+
+struct RecordPlace {
+  Digest128 checksum;
+  uint64_t sequence = 0;
+  uint32_t segment = 0;
+  uint32_t page = 0;
+  uint32_t payload_bytes = 0;
+  uint32_t pages = 0;  // of the whole record
+
+  [[nodiscard]] bool SameRecord(const RecordPlace& other) const {
+    return segment == other.segment && page == other.page && sequence == other.sequence;
+  }
+};
+
+// Thread-safe: shards with a lock each, held for one look-up. About 100 bytes a record.
+class RecordTable {
+ public:
+  [[nodiscard]] std::optional<RecordPlace> Find(const Digest128& fingerprint) const;
+  // Of two records of one identity the later stays. True: `place` is now held; *replaced is what
+  // was before.
+  bool InsertLater(const Digest128& fingerprint,
+                   const RecordPlace& place,
+                   std::optional<RecordPlace>* replaced);
+  // Only where `old_place` is still held.
+  bool Move(const Digest128& fingerprint, const RecordPlace& old_place, const RecordPlace& place);
+  bool RemoveIf(const Digest128& fingerprint, const RecordPlace& place);
+  // Everything in a segment; looks at every record of the tier.
+  void RemoveSegment(uint32_t segment);
+  [[nodiscard]] uint64_t size() const;
+
+ private:
+  // The fingerprint is a hash already.
+  struct Identity {
+    size_t operator()(const Digest128& digest) const { return digest.lo; }
+  };
+  struct Shard {
+    mutable absl::Mutex mutex;
+    absl::flat_hash_map<Digest128, RecordPlace, Identity> places ABSL_GUARDED_BY(mutex);
+  };
+  static constexpr size_t kShards = 64;
+
+  [[nodiscard]] Shard& ShardOf(const Digest128& fingerprint) {
+    return shards_[fingerprint.hi % kShards];
+  }
+  [[nodiscard]] const Shard& ShardOf(const Digest128& fingerprint) const {
+    return shards_[fingerprint.hi % kShards];
+  }
+
+  std::array<Shard, kShards> shards_;
+};
+
+}  // namespace terrace

@@ -1,0 +1,98 @@
+#include "tiers/segment/segment_scan.h"
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+
+#include "tiers/os/file_system.h"
+#include "tiers/segment/payload_hash.h"
+#include "tiers/segment/record_format.h"
+#include "tiers/segment/segment_format.h"
+
+namespace terrace {
+namespace {
+
+// OK with out->by_footer = false: there is no sound footer.
+absl::Status ScanFooter(const ScanRequest& request, ScanResult* out) {
+  const auto pages = static_cast<uint32_t>(request.segment_bytes / kPageBytes);
+  const AlignedBuffer page(kPageBytes);
+  absl::Status status = ReadFully(*request.file, uint64_t{pages - 1} * kPageBytes, page.span());
+  if (!status.ok()) {
+    return absl::IsOutOfRange(status) ? absl::OkStatus() : status;
+  }
+  SegmentTrailer trailer;
+  if (DecodeTrailer(page.span(), &trailer) != HeaderFault::kNone ||
+      !(trailer.tier_uuid == request.tier_uuid) || trailer.number != request.number ||
+      trailer.epoch != request.epoch || trailer.entries > pages ||
+      trailer.entries_page + uint64_t{FooterPages(trailer.entries)} != pages) {
+    return absl::OkStatus();
+  }
+  const AlignedBuffer entries(uint64_t{FooterPages(trailer.entries) - 1} * kPageBytes);
+  status = ReadFully(*request.file, uint64_t{trailer.entries_page} * kPageBytes, entries.span());
+  if (!status.ok()) {
+    return absl::IsOutOfRange(status) ? absl::OkStatus() : status;
+  }
+  std::vector<IndexedRecord> records;
+  if (!(PayloadChecksum(entries.span()) == trailer.entries_checksum) ||
+      !DecodeEntries(entries.span(), trailer, &records)) {
+    return absl::OkStatus();
+  }
+  out->records = std::move(records);
+  out->end_page = trailer.end_page;
+  out->by_footer = true;
+  return absl::OkStatus();
+}
+
+absl::Status ScanHeaders(const ScanRequest& request, ScanResult* out) {
+  const auto pages = static_cast<uint32_t>(request.segment_bytes / kPageBytes);
+  const AlignedBuffer page(kPageBytes);
+  uint32_t at = request.first_page;
+  while (at < pages) {
+    absl::Status status = ReadFully(*request.file, uint64_t{at} * kPageBytes, page.span());
+    if (!status.ok()) {
+      if (!absl::IsOutOfRange(status)) {
+        return status;
+      }
+      break;
+    }
+    RecordHeader header;
+    if (DecodeRecordHeader(page.span(), &header) != HeaderFault::kNone ||
+        !(header.tier_uuid == request.tier_uuid) || header.segment != request.number ||
+        header.segment_epoch != request.epoch || header.page != at) {
+      break;
+    }
+    const uint32_t record_pages = RecordPages(header.payload_bytes, header.metadata_bytes);
+    if (record_pages > pages - at) {
+      break;
+    }
+    IndexedRecord record;
+    record.fingerprint = IdentityFingerprint(header.namespace_digest, header.generation,
+                                             header.salt, header.key, request.tier_uuid.lo);
+    record.checksum = header.checksum;
+    record.sequence = header.sequence;
+    record.segment = header.segment;
+    record.page = at;
+    record.payload_bytes = header.payload_bytes;
+    record.kind = static_cast<uint8_t>(header.kind);
+    record.extra_pages = static_cast<uint8_t>(ExtraPages(header.metadata_bytes));
+    out->records.push_back(record);
+    at += record_pages;
+  }
+  out->end_page = at;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ScanSegment(const ScanRequest& request, ScanResult* out) {
+  *out = ScanResult();
+  absl::Status status = ScanFooter(request, out);
+  if (!status.ok() || out->by_footer) {
+    return status;
+  }
+  return ScanHeaders(request, out);
+}
+
+}  // namespace terrace

@@ -1,0 +1,233 @@
+// A tier of segments on one directory: records appended to large files, never changed in place.
+//
+// What it promises: a block that is delivered is byte for byte what was written under that
+// identity, or it is a miss. A block whose write was reported kWritten survives the death of the
+// process; one that Sync covered survives the loss of power, and so does one that is older than the
+// sync interval, as long as Tick is called. A block whose Delete was reported done does not come
+// back. The directory never holds more than the capacity, and nothing in it is formatted,
+// overwritten or removed that is not provably the tier's own.
+//
+// What it does not promise: that a block stays. Whole segments are reclaimed when room is needed; a
+// judge says which, and what of it is worth rewriting.
+//
+// Threads: thread-safe; no call but OpenSegmentTier blocks. The tier has no thread of its own:
+// transfers complete on AsyncIo's, longer hashes run on one executor, what blocks on another.
+// `done` callbacks run on any of these or on the caller's thread, once, without a lock of the tier,
+// and must only hand work on. Times are on the injected clock.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+
+#include "tiers/os/async_io.h"
+#include "tiers/os/file_system.h"
+#include "tiers/vocab/block_index.h"
+#include "tiers/vocab/clock.h"
+#include "tiers/vocab/executor.h"
+#include "tiers/vocab/lower_tier.h"
+
+namespace terrace {
+
+// How soon a block is expected to be asked for again; blocks of one heat share segments, so that
+// they die together.
+enum class Heat : uint8_t { kCold = 0, kWarm = 1, kHot = 2 };
+inline constexpr uint32_t kMaxHeats = 3;
+
+enum class WriteOutcome : uint8_t {
+  kWritten = 1,   // found again after the death of the process
+  kHeld = 2,      // the tier holds the block, or is writing it
+  kNoSpace = 3,   // the capacity, the reserve or the disk, and nothing can be reclaimed now
+  kBusy = 4,      // as many writes as allowed are waiting
+  kReadOnly = 5,  // the file system is; tried again every retry_interval
+  kFault = 6,     // the medium failed, or the directory is not the tier's any more
+  kDeadline = 7,
+  kDeleted = 8,  // Delete came meanwhile
+  kClosed = 9,
+};
+
+// Where a tier stands, for the operator.
+enum class TierState : uint8_t {
+  kRecovering = 1,  // serves; what was not found again yet is a miss
+  kOnline = 2,
+  kReadOnly = 3,
+  kFaulty = 4,    // writes fail
+  kDetached = 5,  // the path leads elsewhere: all are misses until it leads back
+  kClosed = 6,
+};
+
+struct WriteRequest {
+  BlockIdentity identity;  // copied before Write returns
+  // A slot: 4096 bytes of room for the header, then the payload, then room up to a multiple of
+  // 4096. 4096-aligned; owned by the write until `done` runs. The header's room and the padding are
+  // written to.
+  absl::Span<char> slot;
+  uint32_t payload_bytes = 0;  // from 1
+  Digest128 checksum;          // XXH3-128 of the payload
+  std::string_view parent;     // "", or the parent's key
+  uint64_t first_token = 0;
+  uint32_t tokens = 0;
+  std::string_view metadata;  // at most 12 KiB; all text is copied before Write returns
+  Heat heat = Heat::kWarm;
+  absl::Duration deadline = absl::InfiniteDuration();
+};
+
+struct SegmentView {
+  uint32_t number = 0;
+  uint64_t epoch = 0;  // rises with every use of a segment: the lower, the older
+  uint64_t live_bytes = 0;
+  uint64_t used_bytes = 0;
+  uint32_t live_records = 0;
+  uint32_t corrupt_records = 0;  // found by reads
+};
+
+struct JudgedRecord {
+  BlockIdentity identity;
+  std::string_view parent;
+  uint64_t first_token = 0;
+  LowerBlock block;
+};
+
+// What reclaim keeps. Called on the maintenance executor, one call at a time, without a lock of the
+// tier; must not block.
+class ReclaimJudge {
+ public:
+  virtual ~ReclaimJudge() = default;
+  // Position in `sealed`, which is not empty, of the one that is worth least.
+  virtual size_t ChooseVictim(absl::Span<const SegmentView> sealed) = 0;
+  // Whether a live record of the victim is rewritten. At most half a segment is, so that every
+  // reclaim gains room; what comes later, or finds none, is lost.
+  virtual bool Keep(const JudgedRecord& record) = 0;
+};
+
+// Counters since opening, and what is there now.
+struct SegmentTierFigures {
+  TierState state = TierState::kRecovering;
+  std::string last_fault;  // of the medium; "" when none
+  TransferFact transfers;
+  uint64_t capacity_bytes = 0;
+  uint64_t file_bytes = 0;  // of all segments
+  uint64_t live_bytes = 0;
+  uint64_t records = 0;
+  uint32_t segments = 0;
+  uint32_t free_segments = 0;
+  uint32_t unproven_segments = 0;    // files of our names that are not provably ours: left alone
+  uint32_t segments_to_recover = 0;  // still to be scanned
+  uint64_t recovered_by_index = 0;
+  uint64_t recovered_by_footer = 0;
+  uint64_t recovered_by_header = 0;
+  uint64_t reads = 0;
+  uint64_t read_bytes = 0;
+  uint64_t read_faults = 0;
+  uint64_t corrupt_headers = 0;
+  uint64_t corrupt_payloads = 0;
+  uint64_t stale_records = 0;  // a sound header of another record, place or time
+  uint64_t writes = 0;
+  uint64_t payload_bytes_written = 0;
+  uint64_t bytes_written = 0;  // headers, padding, heads, footers and rewritten records included
+  uint64_t write_faults = 0;
+  uint64_t sync_faults = 0;
+  uint64_t records_dropped_by_sync_faults = 0;
+  uint64_t reclaimed_segments = 0;
+  uint64_t records_rewritten = 0;
+  uint64_t records_reclaimed = 0;      // live ones that were let go
+  uint64_t rewrites_without_room = 0;  // among them: the judge would have kept them
+  uint64_t index_faults = 0;           // from the first on, the index is not written any more
+};
+
+class SegmentTier : public LowerTier {
+ public:
+  // `done` gets where the block lies, with kWritten. A write that ends otherwise left nothing that
+  // a lookup finds.
+  virtual void Write(const WriteRequest& request,
+                     std::function<void(WriteOutcome, const LowerBlock&)> done) = 0;
+
+  // Hides the blocks at once, and for good when `done` gets kWritten (at most max_deletes
+  // identities, which are copied). Reads that began before may still deliver. Otherwise the blocks
+  // may be back after the process ends: delete again.
+  static constexpr uint32_t kMaxDeletes = 2048;
+  virtual void Delete(absl::Span<const BlockIdentity> identities,
+                      std::function<void(WriteOutcome, uint32_t deleted)> done) = 0;
+
+  // Small values that the tier keeps for its owner through restarts and reclaim: namespace records,
+  // generations. Written like blocks; a later value of the name replaces the earlier.
+  static constexpr uint32_t kMaxNoteBytes = 64 * 1024;
+  static constexpr uint32_t kMaxNotes = 65536;
+  virtual void PutNote(std::string_view name,  // 1 to kMaxKeyBytes
+                       std::string_view value,
+                       std::function<void(WriteOutcome)> done) = 0;
+  struct Note {
+    std::string name;
+    std::string value;
+  };
+  // Complete once the state is not kRecovering any more.
+  [[nodiscard]] virtual std::vector<Note> Notes() const = 0;
+
+  // `done(OK)`: everything reported written before the call survives a loss of power. Otherwise
+  // blocks that are not known to survive are not held any more, and what was deleted or noted since
+  // the last good Sync has to be deleted or noted again to survive.
+  virtual void Sync(std::function<void(absl::Status)> done) = 0;
+
+  // Makes time pass: deadlines of waiting writes, syncs, the index, probes of a faulty directory.
+  // At least every 50 ms.
+  virtual void Tick() = 0;
+
+  // Seals what is open and ends; what waits is kClosed. `done` once nothing is in flight but reads.
+  // Idempotent.
+  virtual void Close(std::function<void(absl::Status)> done) = 0;
+
+  [[nodiscard]] virtual SegmentTierFigures figures() const = 0;
+  [[nodiscard]] virtual std::vector<SegmentView> Sealed() const = 0;
+  [[nodiscard]] virtual Digest128 uuid() const = 0;
+};
+
+struct SegmentTierOptions {
+  std::string name = "g3";
+  std::string path;
+  uint64_t capacity_bytes = uint64_t{4} << 30;
+  uint64_t max_payload_bytes = kMaxPayloadBytes;
+  uint64_t segment_bytes = 0;  // 0: max(256 MiB, 16 maximal records); counts when the tier is made
+  uint64_t free_reserve_bytes = uint64_t{1} << 30;  // of the file system, left to others
+  uint32_t heats = 2;                               // 1 to kMaxHeats; higher ones count as the last
+  uint32_t max_reads = 256;
+  uint32_t max_writes = 256;
+  uint32_t write_depth = 16;  // batches in flight, a segment
+  // Small records are written together up to here. One that travels alone can use registered
+  // memory.
+  uint64_t batch_bytes = uint64_t{128} << 10;
+  // Payloads up to here are hashed where their transfer completes, which spares a change of thread;
+  // longer ones would keep that thread from others, and go to the hashing executor.
+  uint64_t hash_inline_bytes = uint64_t{64} << 10;
+  absl::Duration sync_interval = absl::Milliseconds(500);
+  absl::Duration retry_interval = absl::Seconds(5);
+  Digest128 expected_uuid;  // zero: any
+};
+
+// Borrowed; they outlive the tier.
+struct SegmentTierParts {
+  FileSystem* files = nullptr;
+  AsyncIo* io = nullptr;
+  const Clock* clock = nullptr;
+  Executor* hashing = nullptr;
+  Executor* maintenance = nullptr;  // its threads block
+  BlockIndex* index = nullptr;      // nullable
+  ReclaimJudge* judge = nullptr;    // nullable: least live bytes goes first, nothing is kept
+};
+
+// Opens or makes the tier. Blocks: some calls a segment; records are found again afterwards, on the
+// maintenance executor, while the tier serves.
+// INVALID_ARGUMENT: an option, naming it. UNAVAILABLE: another process owns the directory.
+// FAILED_PRECONDITION: the directory holds something else, another tier than expected, or a newer
+// format. DATA_LOSS: neither copy of the superblock can be read. Nothing was changed then.
+absl::StatusOr<std::unique_ptr<SegmentTier>> OpenSegmentTier(const SegmentTierOptions& options,
+                                                             const SegmentTierParts& parts);
+
+}  // namespace terrace

@@ -1,0 +1,375 @@
+// The state of a segment tier; segment_tier.h is its door. Private to the room.
+//
+// One lock guards all state but the record table, which lookups read. Work that leaves the lock
+// (transfers, jobs of executors, callbacks) is collected in a Deferred and runs when it is given
+// back. Segments live as long as the tier; what is in flight in one pins it.
+//
+// The life of a segment: kFree -> kOpening (its head is written durably) -> kOpen -> kSealing (no
+// more records; the footer follows when the last transfer has ended) -> kSealed -> kReclaiming ->
+// kFree.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/synchronization/mutex.h"
+
+#include "tiers/segment/record_format.h"
+#include "tiers/segment/record_table.h"
+#include "tiers/segment/segment_scan.h"
+#include "tiers/segment/segment_tier.h"
+#include "tiers/segment/tier_folder.h"
+
+namespace terrace {
+
+// Work for when the lock is given back: declare it before the lock.
+class Deferred {
+ public:
+  Deferred() = default;
+  Deferred(const Deferred&) = delete;
+  Deferred& operator=(const Deferred&) = delete;
+  ~Deferred() {
+    for (size_t i = 0; i < work_.size(); ++i) {
+      work_[i]();
+    }
+  }
+  void Add(std::function<void()> work) { work_.push_back(std::move(work)); }
+
+ private:
+  std::vector<std::function<void()>> work_;
+};
+
+// A record on its way into a segment.
+struct Append {
+  RecordKind kind = RecordKind::kBlock;
+  OwnedIdentity identity;
+  std::string parent;
+  std::string metadata;  // copied, also when it travels behind the payload
+  uint32_t metadata_bytes = 0;
+  Digest128 metadata_checksum;
+  uint64_t first_token = 0;
+  uint32_t tokens = 0;
+  uint32_t payload_bytes = 0;
+  Digest128 checksum;
+  absl::Span<char> record;  // header page and padded payload
+  AlignedBuffer own;        // that memory, when the tier made the record
+  AlignedBuffer extra;      // metadata pages
+  absl::Duration deadline = absl::InfiniteDuration();
+  Digest128 fingerprint;
+  uint64_t sequence = 0;  // 0: given when it is placed
+  uint32_t page = 0;
+  uint32_t pages = 0;
+  bool is_rewrite = false;  // of what lies at `old_place`
+  RecordPlace old_place;
+  bool deleted = false;  // Delete came meanwhile
+  std::function<void(WriteOutcome, const LowerBlock&)> done;
+};
+
+struct Segment;
+
+// Records that lie one behind the other, in one transfer.
+struct Batch {
+  Segment* segment = nullptr;
+  std::vector<std::unique_ptr<Append>> appends;
+  uint64_t bytes = 0;
+  bool submitted = false;
+  bool ended = false;
+  absl::Status status;
+};
+
+enum class Stage : uint8_t { kFree, kOpening, kOpen, kSealing, kSealed, kReclaiming, kUnproven };
+
+struct Segment {
+  uint32_t number = 0;
+  uint64_t epoch = 0;          // of what the file holds; 0: nothing
+  std::shared_ptr<File> file;  // and every operation on it
+  Stage stage = Stage::kFree;
+  uint32_t end_page = 1;     // behind the last record that was reported written
+  uint32_t synced_page = 1;  // what lies before survives a power loss
+  uint64_t live_pages = 0;
+  uint32_t live_records = 0;
+  uint32_t corrupt_records = 0;
+  uint32_t pins = 0;  // reads in flight
+  bool free_when_unpinned = false;
+  bool reclaim_failed = false;  // tried again when another one was freed, or later
+
+  // While it is written, and until its footer is durable:
+  std::vector<IndexedRecord> entries;
+  uint32_t indexed_entries = 0;  // of these, how many the index was given
+  uint32_t next_page = 1;        // behind the last record that was placed
+  uint32_t placed_records = 0;
+  std::deque<std::unique_ptr<Append>> placed;  // not in a batch yet
+  // Shared with the completions of their transfers.
+  std::deque<std::shared_ptr<Batch>> batches;
+  uint32_t batches_in_flight = 0;
+  bool failed = false;  // nothing behind end_page counts
+  bool footer_begun = false;
+};
+
+// Where records of one heat go next; the last writer takes what the tier itself writes, and
+// tombstones.
+struct Writer {
+  Segment* segment = nullptr;
+  bool opening = false;
+  std::deque<std::unique_ptr<Append>> waiting;
+};
+
+struct ReadOperation;
+struct Reclaim;
+
+class Tier final : public SegmentTier {
+ public:
+  Tier(const SegmentTierOptions& options,
+       const SegmentTierParts& parts,
+       std::unique_ptr<TierFolder> folder);
+  // Waits until nothing is in flight.
+  ~Tier() override;
+
+  // To be called once, before any other; blocks.
+  absl::Status Start();
+
+  [[nodiscard]] std::string_view name() const override { return options_.name; }
+  bool Lookup(const BlockIdentity& identity, LowerBlock* out) override;
+  uint64_t Read(const ReadRequest& request, std::function<void(ReadOutcome)> done) override;
+  void Cancel(uint64_t token) override;
+  [[nodiscard]] absl::Duration EstimateRead(uint64_t bytes) const override;
+
+  void Write(const WriteRequest& request,
+             std::function<void(WriteOutcome, const LowerBlock&)> done) override;
+  void Delete(absl::Span<const BlockIdentity> identities,
+              std::function<void(WriteOutcome, uint32_t)> done) override;
+  void PutNote(std::string_view name,
+               std::string_view value,
+               std::function<void(WriteOutcome)> done) override;
+  [[nodiscard]] std::vector<Note> Notes() const override;
+  void Sync(std::function<void(absl::Status)> done) override;
+  void Tick() override;
+  void Close(std::function<void(absl::Status)> done) override;
+  [[nodiscard]] SegmentTierFigures figures() const override;
+  [[nodiscard]] std::vector<SegmentView> Sealed() const override;
+  [[nodiscard]] Digest128 uuid() const override { return folder_->superblock().uuid; }
+
+ private:
+  struct NoteState {
+    std::string value;
+    uint64_t sequence = 0;
+    uint32_t segment = 0;
+    uint32_t page = 0;
+  };
+  struct SyncRound {
+    uint32_t left = 0;
+    absl::Status status;
+    std::vector<std::function<void(absl::Status)>> done;
+  };
+
+  // ---- tier.cc: life, time, figures
+  void CheckPathLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpAllLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeEndCloseLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] TierState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Runs on the maintenance executor; the tier outlives it.
+  void RunJobLocked(Priority priority, std::function<void()> job, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void JobEnded();
+  [[nodiscard]] bool IdleLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return jobs_ == 0 && transfers_ == 0;
+  }
+  uint64_t NextSequenceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ++sequence_; }
+  [[nodiscard]] Digest128 FingerprintOf(const BlockIdentity& identity) const;
+  void ForgetPlaceLocked(const RecordPlace& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountPlaceLocked(const RecordPlace& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteFaultLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteIndexLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  void IndexJob(const BlockIndex::Batch& batch);
+  void CloseJob();
+
+  // ---- tier_sync.cc
+  [[nodiscard]] bool AnyDirtyLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartSyncLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SubmitSync(Segment& segment, uint32_t end_page, const std::shared_ptr<SyncRound>& round);
+  void SyncEnded(Segment& segment,
+                 uint32_t end_page,
+                 const std::shared_ptr<SyncRound>& round,
+                 absl::Status status);
+  void DropUnsyncedLocked(Segment& segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- tier_read.cc
+  void SubmitRead(const std::shared_ptr<ReadOperation>& read);
+  void ReadEnded(const std::shared_ptr<ReadOperation>& read, IoCompletion completion);
+  void VerifyRead(const std::shared_ptr<ReadOperation>& read, uint64_t bytes);
+  void EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outcome);
+  void UnpinLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- tier_write.cc
+  // Why nothing may be written now; kWritten: it may.
+  [[nodiscard]] WriteOutcome RefusalLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnqueueLocked(uint32_t writer, std::unique_ptr<Append> append, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpLocked(uint32_t writer, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False: the record is not wanted any more, and has ended.
+  bool PlaceLocked(Segment& segment, std::unique_ptr<Append> append, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SubmitBatchesLocked(Segment& segment, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SubmitBatch(const std::shared_ptr<Batch>& batch);
+  void BatchEnded(const std::shared_ptr<Batch>& batch, absl::Status status);
+  void AdvanceLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CommitLocked(Segment& segment, std::unique_ptr<Append> append, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndAppendLocked(std::unique_ptr<Append> append, WriteOutcome outcome, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndWaitingLocked(uint32_t writer, WriteOutcome outcome, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExpireWaitingLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DoubtLocked(const Digest128& fingerprint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::unique_ptr<Append> MakeOwnRecord(RecordKind kind,
+                                        std::string_view key,
+                                        std::string_view payload) const;
+
+  // ---- tier_open.cc: segments begin and end
+  [[nodiscard]] uint32_t MaxSegments() const;
+  // Segments that could be opened now without reclaim.
+  [[nodiscard]] uint32_t AvailableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False: there is none.
+  bool StartOpenLocked(uint32_t writer, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OpenJob(uint32_t writer, Segment* segment, uint64_t epoch);
+  void OpenedLocked(uint32_t writer,
+                    Segment* segment,
+                    const absl::Status& status,
+                    Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BackOffLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool FitsLocked(const Segment& segment, uint32_t pages) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DetachLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeWriteFooterLocked(Segment& segment, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FooterJob(Segment* segment, const std::vector<IndexedRecord>& entries, uint32_t end_page);
+  void SealedLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- tier_reclaim.cc
+  void MaybeReclaimLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] std::vector<SegmentView> SealedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] std::vector<SegmentView> CandidatesLocked() const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the reclaim that runs cannot go on before a rewrite ends.
+  [[nodiscard]] bool ReclaimWaitsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetReclaimFailuresLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ChooseJob();
+  void ReclaimJob(const std::shared_ptr<Reclaim>& reclaim);
+  // False: it is not to be kept, or damaged. Blocks.
+  bool ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append* append);
+  void ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedRecord& record);
+  [[nodiscard]] bool WantedLocked(const Reclaim& reclaim,
+                                  const IndexedRecord& record,
+                                  RecordPlace* place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Rewritten(const std::shared_ptr<Reclaim>& reclaim, RecordKind kind, WriteOutcome outcome);
+  void MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch);
+  void EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
+                        const absl::Status& status,
+                        Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LetGoLocked(const Reclaim& reclaim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- tier_recover.cc
+  void RecoverJob(Segment* segment, const SegmentPosition& position);
+  // What one segment holds, found again.
+  struct Found {
+    std::vector<IndexedRecord> records;
+    std::vector<std::pair<uint64_t, std::vector<Digest128>>> tombstones;  // sequence, fingerprints
+    std::vector<std::pair<std::string, NoteState>> notes;
+    uint32_t end_page = 1;
+    bool by_footer = false;
+    uint64_t by_index = 0;
+    bool unreadable = false;
+  };
+  Found FindRecords(Segment& segment, const SegmentPosition& position);
+  // Takes out what is not whole.
+  void VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) const;
+  void ReadOwnRecord(Segment& segment, const IndexedRecord& record, Found* found) const;
+  void RecoveredLocked(Segment& segment, Found found, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ApplyFoundLocked(const Found& found) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const SegmentTierOptions options_;
+  const SegmentTierParts parts_;
+  const std::unique_ptr<TierFolder> folder_;  // its blocking calls are serialised by folder_mutex_
+  const uint32_t segment_pages_;
+  const uint32_t own_writer_;  // the writer for what the tier itself writes
+
+  RecordTable table_;
+  // Segments without a footer that were read in full.
+  std::atomic<uint32_t> verified_tails_{0};
+  // Whether lookups may find anything: not detached and not closed.
+  std::atomic<bool> serving_{true};
+  absl::Mutex folder_mutex_;
+
+  mutable absl::Mutex mutex_;
+  std::map<uint32_t, std::unique_ptr<Segment>> segments_ ABSL_GUARDED_BY(mutex_);
+  std::array<Writer, kMaxHeats + 1> writers_ ABSL_GUARDED_BY(mutex_);
+  uint64_t sequence_ ABSL_GUARDED_BY(mutex_);
+  uint32_t writes_ ABSL_GUARDED_BY(mutex_) = 0;  // accepted from callers and not ended
+  // Blocks on their way into a segment.
+  absl::flat_hash_map<Digest128, Append*> writing_ ABSL_GUARDED_BY(mutex_);
+  // Identities of writes that were reported failed and may be found again by a later recovery: a
+  // Delete of them has to leave a tombstone.
+  static constexpr size_t kMaxDoubtful = 65536;
+  absl::flat_hash_set<Digest128> doubtful_ ABSL_GUARDED_BY(mutex_);
+  bool doubt_all_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<std::string, NoteState> notes_ ABSL_GUARDED_BY(mutex_);
+
+  uint32_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t transfers_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  uint32_t recovering_ ABSL_GUARDED_BY(mutex_) = 0;  // segments still to be scanned
+  // While recovering: the latest tombstone of each identity.
+  absl::flat_hash_map<Digest128, uint64_t> tombstones_ ABSL_GUARDED_BY(mutex_);
+
+  std::shared_ptr<SyncRound> sync_round_ ABSL_GUARDED_BY(mutex_);  // and its transfers
+  std::vector<std::function<void(absl::Status)>> sync_waiting_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration last_sync_ ABSL_GUARDED_BY(mutex_);
+
+  std::shared_ptr<Reclaim> reclaim_ ABSL_GUARDED_BY(mutex_);  // and its jobs
+  bool choosing_ ABSL_GUARDED_BY(mutex_) = false;
+
+  bool index_busy_ ABSL_GUARDED_BY(mutex_) = false;
+  bool index_lost_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration last_index_ ABSL_GUARDED_BY(mutex_);
+  std::vector<uint32_t> forgotten_ ABSL_GUARDED_BY(mutex_);  // segments, for the index
+
+  absl::Duration next_check_ ABSL_GUARDED_BY(mutex_);
+  bool checking_ ABSL_GUARDED_BY(mutex_) = false;
+  bool detached_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration full_until_ ABSL_GUARDED_BY(mutex_);  // no file is made before
+  absl::Duration read_only_until_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration faulty_until_ ABSL_GUARDED_BY(mutex_);
+  uint32_t faults_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool close_ending_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<std::function<void(absl::Status)>> close_waiting_ ABSL_GUARDED_BY(mutex_);
+
+  uint64_t last_token_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::flat_hash_map<uint64_t, uint64_t> io_tokens_ ABSL_GUARDED_BY(mutex_);  // 0: not yet
+  uint32_t reads_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t bytes_in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
+  double bytes_per_second_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  SegmentTierFigures figures_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace terrace

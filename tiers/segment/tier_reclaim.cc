@@ -1,0 +1,383 @@
+// Reclaim: a sealed segment is emptied, and its file is used again.
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+#include "tiers/segment/payload_hash.h"
+#include "tiers/segment/tier.h"
+
+namespace terrace {
+namespace {
+
+// Writers need two segments that can be opened (StartOpenLocked). A tier of many begins to make
+// room before it runs out, so that writes need not wait; in a small one that would cost too much of
+// it.
+constexpr uint32_t kLargeTier = 16;
+constexpr uint32_t WantedAvailable(uint32_t max_segments) {
+  return max_segments >= kLargeTier ? 3 : 2;
+}
+constexpr uint32_t kMaxRewritesInFlight = 4;
+
+}  // namespace
+
+// Guarded by the tier's lock but for `records` and `rewritten_pages`, which the one job that runs
+// has.
+struct Reclaim {
+  Segment* victim = nullptr;
+  bool scanned = false;
+  std::vector<IndexedRecord> records;
+  uint32_t rewritten_pages = 0;
+  size_t next = 0;
+  uint32_t in_flight = 0;
+  bool job_runs = true;
+  bool ending = false;
+  bool must_stay = false;  // what may not be lost could not be rewritten
+};
+
+std::vector<SegmentView> Tier::SealedLocked() const {
+  std::vector<SegmentView> views;
+  for (const auto& [number, segment] : segments_) {
+    if (segment->stage == Stage::kSealed) {
+      views.push_back({number, segment->epoch, segment->live_pages * kPageBytes,
+                       uint64_t{segment->end_page} * kPageBytes, segment->live_records,
+                       segment->corrupt_records});
+    }
+  }
+  return views;
+}
+
+std::vector<SegmentView> Tier::Sealed() const {
+  absl::MutexLock lock(&mutex_);
+  return SealedLocked();
+}
+
+std::vector<SegmentView> Tier::CandidatesLocked() const {
+  std::vector<SegmentView> candidates;
+  for (const SegmentView& view : SealedLocked()) {
+    if (!segments_.at(view.number)->reclaim_failed) {
+      candidates.push_back(view);
+    }
+  }
+  return candidates;
+}
+
+bool Tier::ReclaimWaitsLocked() const {
+  return reclaim_ != nullptr && reclaim_->in_flight > 0;
+}
+
+void Tier::ForgetReclaimFailuresLocked() {
+  for (const auto& [number, segment] : segments_) {
+    segment->reclaim_failed = false;
+  }
+}
+
+void Tier::MaybeReclaimLocked(Deferred& deferred) {
+  if (recovering_ > 0 || closing_ || reclaim_ != nullptr || choosing_ ||
+      RefusalLocked() != WriteOutcome::kWritten ||
+      AvailableLocked() >= WantedAvailable(MaxSegments()) || CandidatesLocked().empty()) {
+    return;
+  }
+  choosing_ = true;
+  RunJobLocked(
+      Priority::kNormal, [this] { ChooseJob(); }, deferred);
+}
+
+void Tier::ChooseJob() {
+  std::vector<SegmentView> views;
+  {
+    absl::MutexLock lock(&mutex_);
+    views = CandidatesLocked();
+  }
+  size_t chosen = 0;
+  if (parts_.judge != nullptr && !views.empty()) {
+    chosen = std::min(parts_.judge->ChooseVictim(views), views.size() - 1);
+  } else if (!views.empty()) {
+    const auto least = [](const SegmentView& a, const SegmentView& b) {
+      return std::pair(a.live_bytes, a.epoch) < std::pair(b.live_bytes, b.epoch);
+    };
+    chosen =
+        static_cast<size_t>(std::min_element(views.begin(), views.end(), least) - views.begin());
+  }
+  Deferred deferred;
+  absl::MutexLock lock(&mutex_);
+  choosing_ = false;
+  Segment* const victim = views.empty() ? nullptr : segments_.at(views[chosen].number).get();
+  if (victim == nullptr || victim->stage != Stage::kSealed || closing_) {
+    PumpAllLocked(deferred);
+    MaybeEndCloseLocked(deferred);
+    return;
+  }
+  victim->stage = Stage::kReclaiming;
+  reclaim_ = std::make_shared<Reclaim>();
+  reclaim_->victim = victim;
+  RunJobLocked(
+      Priority::kLow, [this, reclaim = reclaim_] { ReclaimJob(reclaim); }, deferred);
+}
+
+void Tier::ReclaimJob(const std::shared_ptr<Reclaim>& reclaim) {
+  Segment& victim = *reclaim->victim;
+  if (!reclaim->scanned) {
+    ScanResult scan;
+    const absl::Status status = ScanSegment({victim.file.get(), uuid(), victim.number, victim.epoch,
+                                             folder_->superblock().segment_bytes, 1},
+                                            &scan);
+    reclaim->scanned = true;
+    reclaim->records = std::move(scan.records);
+    if (!status.ok()) {
+      absl::MutexLock lock(&mutex_);
+      NoteFaultLocked(status);
+      reclaim->must_stay = true;  // it may hold tombstones
+      reclaim->next = reclaim->records.size();
+    }
+  }
+  for (;;) {
+    IndexedRecord record;
+    {
+      Deferred deferred;
+      absl::MutexLock lock(&mutex_);
+      if (closing_) {
+        reclaim->must_stay = true;
+        reclaim->next = reclaim->records.size();
+      }
+      if (reclaim->next == reclaim->records.size() || reclaim->in_flight >= kMaxRewritesInFlight) {
+        reclaim->job_runs = false;
+        MaybeEndReclaimLocked(reclaim, deferred);
+        return;
+      }
+      record = reclaim->records[reclaim->next++];
+      RecordPlace place;
+      if (!WantedLocked(*reclaim, record, &place)) {
+        continue;
+      }
+    }
+    ReclaimRecord(reclaim, record);
+  }
+}
+
+bool Tier::WantedLocked(const Reclaim& reclaim,
+                        const IndexedRecord& record,
+                        RecordPlace* place) const {
+  switch (static_cast<RecordKind>(record.kind)) {
+    case RecordKind::kBlock: {
+      const std::optional<RecordPlace> held = table_.Find(record.fingerprint);
+      if (!held.has_value() || held->segment != record.segment || held->page != record.page) {
+        return false;
+      }
+      *place = *held;
+      return true;
+    }
+    case RecordKind::kTombstones:
+      // What it hides lies in segments that were begun before it, and may be found there again
+      // until their files are overwritten.
+      return std::any_of(segments_.begin(), segments_.end(), [&](const auto& entry) {
+        const Segment& other = *entry.second;
+        return &other != reclaim.victim && other.epoch != 0 && other.epoch < record.sequence;
+      });
+    case RecordKind::kNote:
+      return std::any_of(notes_.begin(), notes_.end(), [&](const auto& entry) {
+        return entry.second.segment == record.segment && entry.second.page == record.page;
+      });
+  }
+  return false;
+}
+
+bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append* append) {
+  const Segment& victim = *reclaim.victim;
+  File& file = *victim.file;
+  const uint64_t offset = uint64_t{record.page} * kPageBytes;
+  const uint64_t record_bytes = (1 + uint64_t{PagesOf(record.payload_bytes)}) * kPageBytes;
+  RecordHeader header;
+  const auto read_header = [&](AlignedBuffer& into) {
+    return ReadFully(file, offset, into.span()).ok() &&
+           DecodeRecordHeader(into.span().first(kPageBytes), &header) == HeaderFault::kNone &&
+           header.segment_epoch == victim.epoch && header.page == record.page &&
+           header.sequence == record.sequence && header.payload_bytes == record.payload_bytes;
+  };
+  AlignedBuffer page(kPageBytes);
+  if (!read_header(page)) {
+    return false;
+  }
+  append->kind = header.kind;
+  append->identity = OwnedIdentity(
+      BlockIdentity{header.namespace_digest, header.generation, header.salt, header.key});
+  append->parent = std::string(header.parent);
+  append->metadata = std::string(header.metadata);
+  append->metadata_bytes = header.metadata_bytes;
+  append->metadata_checksum = header.metadata_checksum;
+  append->first_token = header.first_token;
+  append->tokens = header.tokens;
+  append->payload_bytes = header.payload_bytes;
+  append->checksum = header.checksum;
+  append->pages = RecordPages(header.payload_bytes, header.metadata_bytes);
+  if (header.kind == RecordKind::kBlock &&
+      !parts_.judge->Keep({append->identity.view(), append->parent, append->first_token,
+                           LowerBlock{header.payload_bytes, header.checksum, 0}})) {
+    return false;
+  }
+  reclaim.rewritten_pages += append->pages;
+  append->own = AlignedBuffer(record_bytes);
+  append->record = append->own.span();
+  if (!read_header(append->own) || !(PayloadChecksum(append->record.subspan(
+                                         kPageBytes, header.payload_bytes)) == header.checksum)) {
+    return false;
+  }
+  if (ExtraPages(header.metadata_bytes) == 0) {
+    return true;
+  }
+  append->extra = AlignedBuffer(header.metadata_bytes);
+  return ReadFully(file, offset + record_bytes, append->extra.span()).ok() &&
+         PayloadChecksum(append->extra.span().first(header.metadata_bytes)) ==
+             header.metadata_checksum;
+}
+
+void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedRecord& record) {
+  // Not even its header is read where the answer is known.
+  const uint32_t least_pages = 1 + PagesOf(record.payload_bytes) + record.extra_pages;
+  if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) &&
+      (parts_.judge == nullptr || reclaim->rewritten_pages + least_pages > segment_pages_ / 2)) {
+    return;
+  }
+  auto append = std::make_unique<Append>();
+  if (!ReadForRewrite(*reclaim, record, append.get())) {
+    // Not worth it, or damaged: what a damaged record said is lost already. What a tombstone hid
+    // comes back at the earliest with a later recovery.
+    return;
+  }
+  append->fingerprint = record.fingerprint;
+  // Its own, so that a tombstone hides what it hid, and no more.
+  append->sequence = record.sequence;
+  append->is_rewrite = true;
+  append->done = [this, reclaim, kind = append->kind](WriteOutcome outcome,
+                                                      const LowerBlock& /*block*/) {
+    Rewritten(reclaim, kind, outcome);
+  };
+  Deferred deferred;
+  absl::MutexLock lock(&mutex_);
+  ++reclaim->in_flight;
+  ++transfers_;  // until Rewritten
+  if (append->kind == RecordKind::kBlock && !WantedLocked(*reclaim, record, &append->old_place)) {
+    EndAppendLocked(std::move(append), WriteOutcome::kDeleted, deferred);
+    return;
+  }
+  EnqueueLocked(own_writer_, std::move(append), deferred);
+}
+
+void Tier::Rewritten(const std::shared_ptr<Reclaim>& reclaim,
+                     RecordKind kind,
+                     WriteOutcome outcome) {
+  Deferred deferred;
+  absl::MutexLock lock(&mutex_);
+  reclaim->must_stay =
+      reclaim->must_stay || (kind != RecordKind::kBlock && outcome != WriteOutcome::kWritten);
+  figures_.rewrites_without_room +=
+      kind == RecordKind::kBlock && outcome == WriteOutcome::kNoSpace ? 1 : 0;
+  --reclaim->in_flight;
+  if (!reclaim->job_runs && reclaim->next < reclaim->records.size()) {
+    reclaim->job_runs = true;
+    RunJobLocked(
+        Priority::kLow, [this, reclaim] { ReclaimJob(reclaim); }, deferred);
+  }
+  MaybeEndReclaimLocked(reclaim, deferred);
+  --transfers_;
+}
+
+void Tier::MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferred& deferred) {
+  if (reclaim_ != reclaim || reclaim->ending || reclaim->job_runs || reclaim->in_flight > 0 ||
+      reclaim->next < reclaim->records.size()) {
+    return;
+  }
+  if (reclaim->must_stay) {
+    EndReclaimLocked(reclaim, absl::UnavailableError("what has to stay found no room"), deferred);
+    return;
+  }
+  reclaim->ending = true;
+  ++jobs_;  // until the copies are durable: only then may the originals go
+  sync_waiting_.push_back([this, reclaim](const absl::Status& status) {
+    Deferred later;
+    absl::MutexLock lock(&mutex_);
+    if (status.ok()) {
+      const uint64_t epoch = NextSequenceLocked();
+      RunJobLocked(
+          Priority::kNormal, [this, reclaim, epoch] { EmptyJob(reclaim, epoch); }, later);
+    } else {
+      EndReclaimLocked(reclaim, status, later);
+    }
+    --jobs_;
+  });
+  StartSyncLocked(deferred);
+}
+
+void Tier::EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch) {
+  // Durably empty before the table forgets it: a block that a lookup does not find, and a Delete
+  // therefore leaves no tombstone for, must not come back with the next recovery.
+  Segment& victim = *reclaim->victim;
+  const absl::Status status = folder_->BeginSegment(*victim.file, victim.number, epoch);
+  Deferred deferred;
+  absl::MutexLock lock(&mutex_);
+  if (status.ok()) {
+    LetGoLocked(*reclaim);
+    victim.epoch = epoch;
+    ++figures_.reclaimed_segments;
+    figures_.bytes_written += kPageBytes;
+  } else {
+    NoteFaultLocked(status);
+    BackOffLocked(status);
+  }
+  EndReclaimLocked(reclaim, status, deferred);
+}
+
+void Tier::EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
+                            const absl::Status& status,
+                            Deferred& deferred) {
+  reclaim_ = nullptr;
+  if (status.ok()) {
+    FreeLocked(*reclaim->victim, deferred);
+  } else {
+    reclaim->victim->stage = Stage::kSealed;
+    reclaim->victim->reclaim_failed = true;
+  }
+  PumpAllLocked(deferred);
+  MaybeEndCloseLocked(deferred);
+}
+
+void Tier::LetGoLocked(const Reclaim& reclaim) {
+  for (const IndexedRecord& record : reclaim.records) {
+    RecordPlace place;
+    if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) &&
+        WantedLocked(reclaim, record, &place) && table_.RemoveIf(record.fingerprint, place)) {
+      ForgetPlaceLocked(place);
+      ++figures_.records_reclaimed;
+    }
+  }
+  Segment& victim = *reclaim.victim;
+  if (victim.live_records > 0) {
+    // The index knew records that the segment does not list any more.
+    table_.RemoveSegment(victim.number);
+    figures_.records_reclaimed += victim.live_records;
+    victim.live_records = 0;
+    victim.live_pages = 0;
+  }
+}
+
+void Tier::FreeLocked(Segment& segment, Deferred& deferred) {
+  segment.free_when_unpinned = segment.pins > 0;
+  if (segment.free_when_unpinned) {
+    segment.stage = Stage::kReclaiming;
+    return;
+  }
+  segment.stage = Stage::kFree;
+  segment.entries = {};
+  ForgetReclaimFailuresLocked();
+  forgotten_.push_back(segment.number);
+  PumpAllLocked(deferred);
+}
+
+}  // namespace terrace
