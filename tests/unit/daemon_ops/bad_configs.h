@@ -169,7 +169,7 @@ inline std::vector<BadConfig> BadDram() {
       {"VerifyArray", "[dram]\nverify_one_in = [64]\n",
        "t.toml:2: dram.verify_one_in: must be an integer, not an array"},
       {"PolicyUnknown", "[dram]\npolicy = \"mru\"\n",
-       "t.toml:2: dram.policy: must be one of lru, not 'mru'"},
+       "t.toml:2: dram.policy: must be one of lru, phl, not 'mru'"},
       {"LeaseShareTooLarge", "[dram]\nlease_share = 1.5\n",
        "t.toml:2: dram.lease_share: must be 0 to 1, not 1.5"},
       {"LeaseShareNegative", "[dram]\nlease_share = -0.1\n",
