@@ -167,7 +167,6 @@ class ChainTree {
   uint64_t resident_ = 0;
   uint64_t runs_ = 0;
   uint64_t prints_ = 0;
-  uint64_t block_slots_ = 0;
 };
 
 }  // namespace terrace
