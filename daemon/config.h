@@ -45,7 +45,7 @@ struct Config {
   std::string runtime_dir = "/run/terrace";
   std::string data_dir = "/var/lib/terrace";
   uint32_t io_threads = 2;
-  uint32_t io_poll_us = 200;
+  uint32_t io_poll_us = 50;
   uint32_t copy_threads = 0;  // 0: one a core
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kLogfmt;
