@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 
 #include "tiers/os/descriptor.h"
 
@@ -37,25 +38,40 @@ uint64_t PageBytesOf(int fd) {
   return static_cast<uint64_t>(system.f_bsize);
 }
 
-// Address space of `bytes` at a multiple of `alignment`, reserved and inaccessible; nullptr with
+// As mmap of `bytes` of the file, at an address that is a multiple of `alignment`; MAP_FAILED with
 // errno set.
-char* ReserveAligned(uint64_t bytes, uint64_t alignment) {
+//
+// Never MAP_FIXED over a reservation: the kernel takes the reservation away before it fails, as it
+// does with ENOMEM where no huge pages are reserved, and another thread's mapping may then lie in
+// the hole before anybody could tell. So the place is looked for, left, and taken only if it is
+// still free; one thread at a time, so that those of this room don't take it from each other.
+void* MapAligned(int fd, uint64_t offset, uint64_t bytes, int protection, uint64_t alignment) {
+  constexpr int kTries = 1000;
+  static absl::Mutex one_at_a_time(absl::kConstInit);
+  absl::MutexLock lock(&one_at_a_time);
   const uint64_t slack = bytes + alignment;
-  void* reserved =
-      mmap(nullptr, slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) {
-    return nullptr;
+  for (int i = 0; i < kTries; ++i) {
+    void* const found =
+        mmap(nullptr, slack, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) {
+      return MAP_FAILED;
+    }
+    munmap(found, slack);
+    void* const place =
+        reinterpret_cast<void*>(RoundUp(reinterpret_cast<uintptr_t>(found), alignment));
+    void* const mapped = mmap(place, bytes, protection, MAP_SHARED | MAP_FIXED_NOREPLACE, fd,
+                              static_cast<off_t>(offset));
+    if (mapped == place) {
+      return mapped;
+    }
+    if (mapped != MAP_FAILED) {  // before Linux 4.17 the place is a wish
+      munmap(mapped, bytes);
+    } else if (errno != EEXIST) {
+      return MAP_FAILED;
+    }
   }
-  char* const begin = static_cast<char*>(reserved);
-  const uint64_t skip =
-      RoundUp(reinterpret_cast<uintptr_t>(begin), alignment) - reinterpret_cast<uintptr_t>(begin);
-  if (skip > 0) {
-    munmap(begin, skip);
-  }
-  if (slack - skip > bytes) {
-    munmap(begin + skip + bytes, slack - skip - bytes);
-  }
-  return begin + skip;
+  errno = ENOMEM;
+  return MAP_FAILED;
 }
 
 }  // namespace
@@ -78,20 +94,14 @@ absl::StatusOr<Mapping> Mapping::Map(int fd, uint64_t offset, uint64_t bytes, Ma
   // A transparent huge page needs address and file offset to agree modulo its size.
   const bool large = mapped_bytes >= kHugePageBytes && offset % kHugePageBytes == 0;
   const uint64_t alignment = std::max(page_bytes, large ? kHugePageBytes : page_bytes);
-  char* const place = ReserveAligned(mapped_bytes, alignment);
-  if (place == nullptr) {
-    return StatusFromErrno(errno, "map: reserve address space");
-  }
   const int protection = access == MapAccess::kReadOnly ? PROT_READ : PROT_READ | PROT_WRITE;
-  if (mmap(place, mapped_bytes, protection, MAP_SHARED | MAP_FIXED, fd,
-           static_cast<off_t>(offset)) == MAP_FAILED) {
-    const int error = errno;
-    munmap(place, mapped_bytes);
-    return error == EBADF ? absl::InvalidArgumentError("map: not an open descriptor")
-                          : StatusFromErrno(error, "map");
+  void* const place = MapAligned(fd, offset, mapped_bytes, protection, alignment);
+  if (place == MAP_FAILED) {
+    return errno == EBADF ? absl::InvalidArgumentError("map: not an open descriptor")
+                          : StatusFromErrno(errno, "map");
   }
   Mapping mapping;
-  mapping.data_ = place;
+  mapping.data_ = static_cast<char*>(place);
   mapping.size_ = bytes;
   mapping.mapped_bytes_ = mapped_bytes;
   return mapping;

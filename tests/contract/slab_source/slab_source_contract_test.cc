@@ -98,7 +98,7 @@ TEST_P(SlabSourceContract, MayBeCalledFromSeveralThreads) {
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
-      for (int round = 0; round < 5; ++round) {
+      for (int round = 0; round < 50; ++round) {
         const std::unique_ptr<SlabMemory> slab = Make(2 * kMiB);
         ASSERT_NE(slab, nullptr);
         slab->memory()[0] = 'x';
