@@ -12,7 +12,7 @@ set(terrace_test_environment)
 if(TERRACE_SANITIZE MATCHES thread)
   # The distribution's gRPC is not instrumented: without this a correct program reports over a hundred races.
   list(APPEND terrace_test_environment
-       "TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:second_deadlock_stack=1")
+       "TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:second_deadlock_stack=1:suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan/suppressions")
 elseif(TERRACE_SANITIZE MATCHES address)
   list(APPEND terrace_test_environment "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1"
        "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1")
