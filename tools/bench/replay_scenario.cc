@@ -40,24 +40,6 @@ double Microseconds(Clock::duration time) {
   return Seconds(time) * 1e6;
 }
 
-// Tokens of a block: the power of two nearest to input_tokens / blocks of the longer half of the
-// requests, where partial last blocks weigh least.
-uint32_t GuessBlockTokens(const RequestTrace& trace) {
-  std::vector<std::pair<size_t, double>> sizes;
-  for (const TraceRequest& request : trace.requests) {
-    if (!request.block_ids.empty() && request.input_tokens > 0) {
-      const auto blocks = static_cast<double>(request.block_ids.size());
-      sizes.emplace_back(request.block_ids.size(), request.input_tokens / blocks);
-    }
-  }
-  if (sizes.empty()) {
-    return 16;
-  }
-  std::sort(sizes.begin(), sizes.end());
-  const double tokens = sizes[sizes.size() * 3 / 4].second;
-  return static_cast<uint32_t>(std::clamp(std::exp2(std::round(std::log2(tokens))), 1.0, 65'536.0));
-}
-
 size_t LongestChain(const RequestTrace& trace) {
   size_t longest = 1;
   for (const TraceRequest& request : trace.requests) {
@@ -79,6 +61,13 @@ struct Totals {
   std::vector<double> get_us;
 };
 
+// As told, else as the trace suggests, else 16.
+uint32_t BlockTokensOf(const BenchOptions& options, const RequestTrace& trace) {
+  const uint32_t tokens =
+      options.block_tokens != 0 ? options.block_tokens : GuessBlockTokens(trace);
+  return tokens != 0 ? tokens : 16;
+}
+
 class TraceReplay {
  public:
   TraceReplay(const BenchOptions& options, Report& report, RequestTrace trace)
@@ -87,8 +76,7 @@ class TraceReplay {
         trace_(std::move(trace)),
         source_(options.seed),
         block_bytes_(options.block_bytes == 0 ? kBlockBytes : options.block_bytes),
-        block_tokens_(options.block_tokens != 0 ? options.block_tokens : GuessBlockTokens(trace_)) {
-  }
+        block_tokens_(BlockTokensOf(options, trace_)) {}
 
   absl::Status Run(Progress& progress);
   void Summarise(uint64_t dram_bytes);
@@ -343,8 +331,7 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
                         "--trace " + options.trace + ": " + std::string(trace.status().message()));
   }
   if (options.where == BenchOptions::Where::kInProcess) {
-    const uint32_t tokens =
-        options.block_tokens != 0 ? options.block_tokens : GuessBlockTokens(*trace);
+    const uint32_t tokens = BlockTokensOf(options, *trace);
     return ReplayInProcess(options, *trace, tokens, report, progress);
   }
   TraceReplay replay(options, report, *std::move(trace));

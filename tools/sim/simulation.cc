@@ -11,24 +11,6 @@
 namespace terrace::sim {
 namespace {
 
-// Tokens of a block: the power of two nearest to input_tokens / blocks of the longer half of the
-// requests, where partial last blocks weigh least. 0: the trace does not say.
-uint32_t GuessBlockTokens(const RequestTrace& trace) {
-  std::vector<std::pair<size_t, double>> sizes;
-  for (const TraceRequest& request : trace.requests) {
-    if (!request.block_ids.empty() && request.input_tokens > 0) {
-      const auto blocks = static_cast<double>(request.block_ids.size());
-      sizes.emplace_back(request.block_ids.size(), request.input_tokens / blocks);
-    }
-  }
-  if (sizes.empty()) {
-    return 0;
-  }
-  std::sort(sizes.begin(), sizes.end());
-  const double tokens = sizes[sizes.size() * 3 / 4].second;
-  return static_cast<uint32_t>(std::clamp(std::exp2(std::round(std::log2(tokens))), 1.0, 65'536.0));
-}
-
 class KnownFuture final : public FutureUse {
  public:
   explicit KnownFuture(const PreparedTrace& trace) : trace_(trace), next_(trace.distinct_blocks) {}

@@ -1,5 +1,6 @@
 #include "tools/trace/request_trace.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cmath>
@@ -293,6 +294,22 @@ absl::StatusOr<RequestTrace> ReadRequestTrace(const std::string& path,
   }
   trace.distinct_blocks = distinct.size();
   return trace;
+}
+
+uint32_t GuessBlockTokens(const RequestTrace& trace) {
+  std::vector<std::pair<size_t, double>> sizes;
+  for (const TraceRequest& request : trace.requests) {
+    if (!request.block_ids.empty() && request.input_tokens > 0) {
+      const auto blocks = static_cast<double>(request.block_ids.size());
+      sizes.emplace_back(request.block_ids.size(), request.input_tokens / blocks);
+    }
+  }
+  if (sizes.empty()) {
+    return 0;
+  }
+  std::sort(sizes.begin(), sizes.end());
+  const double tokens = sizes[sizes.size() * 3 / 4].second;
+  return static_cast<uint32_t>(std::clamp(std::exp2(std::round(std::log2(tokens))), 1.0, 65'536.0));
 }
 
 }  // namespace terrace

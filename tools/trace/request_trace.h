@@ -35,4 +35,8 @@ struct TraceReadOptions {
 absl::StatusOr<RequestTrace> ReadRequestTrace(const std::string& path,
                                               const TraceReadOptions& options);
 
+// Tokens of a block: the power of two nearest to input_tokens / blocks of the longer half of the
+// requests, where partial last blocks weigh least. 0: the trace does not say.
+uint32_t GuessBlockTokens(const RequestTrace& trace);
+
 }  // namespace terrace
