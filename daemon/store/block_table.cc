@@ -84,18 +84,18 @@ uint64_t BlockTable::memory_bytes() const {
   return chunks_.size() * kChunk * sizeof(Block) + free_.capacity() * sizeof(BlockId);
 }
 
-BlockIndex::BlockIndex(BlockTable& blocks, uint64_t seed) : blocks_(blocks), seed_(seed) {
+ResidentIndex::ResidentIndex(BlockTable& blocks, uint64_t seed) : blocks_(blocks), seed_(seed) {
   for (Shard& shard : shards_) {
     shard.entries.resize(16);
   }
 }
 
-uint64_t BlockIndex::Hash(ScopeId scope, KeyView key) const {
+uint64_t ResidentIndex::Hash(ScopeId scope, KeyView key) const {
   return XXH3_64bits_withSeed(key.data(), key.size(),
                               seed_ ^ (static_cast<uint64_t>(scope) * 0x9e3779b97f4a7c15ULL));
 }
 
-inline bool BlockIndex::Names(const Block& block, ScopeId scope, KeyView key) {
+inline bool ResidentIndex::Names(const Block& block, ScopeId scope, KeyView key) {
   if (block.scope != scope || block.key_bytes != key.size()) {
     return false;
   }
@@ -115,12 +115,12 @@ inline bool BlockIndex::Names(const Block& block, ScopeId scope, KeyView key) {
 }
 
 // Blocks in these states, and no others, have an entry.
-inline bool BlockIndex::IsIndexed(const Block& block) {
+inline bool ResidentIndex::IsIndexed(const Block& block) {
   return block.state == BlockState::kFilling || block.state == BlockState::kReady;
 }
 
 // The first entry of the hash's run that has its tag; kNoBlock: no entry has.
-BlockId BlockIndex::Candidate(uint64_t hash) const {
+BlockId ResidentIndex::Candidate(uint64_t hash) const {
   const Shard& shard = shards_[hash >> 58U];
   const auto tag = static_cast<uint32_t>(hash);
   const Entry* const entries = shard.entries.data();
@@ -133,7 +133,7 @@ BlockId BlockIndex::Candidate(uint64_t hash) const {
   return kNoBlock;
 }
 
-BlockId BlockIndex::FindHashed(uint64_t hash, ScopeId scope, KeyView key) const {
+BlockId ResidentIndex::FindHashed(uint64_t hash, ScopeId scope, KeyView key) const {
   const Shard& shard = shards_[hash >> 58U];
   const auto tag = static_cast<uint32_t>(hash);
   const size_t mask = shard.entries.size() - 1;
@@ -150,15 +150,15 @@ BlockId BlockIndex::FindHashed(uint64_t hash, ScopeId scope, KeyView key) const 
   }
 }
 
-BlockId BlockIndex::Find(ScopeId scope, KeyView key) const {
+BlockId ResidentIndex::Find(ScopeId scope, KeyView key) const {
   return FindHashed(Hash(scope, key), scope, key);
 }
 
-size_t BlockIndex::FindMany(ScopeId scope,
-                            std::string_view keys,
-                            uint32_t key_bytes,
-                            OnMiss on_miss,
-                            absl::Span<BlockId> out) const {
+size_t ResidentIndex::FindMany(ScopeId scope,
+                               std::string_view keys,
+                               uint32_t key_bytes,
+                               OnMiss on_miss,
+                               absl::Span<BlockId> out) const {
   constexpr size_t kMostAtATime = 512;
   size_t batch = 1;  // by way of the index, before a row is tried again
   for (size_t at = 0; at < out.size();) {
@@ -182,11 +182,11 @@ size_t BlockIndex::FindMany(ScopeId scope,
   return out.size();
 }
 
-size_t BlockIndex::FollowRow(BlockId id,
-                             ScopeId scope,
-                             std::string_view keys,
-                             uint32_t key_bytes,
-                             absl::Span<BlockId> out) const {
+size_t ResidentIndex::FollowRow(BlockId id,
+                                ScopeId scope,
+                                std::string_view keys,
+                                uint32_t key_bytes,
+                                absl::Span<BlockId> out) const {
   constexpr uint32_t kAhead = 8;
   const auto first = static_cast<uint32_t>(id);
   const size_t count = std::min<size_t>(out.size(), blocks_.end() - first);
@@ -208,11 +208,11 @@ size_t BlockIndex::FollowRow(BlockId id,
 // A pipeline of three stages at fixed distances, so that the misses of many keys overlap: the key's
 // hash and its place in the table; the candidate that the tag names; the comparison with the
 // candidate's key.
-size_t BlockIndex::FindHashedMany(ScopeId scope,
-                                  std::string_view keys,
-                                  uint32_t key_bytes,
-                                  OnMiss on_miss,
-                                  absl::Span<BlockId> out) const {
+size_t ResidentIndex::FindHashedMany(ScopeId scope,
+                                     std::string_view keys,
+                                     uint32_t key_bytes,
+                                     OnMiss on_miss,
+                                     absl::Span<BlockId> out) const {
   constexpr size_t kTableAhead = 32;
   constexpr size_t kBlockAhead = 16;
   constexpr size_t kRing = 64;
@@ -253,7 +253,7 @@ size_t BlockIndex::FindHashedMany(ScopeId scope,
   return count;
 }
 
-void BlockIndex::Place(Shard& shard, Entry entry) {
+void ResidentIndex::Place(Shard& shard, Entry entry) {
   const size_t mask = shard.entries.size() - 1;
   size_t at = entry.tag & mask;
   while (shard.entries[at].id != kNoBlock) {
@@ -262,7 +262,7 @@ void BlockIndex::Place(Shard& shard, Entry entry) {
   shard.entries[at] = entry;
 }
 
-void BlockIndex::Grow(Shard& shard) {
+void ResidentIndex::Grow(Shard& shard) {
   std::vector<Entry> old(shard.entries.size() * 2);
   old.swap(shard.entries);
   for (const Entry& entry : old) {
@@ -272,7 +272,7 @@ void BlockIndex::Grow(Shard& shard) {
   }
 }
 
-void BlockIndex::Insert(BlockId id) {
+void ResidentIndex::Insert(BlockId id) {
   Block& block = blocks_.at(id);
   const uint64_t hash = Hash(block.scope, block.key());
 
@@ -288,7 +288,7 @@ void BlockIndex::Insert(BlockId id) {
 }
 
 // Linear probing without tombstones: entries behind the gap move up when their own place allows it.
-void BlockIndex::Erase(BlockId id) {
+void ResidentIndex::Erase(BlockId id) {
   const Block& block = blocks_.at(id);
   Shard& shard = shards_[block.shard];
   const size_t mask = shard.entries.size() - 1;
@@ -311,7 +311,7 @@ void BlockIndex::Erase(BlockId id) {
   --size_;
 }
 
-uint64_t BlockIndex::memory_bytes() const {
+uint64_t ResidentIndex::memory_bytes() const {
   uint64_t sum = 0;
   for (const Shard& shard : shards_) {
     sum += shard.entries.capacity() * sizeof(Entry);

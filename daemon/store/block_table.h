@@ -93,10 +93,10 @@ class BlockTable {
   uint64_t live_ = 0;
 };
 
-class BlockIndex {
+class ResidentIndex {
  public:
   // seed: random per process, so that nobody can choose keys that collide.
-  BlockIndex(BlockTable& blocks, uint64_t seed);
+  ResidentIndex(BlockTable& blocks, uint64_t seed);
 
   [[nodiscard]] BlockId Find(ScopeId scope, KeyView key) const;
   // out[i] = Find(scope, i-th key). Stops behind the first kNoBlock when `stop_at_miss`; returns

@@ -20,7 +20,7 @@ Flight& Store::OpenFlightLocked(BlockId block) {
   return at->second;
 }
 
-void Store::CloseFlightLocked(BlockId block, GetOutcome outcome, Deferred& deferred) {
+void Store::CloseFlightLocked(BlockId block, GetOutcome outcome, DeferredCalls& deferred) {
   const auto found = flights_.find(block);
   TERRACE_CHECK(found != flights_.end());
   const Flight flight = std::move(found->second);
@@ -87,7 +87,7 @@ void Store::DropWaiterLocked(BlockId block, const Operation* operation, uint64_t
 // The operation stops waiting for the flights of others; what it has goes on to delivery.
 void Store::AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
                                GetOutcome outcome,
-                               Deferred& deferred) {
+                               DeferredCalls& deferred) {
   if (operation->waiting == 0) {
     return;
   }
@@ -122,7 +122,7 @@ void Store::AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
   MaybeFinishPutLocked(*put, deferred);
 }
 
-void Store::CancelOrphanReadsLocked(Deferred& deferred) {
+void Store::CancelOrphanReadsLocked(DeferredCalls& deferred) {
   std::vector<BlockId> orphans;
   for (const auto& [block, flight] : flights_) {
     if (flight.is_read && flight.waiters.empty() && !flight.cancel_wanted) {
@@ -189,7 +189,7 @@ BlockId Store::BeginReadLocked(
   return block;
 }
 
-void Store::PumpReadsLocked(Deferred& deferred) {
+void Store::PumpReadsLocked(DeferredCalls& deferred) {
   while (reads_running_ < kMaxReadsRunning && !queued_reads_.empty()) {
     const BlockId block = queued_reads_.back().second;
     queued_reads_.pop_back();
@@ -252,7 +252,7 @@ void Store::StartRead(BlockId block) {
 }
 
 void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   --reads_running_;
   JobEndedLocked();
@@ -281,7 +281,7 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
 void Store::Prefetch(const Caller& caller,
                      PrefetchCall call,
                      std::function<void(absl::StatusOr<PrefetchResult>)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::StatusOr<PrefetchResult> result;
   {
     Lock lock(&mutex_);
@@ -308,7 +308,7 @@ uint64_t Store::NewTicketLocked() {
 
 PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
                                           const PrefetchCall& call,
-                                          Deferred& deferred) {
+                                          DeferredCalls& deferred) {
   PrefetchResult result;
   uint64_t id = 0;
   std::vector<BlockId> ready;
@@ -358,7 +358,7 @@ PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
   return result;
 }
 
-void Store::EndTicketLocked(uint64_t id, TicketState state, Deferred& deferred) {
+void Store::EndTicketLocked(uint64_t id, TicketState state, DeferredCalls& deferred) {
   Ticket& ticket = tickets_.at(id);
   if (ticket.result.state != TicketState::kRunning) {
     return;
@@ -382,7 +382,7 @@ void Store::WaitTicket(const Caller& caller,
                        uint64_t ticket,
                        absl::Duration until,
                        std::function<void(absl::StatusOr<TicketResult>)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   const auto found = tickets_.find(ticket);
   if (found == tickets_.end() || found->second.tenant != caller.tenant) {
@@ -400,7 +400,7 @@ void Store::WaitTicket(const Caller& caller,
 }
 
 void Store::CancelTicket(const Caller& caller, uint64_t ticket, std::function<void(bool)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   const auto found = tickets_.find(ticket);
   const bool running = found != tickets_.end() && found->second.tenant == caller.tenant &&
@@ -412,7 +412,7 @@ void Store::CancelTicket(const Caller& caller, uint64_t ticket, std::function<vo
   deferred.Add([done = std::move(done), running] { done(running); });
 }
 
-void Store::TickTicketsLocked(Deferred& deferred) {
+void Store::TickTicketsLocked(DeferredCalls& deferred) {
   const absl::Duration now = clock_.Now();
   for (auto at = tickets_.begin(); at != tickets_.end();) {
     Ticket& ticket = at->second;

@@ -53,7 +53,7 @@ void Store::NoteUseLocked(const Caller& caller, const ProbeCall& call) {
       continue;
     }
     std::vector<BlockId> found(part.key_count(), kNoBlock);
-    index_.FindMany(*scope, part.keys, part.key_bytes, BlockIndex::OnMiss::kStop,
+    index_.FindMany(*scope, part.keys, part.key_bytes, ResidentIndex::OnMiss::kStop,
                     absl::MakeSpan(found));
     std::vector<uint64_t> names(part.key_count());
     for (uint32_t i = 0; i < part.key_count(); ++i) {

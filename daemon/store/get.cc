@@ -44,7 +44,7 @@ void Store::Get(const Caller& caller,
   for (uint32_t i = 0; i < get->targets.size(); ++i) {
     get->targets[i].position = i;
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   if (const absl::Status status = AdmitGetLocked(*get); !status.ok()) {
     for (const std::shared_ptr<Region>& region : get->regions) {
@@ -60,7 +60,7 @@ void Store::Get(const Caller& caller,
 }
 
 absl::Status Store::AdmitGetLocked(GetOperation& get) {
-  const Session* session = FindSessionLocked(get.caller.session);
+  const StoreSession* session = FindSessionLocked(get.caller.session);
   if (session != nullptr && session->closed) {
     return absl::CancelledError("the session has ended");
   }
@@ -98,7 +98,7 @@ absl::Status Store::AdmitGetLocked(GetOperation& get) {
   return absl::OkStatus();
 }
 
-void Store::ResolveGetLocked(const std::shared_ptr<GetOperation>& get, Deferred& deferred) {
+void Store::ResolveGetLocked(const std::shared_ptr<GetOperation>& get, DeferredCalls& deferred) {
   get->result.outcomes.assign(get->targets.size(), static_cast<char>(GetOutcome::kMiss));
   get->result.payload_bytes.assign(get->targets.size(), 0);
   uint32_t first = 0;
@@ -116,7 +116,7 @@ void Store::ResolveGetLocked(const std::shared_ptr<GetOperation>& get, Deferred&
 void Store::ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
                               size_t part_index,
                               uint32_t first,
-                              Deferred& deferred) {
+                              DeferredCalls& deferred) {
   static_cast<void>(deferred);
   const StorePart& part = get->call.parts[part_index];
   std::vector<BlockId> found;
@@ -155,7 +155,7 @@ void Store::ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
 }
 
 // Everything is here or given up: decides what is delivered and how.
-void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, Deferred& deferred) {
+void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, DeferredCalls& deferred) {
   get->dispatched = true;
   uint64_t bytes = 0;
   for (GetTarget& target : get->targets) {
@@ -239,7 +239,7 @@ void Store::PrepareTargetLocked(GetOperation& get, GetTarget& target) {
 }
 
 void Store::DeliverLeaseLocked(GetOperation& get) {
-  Session* session = FindSessionLocked(get.caller.session);
+  StoreSession* session = FindSessionLocked(get.caller.session);
   get.result.slab_ids.assign(get.targets.size(), 0);
   get.result.slab_offsets.assign(get.targets.size(), 0);
   if (session == nullptr || session->closed || get.cancelled) {
@@ -375,7 +375,7 @@ void Store::RunGetJob(const std::shared_ptr<GetOperation>& get) {
     }
   }
   if (get->jobs.fetch_sub(1) == 1) {
-    Deferred deferred;
+    DeferredCalls deferred;
     Lock lock(&mutex_);
     FinishGetLocked(*get, deferred);
   }
@@ -435,7 +435,7 @@ void Store::ClosePayloadGaps(GetOperation& get) {
   get.result.payload.resize(end);
 }
 
-void Store::FinishGetLocked(GetOperation& get, Deferred& deferred) {
+void Store::FinishGetLocked(GetOperation& get, DeferredCalls& deferred) {
   Tenant& tenant = TenantOf(get.caller.tenant);
   if (get.call.delivery == Delivery::kInline) {
     ClosePayloadGaps(get);

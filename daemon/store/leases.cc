@@ -85,7 +85,7 @@ Digest128 Store::GrantLeaseLocked(const Caller& caller, std::vector<BlockId> blo
   Lease& lease = leases_[id];
   lease.session = caller.session;
   lease.tenant = caller.tenant;
-  Session& session = *FindSessionLocked(caller.session);
+  StoreSession& session = *FindSessionLocked(caller.session);
   for (const BlockId block : blocks) {
     if (block == kNoBlock) {
       continue;
@@ -140,7 +140,7 @@ Digest128 Store::GrantHoldLocked(const Caller& caller,
                                  absl::Duration expiry,
                                  std::vector<BlockId> blocks) {
   Tenant& tenant = TenantOf(caller.tenant);
-  Session* session = FindSessionLocked(caller.session);
+  StoreSession* session = FindSessionLocked(caller.session);
   if (tenant.holds >= options_.max_holds_per_tenant || (session != nullptr && session->closed)) {
     return {};
   }
@@ -178,7 +178,7 @@ void Store::EndHoldLocked(const Digest128& id) {
     UnlockBlockLocked(block);
   }
   --TenantOf(found->second.tenant).holds;
-  if (Session* session = FindSessionLocked(found->second.session); session != nullptr) {
+  if (StoreSession* session = FindSessionLocked(found->second.session); session != nullptr) {
     session->holds.erase(id);
   }
   const auto [begin, end] = hold_expiries_.equal_range(found->second.expiry);

@@ -34,7 +34,7 @@ uint64_t LegalBoundary(const std::vector<PartView>& views) {
 }  // namespace
 
 void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   ProbeResult result;
   std::vector<SeenBlock> seen;
   {
@@ -62,7 +62,7 @@ void Store::FindPartLocked(TenantId tenant, const StorePart& part, std::vector<B
   }
   const bool stop = part.rule == Rule::kPrefix && lower_tiers_.empty();
   index_.FindMany(*scope, part.keys, part.key_bytes,
-                  stop ? BlockIndex::OnMiss::kStop : BlockIndex::OnMiss::kGoOn,
+                  stop ? ResidentIndex::OnMiss::kStop : ResidentIndex::OnMiss::kGoOn,
                   absl::MakeSpan(out));
 }
 

@@ -40,7 +40,7 @@ void Store::Put(const Caller& caller,
   put->result.levels.assign(keys, '\0');
   put->chain.assign(keys, kNoBlock);
 
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   if (const absl::Status status = AdmitPutLocked(*put); !status.ok()) {
     for (const std::shared_ptr<Region>& region : put->regions) {
@@ -76,7 +76,7 @@ void Store::Put(const Caller& caller,
 }
 
 absl::Status Store::AdmitPutLocked(PutOperation& put) {
-  const Session* session = FindSessionLocked(put.caller.session);
+  const StoreSession* session = FindSessionLocked(put.caller.session);
   if (session != nullptr && session->closed) {
     return absl::CancelledError("the session has ended");
   }
@@ -209,7 +209,7 @@ void Store::RunPutJob(const std::shared_ptr<PutOperation>& put) {
     if (reason != Reason::kNone) {
       const bool declined = reason == Reason::kNoSpace || reason == Reason::kQuota ||
                             reason == Reason::kAdmission || reason == Reason::kBusy;
-      Deferred deferred;
+      DeferredCalls deferred;
       Lock lock(&mutex_);
       SetPutResult(*put, target.position, declined ? PutOutcome::kDeclined : PutOutcome::kFailed,
                    reason);
@@ -224,7 +224,7 @@ void Store::RunPutJob(const std::shared_ptr<PutOperation>& put) {
     }
   }
   if (put->jobs.fetch_sub(1) == 1) {
-    Deferred deferred;
+    DeferredCalls deferred;
     Lock lock(&mutex_);
     MaybeFinishPutLocked(*put, deferred);
   }
@@ -267,7 +267,7 @@ Reason Store::StoreTarget(PutOperation& put, PutTarget& target) {
     return Reason::kRegionFailed;
   }
   put.copied_bytes += target.payload_bytes;
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   if (scopes_[static_cast<uint32_t>(put.scope)].generation != NamespaceOf(put.scope).generation) {
     return Reason::kCleared;
@@ -282,7 +282,7 @@ Reason Store::StoreTarget(PutOperation& put, PutTarget& target) {
 void Store::CommitLocked(PutOperation& put,
                          PutTarget& target,
                          const Digest128& checksum,
-                         Deferred& deferred) {
+                         DeferredCalls& deferred) {
   Block& block = blocks_.at(target.block);
   block.checksum = checksum;
   EnterReadyLocked(target.block, TicketOf(put, target));
@@ -317,7 +317,7 @@ void Store::TouchPutLocked(const PutOperation& put) {
 
 // Runs when the last job ended and when the last joined flight ended; the later of the two
 // finishes.
-void Store::MaybeFinishPutLocked(PutOperation& put, Deferred& deferred) {
+void Store::MaybeFinishPutLocked(PutOperation& put, DeferredCalls& deferred) {
   if (put.ended || put.waiting > 0 || put.jobs.load() > 0) {
     return;
   }

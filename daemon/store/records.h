@@ -89,7 +89,7 @@ struct Region {
 
 struct Operation;
 
-struct Session {
+struct StoreSession {
   TenantId tenant{0};
   bool lease_right = false;
   bool closed = false;
@@ -236,12 +236,12 @@ struct SeenBlock {
 };
 
 // Callbacks that must run when the lock is gone.
-class Deferred {
+class DeferredCalls {
  public:
-  Deferred() = default;
-  ~Deferred() { Run(); }
-  Deferred(const Deferred&) = delete;
-  Deferred& operator=(const Deferred&) = delete;
+  DeferredCalls() = default;
+  ~DeferredCalls() { Run(); }
+  DeferredCalls(const DeferredCalls&) = delete;
+  DeferredCalls& operator=(const DeferredCalls&) = delete;
   void Add(std::function<void()> callback) { callbacks_.push_back(std::move(callback)); }
   void Run() {
     std::vector<std::function<void()>> callbacks;

@@ -177,7 +177,7 @@ absl::StatusOr<uint64_t> Store::RegisterRegion(SessionId id, RegionSpec spec) {
   region->payload_bytes = *payload;
   region->read_only = spec.read_only;
   Lock lock(&mutex_);
-  Session* session = FindSessionLocked(id);
+  StoreSession* session = FindSessionLocked(id);
   if (session == nullptr || session->closed) {
     return absl::FailedPreconditionError("regions need a session");
   }
@@ -195,7 +195,7 @@ absl::StatusOr<uint64_t> Store::RegisterRegion(SessionId id, RegionSpec spec) {
 }
 
 std::shared_ptr<Region> Store::UseRegionLocked(SessionId id, uint32_t region_id) {
-  Session* session = FindSessionLocked(id);
+  StoreSession* session = FindSessionLocked(id);
   const auto found = session->regions.find(region_id);
   if (found == session->regions.end()) {
     return nullptr;
@@ -204,7 +204,7 @@ std::shared_ptr<Region> Store::UseRegionLocked(SessionId id, uint32_t region_id)
   return found->second;
 }
 
-void Store::UnuseRegionLocked(Region& region, Deferred& deferred) {
+void Store::UnuseRegionLocked(Region& region, DeferredCalls& deferred) {
   if (--region.users == 0) {
     for (std::function<void()>& done : region.when_idle) {
       deferred.Add(std::move(done));
@@ -216,9 +216,9 @@ void Store::UnuseRegionLocked(Region& region, Deferred& deferred) {
 void Store::UnregisterRegion(SessionId id, uint32_t region_id, std::function<void()> done) {
   // Declared first: the last reference may unmap, which must not happen under the lock.
   std::shared_ptr<Region> region;
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
-  Session* session = FindSessionLocked(id);
+  StoreSession* session = FindSessionLocked(id);
   const auto found =
       session == nullptr ? decltype(session->regions.end()){} : session->regions.find(region_id);
   if (session == nullptr || found == session->regions.end()) {
@@ -241,7 +241,7 @@ void Store::UnregisterRegion(SessionId id, uint32_t region_id, std::function<voi
 
 absl::StatusOr<BlockStore::SlabGrant> Store::MapSlab(SessionId id, SlabId slab) {
   Lock lock(&mutex_);
-  Session* session = FindSessionLocked(id);
+  StoreSession* session = FindSessionLocked(id);
   if (session == nullptr || session->closed || !session->lease_right) {
     return absl::FailedPreconditionError("slabs are mapped by sessions with a pidfd");
   }

@@ -314,7 +314,7 @@ std::optional<SlabView> Store::CheapestSlabLocked(TenantId tenant,
 
 // Takes the slab worth least away from another block size or tenant. False: none may be taken.
 bool Store::TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar) {
-  Deferred deferred;
+  DeferredCalls deferred;
   bool retired = false;
   {
     Lock lock(&mutex_);
@@ -418,7 +418,7 @@ bool Store::EmptySlabLocked(const SlabView& slab) {
   return arena_->View(slab.id)->used_slots == 0;
 }
 
-void Store::RetireSlabLocked(const SlabView& slab, Deferred& deferred) {
+void Store::RetireSlabLocked(const SlabView& slab, DeferredCalls& deferred) {
   ++counters_.slabs_retired;
   arena_->Retire(slab.id);
   if (observer_ != nullptr) {
@@ -434,7 +434,7 @@ void Store::RetireSlabLocked(const SlabView& slab, Deferred& deferred) {
 }
 
 // Retired slabs that no session of their tenant can still map are given back to the system.
-void Store::ReleaseRetiredLocked(Deferred& deferred) {
+void Store::ReleaseRetiredLocked(DeferredCalls& deferred) {
   static_cast<void>(deferred);
   for (const SlabView& slab : arena_->Slabs()) {
     const auto mappings = slab_mappings_.find(slab.id);

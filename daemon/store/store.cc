@@ -149,29 +149,29 @@ absl::Status Store::SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_
 SessionId Store::OpenSession(TenantId tenant, LeaseRight leases) {
   Lock lock(&mutex_);
   const SessionId id{++last_session_};
-  Session& session = sessions_[id];
+  StoreSession& session = sessions_[id];
   session.tenant = tenant;
   session.lease_right = leases == LeaseRight::kProvenByPidfd;
   ++TenantOf(tenant).sessions;
   return id;
 }
 
-Session* Store::FindSessionLocked(SessionId id) {
+StoreSession* Store::FindSessionLocked(SessionId id) {
   const auto found = sessions_.find(id);
   return found == sessions_.end() ? nullptr : &found->second;
 }
 
 void Store::CloseSession(SessionId session) {
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   EndSessionLocked(session, deferred);
 }
 
 void Store::ProcessGone(SessionId session) {
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   EndSessionLocked(session, deferred);
-  Session* found = FindSessionLocked(session);
+  StoreSession* found = FindSessionLocked(session);
   if (found == nullptr) {
     return;
   }
@@ -183,8 +183,8 @@ void Store::ProcessGone(SessionId session) {
   ForgetSessionLocked(session, deferred);
 }
 
-void Store::EndSessionLocked(SessionId id, Deferred& deferred) {
-  Session* session = FindSessionLocked(id);
+void Store::EndSessionLocked(SessionId id, DeferredCalls& deferred) {
+  StoreSession* session = FindSessionLocked(id);
   if (session == nullptr || session->closed) {
     return;
   }
@@ -221,8 +221,8 @@ void Store::EndSessionLocked(SessionId id, Deferred& deferred) {
 
 // Slabs that the session may have mapped are free of it only now: its process is gone or never had
 // the right to map.
-void Store::ForgetSessionLocked(SessionId id, Deferred& deferred) {
-  Session* session = FindSessionLocked(id);
+void Store::ForgetSessionLocked(SessionId id, DeferredCalls& deferred) {
+  StoreSession* session = FindSessionLocked(id);
   for (const SlabId slab : session->mapped) {
     --slab_mappings_[slab];
   }
@@ -344,15 +344,15 @@ void Store::UnuseScopeLocked(ScopeId id) {
 // ---------------------------------------------------------------- operations and time
 
 void Store::TrackLocked(const std::shared_ptr<Operation>& operation) {
-  Session* session = FindSessionLocked(operation->caller.session);
+  StoreSession* session = FindSessionLocked(operation->caller.session);
   if (session != nullptr && operation->call_id != 0) {
     session->operations.emplace(operation->call_id, operation);
   }
 }
 
-void Store::EndOperationLocked(Operation& operation, Deferred& deferred) {
+void Store::EndOperationLocked(Operation& operation, DeferredCalls& deferred) {
   operation.ended = true;
-  Session* session = FindSessionLocked(operation.caller.session);
+  StoreSession* session = FindSessionLocked(operation.caller.session);
   if (session != nullptr && operation.call_id != 0) {
     const auto found = session->operations.find(operation.call_id);
     if (found != session->operations.end() && found->second.get() == &operation) {
@@ -370,9 +370,9 @@ void Store::EndOperationLocked(Operation& operation, Deferred& deferred) {
 }
 
 void Store::CancelCall(const Caller& caller, uint64_t call_id, std::function<void(bool)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
-  const Session* session = FindSessionLocked(caller.session);
+  const StoreSession* session = FindSessionLocked(caller.session);
   if (session != nullptr) {
     const auto found = session->operations.find(call_id);
     if (found != session->operations.end()) {
@@ -388,7 +388,7 @@ void Store::CancelCall(const Caller& caller, uint64_t call_id, std::function<voi
 }
 
 void Store::Tick() {
-  Deferred deferred;
+  DeferredCalls deferred;
   Lock lock(&mutex_);
   const absl::Duration now = clock_.Now();
   while (!hold_expiries_.empty() && hold_expiries_.begin()->first <= now) {
@@ -423,7 +423,7 @@ void Store::Tick() {
 
 // Blocks of raised generations are misses at once; their room comes back here, a slice of the table
 // a tick.
-void Store::SweepStaleLocked(Deferred& deferred) {
+void Store::SweepStaleLocked(DeferredCalls& deferred) {
   static_cast<void>(deferred);
   constexpr uint32_t kSlice = 4096;
   for (uint32_t i = 0; i < kSlice && stale_rounds_ > 0; ++i) {

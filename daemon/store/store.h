@@ -13,7 +13,7 @@
 // One lock, mutex_, guards all metadata; it is held for microseconds, never over a hash, the making
 // of memory or a callback, and over a copy only where a slab changes its owner (at most a quarter
 // of a slab, which is rare). Names that end in Locked need it. Callbacks are collected in a
-// Deferred, which is declared before the lock and so runs after it.
+// DeferredCalls, which is declared before the lock and so runs after it.
 #pragma once
 
 #include <functional>
@@ -95,7 +95,7 @@ class Store final : public BlockStore {
   Tenant& TenantOf(TenantId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return *tenants_[static_cast<uint32_t>(id)];
   }
-  Session* FindSessionLocked(SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  StoreSession* FindSessionLocked(SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Namespace* FindNamespaceLocked(TenantId tenant, const Digest128& digest)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Namespace& NamespaceOf(ScopeId scope) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -105,13 +105,15 @@ class Store final : public BlockStore {
   std::optional<ScopeId> UseScopeLocked(TenantId tenant, const StorePart& part)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnuseScopeLocked(ScopeId scope) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EndSessionLocked(SessionId id, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ForgetSessionLocked(SessionId id, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SweepStaleLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndSessionLocked(SessionId id, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetSessionLocked(SessionId id, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SweepStaleLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TrackLocked(const std::shared_ptr<Operation>& operation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The operation is over: unlinks it and answers those who cancelled it.
-  void EndOperationLocked(Operation& operation, Deferred& deferred)
+  void EndOperationLocked(Operation& operation, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- probe.cc
@@ -130,13 +132,13 @@ class Store final : public BlockStore {
 
   // ---- get.cc
   absl::Status AdmitGetLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ResolveGetLocked(const std::shared_ptr<GetOperation>& get, Deferred& deferred)
+  void ResolveGetLocked(const std::shared_ptr<GetOperation>& get, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
                          size_t part_index,
                          uint32_t first,
-                         Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DeliverLocked(const std::shared_ptr<GetOperation>& get, Deferred& deferred)
+                         DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DeliverLocked(const std::shared_ptr<GetOperation>& get, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeliverLeaseLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PlanInlineLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -147,7 +149,8 @@ class Store final : public BlockStore {
   void PrepareTargetLocked(GetOperation& get, GetTarget& target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void ClosePayloadGaps(GetOperation& get);
-  void FinishGetLocked(GetOperation& get, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FinishGetLocked(GetOperation& get, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunGetJob(const std::shared_ptr<GetOperation>& get);
   void PlanSlicesLocked(GetOperation& get, uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CopySlice(GetOperation& get, const GetSlice& slice);
@@ -166,15 +169,15 @@ class Store final : public BlockStore {
   void CommitLocked(PutOperation& put,
                     PutTarget& target,
                     const Digest128& checksum,
-                    Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MaybeFinishPutLocked(PutOperation& put, Deferred& deferred)
+                    DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeFinishPutLocked(PutOperation& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TouchPutLocked(const PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- flights.cc
   Flight& OpenFlightLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The filling of `block` ended; `ok`: it is kReady now, else it is gone after this call.
-  void CloseFlightLocked(BlockId block, GetOutcome outcome, Deferred& deferred)
+  void CloseFlightLocked(BlockId block, GetOutcome outcome, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Looks the key up in the lower tiers; names it in the index and queues its read. kNoBlock: on no
   // tier.
@@ -188,23 +191,23 @@ class Store final : public BlockStore {
                          uint32_t key,
                          LowerBlock* out,
                          uint32_t* tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PumpReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartRead(BlockId block);
   void ReadEnded(BlockId block, ReadOutcome outcome);
   uint64_t NewTicketLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PrefetchResult BeginPrefetchLocked(const Caller& caller,
                                      const PrefetchCall& call,
-                                     Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EndTicketLocked(uint64_t id, TicketState state, Deferred& deferred)
+                                     DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndTicketLocked(uint64_t id, TicketState state, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TickTicketsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TickTicketsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Asks reads that nobody waits for any more to end.
-  void CancelOrphanReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CancelOrphanReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropWaiterLocked(BlockId block, const Operation* operation, uint64_t ticket)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
                           GetOutcome outcome,
-                          Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+                          DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- leases.cc
   void LockBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -244,8 +247,9 @@ class Store final : public BlockStore {
   // ---- regions.cc
   std::shared_ptr<Region> UseRegionLocked(SessionId session, uint32_t region)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void UnuseRegionLocked(Region& region, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ReleaseRetiredLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnuseRegionLocked(Region& region, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReleaseRetiredLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- space.cc
   uint16_t PoolForLocked(TenantId tenant, uint64_t slot_bytes)
@@ -278,7 +282,7 @@ class Store final : public BlockStore {
   bool MoveBlockLocked(BlockId block, const SlabView& from, std::vector<SlotRef>& inside)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool EmptySlabLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RetireSlabLocked(const SlabView& slab, Deferred& deferred)
+  void RetireSlabLocked(const SlabView& slab, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] absl::Span<char> PayloadLocked(const Block& block) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
@@ -311,7 +315,7 @@ class Store final : public BlockStore {
   std::unique_ptr<Arena> arena_ ABSL_GUARDED_BY(mutex_);
   PageKind page_kind_ ABSL_GUARDED_BY(mutex_) = PageKind::kSmall;
   BlockTable blocks_ ABSL_GUARDED_BY(mutex_);
-  BlockIndex index_ ABSL_GUARDED_BY(mutex_);
+  ResidentIndex index_ ABSL_GUARDED_BY(mutex_);
   RecencySource recency_ ABSL_GUARDED_BY(mutex_);
   struct RecentRequest {
     uint64_t hash = 0;
@@ -329,7 +333,7 @@ class Store final : public BlockStore {
   absl::flat_hash_map<SlabId, std::vector<BlockId>> slab_blocks_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<SlabId, uint32_t> slab_mappings_
       ABSL_GUARDED_BY(mutex_);  // sessions that may map it
-  std::map<SessionId, Session> sessions_ ABSL_GUARDED_BY(mutex_);
+  std::map<SessionId, StoreSession> sessions_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_session_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_map<Digest128, Lease> leases_ ABSL_GUARDED_BY(mutex_);
   uint64_t leased_blocks_ ABSL_GUARDED_BY(mutex_) = 0;

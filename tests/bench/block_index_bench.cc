@@ -34,7 +34,7 @@ std::string KeysOf(uint64_t first, uint32_t count) {
 
 struct Filled {
   BlockTable blocks;
-  BlockIndex index{blocks, 12345};
+  ResidentIndex index{blocks, 12345};
   std::vector<std::string> chains;
 
   Filled() {
@@ -54,8 +54,8 @@ void FindChain(benchmark::State& state) {
   std::vector<BlockId> found(kChain);
   for (auto _ : state) {
     const std::string& keys = filled.chains[random() % filled.chains.size()];
-    const size_t written = filled.index.FindMany(kScope, keys, kKeyBytes, BlockIndex::OnMiss::kStop,
-                                                 absl::MakeSpan(found));
+    const size_t written = filled.index.FindMany(
+        kScope, keys, kKeyBytes, ResidentIndex::OnMiss::kStop, absl::MakeSpan(found));
     if (written != kChain || found.back() == kNoBlock) {
       state.SkipWithError("a key is missing");
     }

@@ -300,6 +300,24 @@ def pragma_once(file, tree):
         yield 1, "no #pragma once"
 
 
+def types_at_namespace(code):
+    """(name, position) of every type that stands at the left margin, which is in a namespace and in nothing else."""
+    for match in re.finditer(r"^(?:class|struct|enum class)\s+(?:alignas\([^)]*\)\s*)?([A-Z]\w*)[^;{]*\{", code, re.MULTILINE):
+        yield match.group(1), match.start()
+
+
+def one_type_a_name(file, tree):
+    """No two headers of the daemon define types of one name: their inline functions would replace each other."""
+    folders = ("tiers/", "daemon/")
+    if file.extension not in HEADERS or not file.path.startswith(folders):
+        return
+    for name, position in types_at_namespace(file.code):
+        for path, other in tree.items():
+            if path != file.path and path.startswith(folders) and other.extension in HEADERS and name in other.code:
+                if any(name == theirs for theirs, _ in types_at_namespace(other.code)):
+                    yield line_of(file.code, position), f"{path} defines another {name}"
+
+
 def std_mutex(file, tree):
     """absl::Mutex carries the annotations that clang's thread-safety analysis needs; the standard's doesn't."""
     if not file.is_cpp or not file.path.startswith(("tiers/", "daemon/")):
@@ -364,7 +382,7 @@ def blob(file, tree):
 RULES = {
     rule.__name__.replace("_", "-"): rule
     for rule in (include_arrow, third_party, client_header, banned_name, function_length, file_length, source_in_no_target,
-                 pragma_once, std_mutex, no_throw, raw_release, leftover, test_library_shipped, machine_path,
+                 pragma_once, one_type_a_name, std_mutex, no_throw, raw_release, leftover, test_library_shipped, machine_path,
                  generated_file, blob)
 }
 

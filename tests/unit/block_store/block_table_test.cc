@@ -47,12 +47,12 @@ TEST(BlockTable, ReusedIdsHaveANewSerial) {
 
 // Random inserts and erases against a map: probing, growth and backward shifts never lose or invent
 // an entry.
-TEST(BlockIndex, AgreesWithAMapOverRandomOperations) {
+TEST(ResidentIndex, AgreesWithAMapOverRandomOperations) {
   constexpr uint64_t kSeed = 20240607;
   RecordProperty("seed", std::to_string(kSeed));
   std::mt19937_64 random(kSeed);
   BlockTable table;
-  BlockIndex index(table, 42);
+  ResidentIndex index(table, 42);
   std::map<std::pair<uint32_t, std::string>, BlockId> model;
   std::vector<std::string> keys;
   for (int i = 0; i < 3000; ++i) {
@@ -76,9 +76,9 @@ TEST(BlockIndex, AgreesWithAMapOverRandomOperations) {
   ASSERT_EQ(index.size(), model.size());
 }
 
-TEST(BlockIndex, ManyKeysAreFoundAsOneByOneAndTheSearchStopsAtTheFirstMiss) {
+TEST(ResidentIndex, ManyKeysAreFoundAsOneByOneAndTheSearchStopsAtTheFirstMiss) {
   BlockTable table;
-  BlockIndex index(table, 7);
+  ResidentIndex index(table, 7);
   std::string packed;
   std::vector<BlockId> ids;
   for (uint32_t i = 0; i < 100; ++i) {
@@ -92,22 +92,24 @@ TEST(BlockIndex, ManyKeysAreFoundAsOneByOneAndTheSearchStopsAtTheFirstMiss) {
     index.Insert(ids.back());
   }
   std::vector<BlockId> out(100, BlockId{12345});
-  EXPECT_EQ(index.FindMany(ScopeId{0}, packed, 36, BlockIndex::OnMiss::kGoOn, absl::MakeSpan(out)),
-            100U);
+  EXPECT_EQ(
+      index.FindMany(ScopeId{0}, packed, 36, ResidentIndex::OnMiss::kGoOn, absl::MakeSpan(out)),
+      100U);
   EXPECT_EQ(out, ids);
-  EXPECT_EQ(index.FindMany(ScopeId{0}, packed, 36, BlockIndex::OnMiss::kStop, absl::MakeSpan(out)),
-            71U);
+  EXPECT_EQ(
+      index.FindMany(ScopeId{0}, packed, 36, ResidentIndex::OnMiss::kStop, absl::MakeSpan(out)),
+      71U);
 }
 
 // Chains whose ids lie in rows, in rows with gaps and in no order at all, after blocks came and
 // went.
-TEST(BlockIndex, ManyKeysAreFoundAsOneByOneWhereverTheirBlocksLie) {
+TEST(ResidentIndex, ManyKeysAreFoundAsOneByOneWhereverTheirBlocksLie) {
   constexpr uint64_t kSeed = 20251125;
   constexpr uint32_t kKeyBytes = 36;
   RecordProperty("seed", std::to_string(kSeed));
   std::mt19937_64 random(kSeed);
   BlockTable table;
-  BlockIndex index(table, 42);
+  ResidentIndex index(table, 42);
   std::vector<std::string> chains(40);
   for (std::string& chain : chains) {
     chain = RandomKey(random, kKeyBytes * static_cast<uint32_t>(1 + random() % 300));
@@ -121,16 +123,16 @@ TEST(BlockIndex, ManyKeysAreFoundAsOneByOneWhereverTheirBlocksLie) {
       one_by_one[i] = index.Find(scope, KeyView(chain).substr(i * kKeyBytes, kKeyBytes));
     }
     std::vector<BlockId> found(keys, BlockId{12345});
-    ASSERT_EQ(
-        index.FindMany(scope, chain, kKeyBytes, BlockIndex::OnMiss::kGoOn, absl::MakeSpan(found)),
-        keys);
+    ASSERT_EQ(index.FindMany(scope, chain, kKeyBytes, ResidentIndex::OnMiss::kGoOn,
+                             absl::MakeSpan(found)),
+              keys);
     ASSERT_EQ(found, one_by_one);
     const auto miss = std::find(one_by_one.begin(), one_by_one.end(), kNoBlock);
     const auto run =
         static_cast<size_t>(miss - one_by_one.begin()) + (miss == one_by_one.end() ? 0 : 1);
-    ASSERT_EQ(
-        index.FindMany(scope, chain, kKeyBytes, BlockIndex::OnMiss::kStop, absl::MakeSpan(found)),
-        run);
+    ASSERT_EQ(index.FindMany(scope, chain, kKeyBytes, ResidentIndex::OnMiss::kStop,
+                             absl::MakeSpan(found)),
+              run);
     // Part of the chain comes or goes: from its front, its end or anywhere.
     const size_t some = random() % keys;
     for (size_t i = 0; i < keys; ++i) {
@@ -149,9 +151,9 @@ TEST(BlockIndex, ManyKeysAreFoundAsOneByOneWhereverTheirBlocksLie) {
   }
 }
 
-TEST(BlockIndex, AHiddenBlockIsNotFoundByWayOfItsNeighbour) {
+TEST(ResidentIndex, AHiddenBlockIsNotFoundByWayOfItsNeighbour) {
   BlockTable table;
-  BlockIndex index(table, 7);
+  ResidentIndex index(table, 7);
   const std::string keys = std::string(32, 'a') + std::string(32, 'b');
   const BlockId first = table.Add(ScopeId{0}, KeyView(keys).substr(0, 32));
   index.Insert(first);
@@ -160,13 +162,13 @@ TEST(BlockIndex, AHiddenBlockIsNotFoundByWayOfItsNeighbour) {
   index.Erase(second);
   table.at(second).state = BlockState::kHidden;
   std::vector<BlockId> out(2);
-  index.FindMany(ScopeId{0}, keys, 32, BlockIndex::OnMiss::kGoOn, absl::MakeSpan(out));
+  index.FindMany(ScopeId{0}, keys, 32, ResidentIndex::OnMiss::kGoOn, absl::MakeSpan(out));
   EXPECT_EQ(out, (std::vector<BlockId>{first, kNoBlock}));
 }
 
 TEST(BlockTable, MetadataStaysSmall) {
   BlockTable table;
-  BlockIndex index(table, 7);
+  ResidentIndex index(table, 7);
   constexpr uint32_t kBlocks = 200000;
   for (uint32_t i = 0; i < kBlocks; ++i) {
     std::string key(36, '\0');

@@ -1,0 +1,10 @@
+#pragma once
+
+namespace terrace {
+
+class Session {
+ public:
+  void End();
+};
+
+}  // namespace terrace

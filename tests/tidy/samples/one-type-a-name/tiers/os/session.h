@@ -1,0 +1,9 @@
+#pragma once
+
+namespace terrace {
+
+struct Session {
+  int id = 0;
+};
+
+}  // namespace terrace
