@@ -22,6 +22,7 @@ constexpr size_t kCrcAt = 12;
 struct Opening {
   Digest128 tier_uuid;
   uint32_t number = 0;
+  SegmentRole role = SegmentRole::kBlocks;
   uint64_t epoch = 0;
 };
 
@@ -32,7 +33,7 @@ void Write(FieldWriter& writer, std::string_view magic, const Opening& opening) 
   writer.U32(0);
   writer.Digest(opening.tier_uuid);
   writer.U32(opening.number);
-  writer.U32(0);
+  writer.U32(static_cast<uint32_t>(opening.role));  // the role's byte and zeros
   writer.U64(opening.epoch);
 }
 
@@ -59,10 +60,12 @@ HeaderFault Read(FieldReader& reader,
   }
   out->tier_uuid = reader.Digest();
   out->number = reader.U32();
-  const bool more_zeros = reader.U32() == 0;
+  const uint32_t role = reader.U32();
+  out->role = static_cast<SegmentRole>(role);
   out->epoch = reader.U64();
-  return version == kSegmentVersion && zeros && more_zeros ? HeaderFault::kNone
-                                                           : HeaderFault::kField;
+  return version == kSegmentVersion && zeros && role <= static_cast<uint32_t>(SegmentRole::kOwn)
+             ? HeaderFault::kNone
+             : HeaderFault::kField;
 }
 
 }  // namespace
@@ -70,7 +73,7 @@ HeaderFault Read(FieldReader& reader,
 void EncodeSegmentHead(const SegmentHead& head, absl::Span<char> page) {
   TERRACE_CHECK(page.size() == kPageBytes);
   FieldWriter writer(page);
-  Write(writer, kHeadMagic, {head.tier_uuid, head.number, head.epoch});
+  Write(writer, kHeadMagic, {head.tier_uuid, head.number, head.role, head.epoch});
   writer.U64(head.segment_bytes);
   Finish(writer, page);
 }
@@ -86,14 +89,14 @@ HeaderFault DecodeSegmentHead(absl::Span<const char> page, SegmentHead* out) {
   if (!reader.ZerosUpTo(kPageBytes)) {
     return HeaderFault::kField;
   }
-  *out = {opening.tier_uuid, opening.number, opening.epoch, segment_bytes};
+  *out = {opening.tier_uuid, opening.number, opening.role, opening.epoch, segment_bytes};
   return HeaderFault::kNone;
 }
 
 void EncodeTrailer(const SegmentTrailer& trailer, absl::Span<char> page) {
   TERRACE_CHECK(page.size() == kPageBytes);
   FieldWriter writer(page);
-  Write(writer, kTrailerMagic, {trailer.tier_uuid, trailer.number, trailer.epoch});
+  Write(writer, kTrailerMagic, {trailer.tier_uuid, trailer.number, trailer.role, trailer.epoch});
   writer.U32(trailer.entries);
   writer.U32(trailer.entries_page);
   writer.U32(trailer.end_page);
@@ -112,6 +115,7 @@ HeaderFault DecodeTrailer(absl::Span<const char> page, SegmentTrailer* out) {
   SegmentTrailer trailer;
   trailer.tier_uuid = opening.tier_uuid;
   trailer.number = opening.number;
+  trailer.role = opening.role;
   trailer.epoch = opening.epoch;
   trailer.entries = reader.U32();
   trailer.entries_page = reader.U32();

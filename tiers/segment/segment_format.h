@@ -9,7 +9,8 @@
 //         12    4  CRC-32C of the page, these four bytes as zeros
 //         16   16  UUID of the tier
 //         32    4  number of the segment
-//         36    4  zeros
+//         36    1  role: 0 blocks; 1 what the tier itself writes: tombstones, notes, rescued blocks
+//         37    3  zeros
 //         40    8  epoch: another each time the file is used again
 //         48    8  bytes of the file
 //         56       zeros
@@ -48,9 +49,14 @@ namespace terrace {
 inline constexpr uint16_t kSegmentVersion = 1;
 inline constexpr uint32_t kFooterEntryBytes = 56;
 
+// What a segment is written for. A recovery reads the tier's own segments before anything else, so
+// that nothing deleted is found again.
+enum class SegmentRole : uint8_t { kBlocks = 0, kOwn = 1 };
+
 struct SegmentHead {
   Digest128 tier_uuid;
   uint32_t number = 0;
+  SegmentRole role = SegmentRole::kBlocks;
   uint64_t epoch = 0;
   uint64_t segment_bytes = 0;
 };
@@ -61,6 +67,7 @@ HeaderFault DecodeSegmentHead(absl::Span<const char> page, SegmentHead* out);
 struct SegmentTrailer {
   Digest128 tier_uuid;
   uint32_t number = 0;
+  SegmentRole role = SegmentRole::kBlocks;
   uint64_t epoch = 0;
   uint32_t entries = 0;
   uint32_t entries_page = 0;

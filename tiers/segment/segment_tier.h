@@ -168,7 +168,7 @@ class SegmentTier : public LowerTier {
     std::string name;
     std::string value;
   };
-  // Complete once the state is not kRecovering any more.
+  // Complete from the start.
   [[nodiscard]] virtual std::vector<Note> Notes() const = 0;
 
   // `done(OK)`: everything reported written before the call survives a loss of power. Otherwise
@@ -222,8 +222,9 @@ struct SegmentTierParts {
   ReclaimJudge* judge = nullptr;    // nullable: least live bytes goes first, nothing is kept
 };
 
-// Opens or makes the tier. Blocks: some calls a segment; records are found again afterwards, on the
-// maintenance executor, while the tier serves.
+// Opens or makes the tier. Blocks: some calls a segment, and the reading of the segments that hold
+// notes and deletions, so that nothing deleted is ever found again. Blocks are found again
+// afterwards, on the maintenance executor, while the tier serves.
 // INVALID_ARGUMENT: an option, naming it. UNAVAILABLE: another process owns the directory.
 // FAILED_PRECONDITION: the directory holds something else, another tier than expected, or a newer
 // format. DATA_LOSS: neither copy of the superblock can be read. Nothing was changed then.

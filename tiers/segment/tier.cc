@@ -129,35 +129,58 @@ absl::Status Tier::Start() {
     absl::StatusOr<std::vector<SegmentPosition>> known = parts_.index->Positions();
     positions = known.ok() ? *std::move(known) : std::vector<SegmentPosition>();
   }
-  Deferred deferred;
-  absl::MutexLock lock(&mutex_);
-  next_check_ = parts_.clock->Now() + options_.retry_interval;
   // The latest first: what was written last is likely to be asked for first.
   std::sort(files->begin(), files->end(),
             [](const SegmentFile& a, const SegmentFile& b) { return a.epoch > b.epoch; });
-  for (SegmentFile& file : *files) {
-    auto segment = std::make_unique<Segment>();
-    segment->number = file.number;
-    segment->epoch = file.epoch;
-    segment->file = std::move(file.file);
-    segment->stage = Stage::kUnproven;
-    if (file.found == FoundSegment::kBlank) {
-      segment->stage = Stage::kFree;
-    } else if (file.found == FoundSegment::kUsed) {
-      segment->stage = Stage::kSealing;
-      segment->footer_begun = true;  // not before it has been scanned
+  std::vector<std::pair<Segment*, SegmentPosition>> own;
+  std::vector<std::pair<Segment*, SegmentPosition>> others;
+  {
+    absl::MutexLock lock(&mutex_);
+    next_check_ = parts_.clock->Now() + options_.retry_interval;
+    for (SegmentFile& file : *files) {
       SegmentPosition position;
       for (const SegmentPosition& known : positions) {
         position = known.segment == file.number ? known : position;
       }
-      ++recovering_;
-      RunJobLocked(
-          Priority::kNormal,
-          [this, found = segment.get(), position] { RecoverJob(found, position); }, deferred);
+      const bool used = file.found == FoundSegment::kUsed;
+      const bool is_own = file.role == SegmentRole::kOwn;
+      Segment* segment = AdoptLocked(std::move(file));
+      if (used) {
+        (is_own ? own : others).emplace_back(segment, position);
+      }
     }
-    segments_[file.number] = std::move(segment);
+  }
+  // What was deleted or cleared is known before the first lookup.
+  for (const auto& [segment, position] : own) {
+    RecoverJob(segment, position);
+  }
+  Deferred deferred;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [segment, position] : others) {
+    RunJobLocked(
+        Priority::kNormal,
+        [this, found = segment, where = position] { RecoverJob(found, where); }, deferred);
   }
   return absl::OkStatus();
+}
+
+Segment* Tier::AdoptLocked(SegmentFile file) {
+  auto segment = std::make_unique<Segment>();
+  segment->number = file.number;
+  segment->epoch = file.epoch;
+  segment->role = file.role;
+  segment->file = std::move(file.file);
+  segment->stage = Stage::kUnproven;
+  if (file.found == FoundSegment::kBlank) {
+    segment->stage = Stage::kFree;
+  } else if (file.found == FoundSegment::kUsed) {
+    segment->stage = Stage::kSealing;
+    segment->footer_begun = true;  // not before it has been scanned
+    ++recovering_;
+  }
+  Segment* adopted = segment.get();
+  segments_[file.number] = std::move(segment);
+  return adopted;
 }
 
 void Tier::RunJobLocked(Priority priority, std::function<void()> job, Deferred& deferred) {

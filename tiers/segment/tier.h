@@ -27,6 +27,7 @@
 
 #include "tiers/segment/record_format.h"
 #include "tiers/segment/record_table.h"
+#include "tiers/segment/segment_format.h"
 #include "tiers/segment/segment_scan.h"
 #include "tiers/segment/segment_tier.h"
 #include "tiers/segment/tier_folder.h"
@@ -93,6 +94,7 @@ enum class Stage : uint8_t { kFree, kOpening, kOpen, kSealing, kSealed, kReclaim
 struct Segment {
   uint32_t number = 0;
   uint64_t epoch = 0;          // of what the file holds; 0: nothing
+  SegmentRole role = SegmentRole::kBlocks;
   std::shared_ptr<File> file;  // and every operation on it
   Stage stage = Stage::kFree;
   uint32_t end_page = 1;     // behind the last record that was reported written
@@ -174,6 +176,7 @@ class Tier final : public SegmentTier {
   };
 
   // ---- tier.cc: life, time, figures
+  Segment* AdoptLocked(SegmentFile file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CheckPathLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpAllLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void MaybeEndCloseLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

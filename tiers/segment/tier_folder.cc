@@ -215,6 +215,7 @@ absl::Status TierFolder::Identify(SegmentFile* segment) {
     const bool ours = head.tier_uuid == superblock_.uuid && head.number == segment->number &&
                       head.segment_bytes == superblock_.segment_bytes;
     segment->found = ours ? FoundSegment::kUsed : FoundSegment::kUnproven;
+    segment->role = head.role;
     segment->epoch = head.epoch;
     return absl::OkStatus();
   }
@@ -226,6 +227,7 @@ absl::Status TierFolder::Identify(SegmentFile* segment) {
     // The head is damaged or was torn while the file was taken into use again; before that was
     // durable nothing else was overwritten, so the footer still holds.
     segment->found = FoundSegment::kUsed;
+    segment->role = trailer.role;
     segment->epoch = trailer.epoch;
     return absl::OkStatus();
   }
@@ -265,9 +267,13 @@ absl::StatusOr<std::shared_ptr<File>> TierFolder::MakeSegment(uint32_t number,
   return std::shared_ptr<File>(*std::move(file));
 }
 
-absl::Status TierFolder::BeginSegment(File& file, uint32_t number, uint64_t epoch) {
+absl::Status TierFolder::BeginSegment(File& file,
+                                      uint32_t number,
+                                      SegmentRole role,
+                                      uint64_t epoch) {
   const AlignedBuffer page(kPageBytes);
-  EncodeSegmentHead({superblock_.uuid, number, epoch, superblock_.segment_bytes}, page.span());
+  EncodeSegmentHead({superblock_.uuid, number, role, epoch, superblock_.segment_bytes},
+                    page.span());
   // A power loss may have left the file short of what it was made with.
   absl::Status status = file.Preallocate(superblock_.segment_bytes);
   if (status.ok()) {

@@ -30,6 +30,7 @@ enum class FoundSegment : uint8_t {
 struct SegmentFile {
   uint32_t number = 0;
   FoundSegment found = FoundSegment::kUnproven;
+  SegmentRole role = SegmentRole::kBlocks;
   uint64_t epoch = 0;
   uint64_t bytes = 0;
   std::shared_ptr<File> file;  // and every operation on it
@@ -58,7 +59,7 @@ class TierFolder {
   // reserve would be left). What it made is removed when it fails later.
   absl::StatusOr<std::shared_ptr<File>> MakeSegment(uint32_t number, uint64_t free_reserve_bytes);
   // Writes and syncs the head of a new use.
-  absl::Status BeginSegment(File& file, uint32_t number, uint64_t epoch);
+  absl::Status BeginSegment(File& file, uint32_t number, SegmentRole role, uint64_t epoch);
 
   // Whether the path still leads to this directory.
   absl::StatusOr<bool> PathLeadsHere();

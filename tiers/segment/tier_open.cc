@@ -78,6 +78,7 @@ bool Tier::StartOpenLocked(uint32_t writer, Deferred& deferred) {
 
 void Tier::OpenJob(uint32_t writer, Segment* segment, uint64_t epoch) {
   // The segment is kOpening: nobody else touches its file.
+  const SegmentRole role = writer == own_writer_ ? SegmentRole::kOwn : SegmentRole::kBlocks;
   absl::Status status;
   std::shared_ptr<File> file = segment->file;
   if (file == nullptr) {
@@ -90,12 +91,13 @@ void Tier::OpenJob(uint32_t writer, Segment* segment, uint64_t epoch) {
     }
   }
   if (status.ok()) {
-    status = folder_->BeginSegment(*file, segment->number, epoch);
+    status = folder_->BeginSegment(*file, segment->number, role, epoch);
   }
   Deferred deferred;
   absl::MutexLock lock(&mutex_);
   segment->file = std::move(file);
   segment->epoch = status.ok() ? epoch : segment->epoch;
+  segment->role = role;
   OpenedLocked(writer, segment, status, deferred);
 }
 
@@ -198,6 +200,7 @@ void Tier::FooterJob(Segment* segment,
   SegmentTrailer trailer;
   trailer.tier_uuid = uuid();
   trailer.number = segment->number;
+  trailer.role = segment->role;
   trailer.epoch = segment->epoch;
   trailer.entries = static_cast<uint32_t>(entries.size());
   trailer.entries_page = segment_pages_ - pages;

@@ -251,26 +251,39 @@ TEST(TombstonesTest, ComeBackAndEveryTruncationIsMalformed) {
 
 TEST(SegmentFormatTest, HeadBytesAreAsTheGrammarSays) {
   const AlignedBuffer page(kPageBytes);
-  EncodeSegmentHead({{0x0102030405060708, 0x1112131415161718}, 7, 0x2122232425262728, 1 << 20},
+  EncodeSegmentHead({{0x0102030405060708, 0x1112131415161718},
+                     7,
+                     SegmentRole::kOwn,
+                     0x2122232425262728,
+                     1 << 20},
                     page.span());
   EXPECT_EQ(Hex(page.span().first(12)), "545252435345470a01000000");
   EXPECT_EQ(Hex(page.span().subspan(16, 48)),
             "08070605040302011817161514131211"
             "07000000"
-            "00000000"
+            "01000000"
             "2827262524232221"
             "0000100000000000"
             "0000000000000000");
   SegmentHead got;
   ExpectEveryFlipFound(page, [&] { return DecodeSegmentHead(page.span(), &got); });
   EXPECT_EQ(got.number, 7U);
+  EXPECT_EQ(got.role, SegmentRole::kOwn);
   EXPECT_EQ(got.epoch, 0x2122232425262728U);
   EXPECT_EQ(got.segment_bytes, 1U << 20);
 }
 
 TEST(SegmentFormatTest, TrailerBytesAreAsTheGrammarSays) {
   const AlignedBuffer page(kPageBytes);
-  EncodeTrailer({{1, 2}, 7, 9, 3, 60, 50, {0x5152535455565758, 0x6162636465666768}}, page.span());
+  EncodeTrailer({{1, 2},
+                 7,
+                 SegmentRole::kOwn,
+                 9,
+                 3,
+                 60,
+                 50,
+                 {0x5152535455565758, 0x6162636465666768}},
+                page.span());
   EXPECT_EQ(Hex(page.span().first(12)), "54525243454e440a01000000");
   EXPECT_EQ(Hex(page.span().subspan(48, 32)),
             "03000000"
@@ -280,6 +293,7 @@ TEST(SegmentFormatTest, TrailerBytesAreAsTheGrammarSays) {
             "58575655545352516867666564636261");
   SegmentTrailer got;
   ExpectEveryFlipFound(page, [&] { return DecodeTrailer(page.span(), &got); });
+  EXPECT_EQ(got.role, SegmentRole::kOwn);
   EXPECT_EQ(got.entries, 3U);
   EXPECT_EQ(got.end_page, 50U);
 }

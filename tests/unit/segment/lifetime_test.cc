@@ -126,6 +126,27 @@ TEST(LifetimeTest, ATierServesAndTakesDeletesWhileItRecovers) {
   EXPECT_FALSE(room.Holds(whole));
 }
 
+TEST(LifetimeTest, DeletionsAndNotesAreKnownBeforeAnythingIsFoundAgain) {
+  TierRoom room;
+  room.Open();
+  for (uint64_t i = 0; i < 60; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 20000)), WriteOutcome::kWritten);
+  }
+  ASSERT_EQ(room.Delete({TestBlock(59, 20000), TestBlock(40, 20000)}), WriteOutcome::kWritten);
+  ASSERT_EQ(room.PutNote("generation", "3"), WriteOutcome::kWritten);
+  room.Kill();
+  ASSERT_TRUE(room.TryOpen().ok());
+  ASSERT_EQ(room.tier().figures().state, TierState::kRecovering);
+  const std::vector<SegmentTier::Note> notes = room.tier().Notes();
+  ASSERT_EQ(notes.size(), 1U);
+  EXPECT_EQ(notes[0].value, "3");
+  do {
+    EXPECT_FALSE(room.Holds(TestBlock(59, 20000)));
+    EXPECT_FALSE(room.Holds(TestBlock(40, 20000)));
+  } while (room.Step());
+  EXPECT_EQ(room.Read(TestBlock(58, 20000)), ReadOutcome::kVerified);
+}
+
 TEST(LifetimeTest, WritesAreRefusedAndLookupsMissAfterClose) {
   TierRoom room;
   room.Open();

@@ -133,7 +133,7 @@ TEST(OwnershipTest, SegmentsOfAnotherTierAreLeftAlone) {
   room.Write(TestBlock(1));
   room.Close();
   const AlignedBuffer head(kPageBytes);
-  EncodeSegmentHead({{7, 7}, 5, 1, kTestSegmentBytes}, head.span());
+  EncodeSegmentHead({{7, 7}, 5, SegmentRole::kBlocks, 1, kTestSegmentBytes}, head.span());
   const std::string foreign(head.bytes(), kPageBytes);
   room.disk().Create(kTierPath, "segment-00000005.terrace", foreign + std::string(8192, 'f'));
   room.disk().Create(kTierPath, "segment-00000006.terrace", std::string(12288, 'g'));
