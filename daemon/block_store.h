@@ -41,6 +41,8 @@
 
 namespace terrace {
 
+class SegmentTier;
+
 inline constexpr uint32_t kMaxKeysPerCall = 16384;
 inline constexpr uint32_t kMaxPartsPerCall = 64;
 inline constexpr uint64_t kMaxInlineBytes = uint64_t{3} << 20;
@@ -215,6 +217,9 @@ class StoreObserver {
 
 // What happened, as counters since start; read by metrics and Status. Arrays are indexed by the
 // enum's value.
+// DRAM and the tiers below it.
+inline constexpr uint32_t kMaxTiers = 16;
+
 struct StoreCounters {
   std::array<uint64_t, 9> get_outcomes{};
   std::array<uint64_t, 5> put_outcomes{};
@@ -234,6 +239,12 @@ struct StoreCounters {
   uint64_t slabs_recut = 0;
   uint64_t slabs_retired = 0;
   uint64_t regions_failed = 0;
+  std::array<uint64_t, kMaxTiers> tier_hits{};  // keys that gets delivered, by where they were found
+  uint64_t local_writes = 0;                    // blocks written to the local tier
+  uint64_t local_write_bytes = 0;               // of payload
+  std::array<uint64_t, 10> local_refusals{};    // blocks that the local tier did not take, by outcome
+  std::array<uint64_t, 10> local_losses{};      // of evicted blocks those that no tier holds, by why
+  uint64_t room_waits = 0;                      // times that a block had to wait for a victim's write
   std::array<uint64_t, 24>
       eviction_age_log2_s{};  // [i]: evicted at an age below 2^i seconds since last touch
 };
@@ -281,6 +292,8 @@ struct StoreUsage {
   uint64_t read_bytes_per_s = 0;  // moving averages; 0: not measured yet
   uint64_t write_bytes_per_s = 0;
   uint64_t metadata_bytes = 0;  // index, block metadata and placement
+  uint64_t local_writes_in_flight = 0;
+  uint64_t waiting_for_room = 0;  // blocks that wait for a victim to be written
   StoreCounters counters;
 };
 
@@ -312,6 +325,8 @@ struct VerifyResult {
   uint64_t corrupt = 0;
 };
 
+enum class LocalWrites : uint8_t { kOnEviction = 0, kOnCommit = 1 };
+
 struct BlockStoreOptions {
   uint64_t dram_bytes = uint64_t{1} << 30;
   std::string policy = "lru";  // see MakeEvictionPolicy
@@ -326,6 +341,13 @@ struct BlockStoreOptions {
   uint32_t max_holds_per_tenant = 16384;
   uint32_t max_regions_per_session = 64;
   uint32_t max_tickets_per_tenant = 4096;
+  // When a block is written to the local tier, beside what puts and Flush ask for.
+  LocalWrites local_writes = LocalWrites::kOnEviction;
+  // Larger blocks stay in DRAM; 0: any.
+  uint64_t local_max_payload_bytes = 0;
+  // How long a new block waits for the one whose place it takes to be written to the local tier;
+  // after that the latter is lost.
+  absl::Duration max_wait_for_room = absl::Milliseconds(100);
 };
 
 class BlockStore {
@@ -336,7 +358,9 @@ class BlockStore {
     const Clock* clock = nullptr;
     Executor* executor = nullptr;  // copies and hashes run here
     SlabSource* slabs = nullptr;
-    std::vector<LowerTier*> lower_tiers;  // nearest first
+    // Nullable. Blocks are written to it, and it is the nearest tier below DRAM.
+    SegmentTier* local = nullptr;
+    std::vector<LowerTier*> lower_tiers;  // read only; nearest first
     StoreObserver* observer = nullptr;    // nullable
   };
   static absl::StatusOr<std::unique_ptr<BlockStore>> Create(const BlockStoreOptions& options,
@@ -365,8 +389,12 @@ class BlockStore {
   // ---- namespaces
   virtual absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant,
                                                         const NamespaceRecord& record) = 0;
-  // The new generation. NOT_FOUND.
-  virtual absl::StatusOr<uint64_t> ClearNamespace(TenantId tenant, const Digest128& digest) = 0;
+  // `done` gets the new generation, once it outlives the process and a loss of power. The blocks of
+  // older ones are misses as soon as the call returns. NOT_FOUND. UNAVAILABLE: cleared, but the
+  // local tier could not note it, so that a restart may bring the blocks back; clear again.
+  virtual void ClearNamespace(TenantId tenant,
+                              const Digest128& digest,
+                              std::function<void(absl::StatusOr<uint64_t>)> done) = 0;
 
   // ---- regions and slabs
   // INVALID_ARGUMENT (geometry), ALREADY_EXISTS (id in use), RESOURCE_EXHAUSTED.
@@ -415,7 +443,18 @@ class BlockStore {
     uint32_t deleted = 0;
     uint32_t not_found = 0;
   };
-  virtual absl::StatusOr<DeleteResult> Delete(const Caller& caller, const StorePart& part) = 0;
+  // The blocks are hidden when the call returns; `done` once that outlives the process. NOT_FOUND.
+  // UNAVAILABLE: hidden, but the local tier could not record it: delete again.
+  virtual void Delete(const Caller& caller,
+                      const StorePart& part,
+                      std::function<void(absl::StatusOr<DeleteResult>)> done) = 0;
+  // `done` when every block of the tenant that was stored before the call has reached the level.
+  // UNAVAILABLE: some have not, and why. DEADLINE_EXCEEDED. A level that no tier here offers counts
+  // as the highest that one does.
+  virtual void Flush(TenantId tenant,
+                     Level level,
+                     absl::Duration deadline,
+                     std::function<void(absl::Status)> done) = 0;
   // ttl zero: until Unpin.
   virtual absl::StatusOr<PinResult> Pin(const Caller& caller,
                                         const StorePart& part,
@@ -437,9 +476,11 @@ class BlockStore {
   [[nodiscard]] virtual std::vector<TenantUsage> Tenants() const = 0;
   [[nodiscard]] virtual std::vector<NamespaceUsage> Namespaces() const = 0;
   virtual absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) = 0;
-  // tenant "": all.
-  virtual absl::StatusOr<EvictResult> Evict(std::string_view tenant,
-                                            uint64_t target_used_bytes) = 0;
+  // tenant "": all. What the local tier takes is written first. `done` when so much is used, or
+  // nothing more can go. NOT_FOUND.
+  virtual void Evict(std::string_view tenant,
+                     uint64_t target_used_bytes,
+                     std::function<void(absl::StatusOr<EvictResult>)> done) = 0;
   // Recomputes checksums of everything on the executor; corrupt blocks are dropped.
   virtual void Verify(std::function<void(VerifyResult)> done) = 0;
 };

@@ -53,7 +53,7 @@ void Store::CloseFlightLocked(BlockId block, GetOutcome outcome, DeferredCalls& 
       }
       if (--waiter.put->waiting == 0) {
         std::erase(waiting_, waiter.put);
-        MaybeFinishPutLocked(*waiter.put, deferred);
+        MaybeFinishPutLocked(waiter.put, deferred);
       }
     } else if (const auto ticket = tickets_.find(waiter.ticket); ticket != tickets_.end()) {
       TicketResult& result = ticket->second.result;
@@ -107,6 +107,19 @@ void Store::AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
   }
   const auto put = std::static_pointer_cast<PutOperation>(operation);
   const Reason reason = outcome == GetOutcome::kDeadline ? Reason::kDeadline : Reason::kCancelled;
+  if (put->stage != PutStage::kStoring) {
+    // What is stored stays stored; the level says how far it came.
+    const auto wanted = static_cast<char>(put->call.wait_for);
+    for (uint32_t i = 0; i < put->result.levels.size(); ++i) {
+      const bool short_of_it = put->result.levels[i] != '\0' && put->result.levels[i] < wanted;
+      if (short_of_it && put->result.reasons[i] == static_cast<char>(Reason::kNone)) {
+        put->result.reasons[i] = static_cast<char>(reason);
+      }
+    }
+    put->stage = PutStage::kSyncing;  // nothing more is waited for
+    MaybeFinishPutLocked(put, deferred);
+    return;
+  }
   for (uint32_t i = 0; i < put->chain.size(); ++i) {
     if (put->chain[i] == kNoBlock || !flights_.contains(put->chain[i])) {
       continue;
@@ -119,7 +132,7 @@ void Store::AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
       SetPutResult(*put, i, PutOutcome::kFailed, reason);
     }
   }
-  MaybeFinishPutLocked(*put, deferred);
+  MaybeFinishPutLocked(put, deferred);
 }
 
 void Store::CancelOrphanReadsLocked(DeferredCalls& deferred) {
@@ -154,6 +167,9 @@ bool Store::LookupLowerLocked(
     return false;
   }
   const BlockIdentity identity{ns->digest, ns->generation, part.salt, part.key(key)};
+  if (!deleting_.empty() && deleting_.contains(LocalName(identity))) {
+    return false;
+  }
   for (uint32_t i = 0; i < lower_tiers_.size(); ++i) {
     if (lower_tiers_[i]->Lookup(identity, out)) {
       *tier = i;
@@ -174,7 +190,14 @@ BlockId Store::BeginReadLocked(
     return kNoBlock;
   }
   const BlockId block = blocks_.Add(*scope, part.key(key));
-  blocks_.at(block).payload_bytes = lower.payload_bytes;
+  Block& fresh = blocks_.at(block);
+  fresh.payload_bytes = lower.payload_bytes;
+  const uint64_t first = FirstToken(part, NamespaceOf(*scope).record.block_tokens, key);
+  fresh.first_token = static_cast<uint32_t>(std::min<uint64_t>(first, UINT32_MAX));
+  if (part.rule == Rule::kPrefix && key > 0) {
+    fresh.parent = index_.Find(*scope, part.key(key - 1));
+    fresh.parent_serial = fresh.parent == kNoBlock ? 0 : blocks_.at(fresh.parent).serial;
+  }
   index_.Insert(block);
   LockBlockLocked(block);
   Flight& flight = OpenFlightLocked(block);
@@ -208,10 +231,13 @@ void Store::StartRead(BlockId block) {
   LowerTier* tier = nullptr;
   bool wanted = false;
   uint64_t payload_bytes = 0;
+  absl::Duration give_up;
   {
     Lock lock(&mutex_);
-    const Flight& flight = flights_.at(block);
+    Flight& flight = flights_.at(block);
     wanted = !flight.cancel_wanted;
+    flight.give_up = std::min(flight.give_up, clock_.Now() + options_.max_wait_for_room);
+    give_up = flight.give_up;
     tier = lower_tiers_[flight.tier];
     request.block = flight.lower;
     request.priority = flight.priority;
@@ -225,7 +251,13 @@ void Store::StartRead(BlockId block) {
   request.identity.salt = salt;
   request.identity.key = key;
   request.deadline = clock_.Now() + kReadCap;
-  if (!wanted || AcquireSlot(block, payload_bytes, {}) != Reason::kNone) {
+  const std::optional<Reason> refused =
+      wanted ? AcquireSlot(block, payload_bytes, {}, {give_up, [this, block] { StartRead(block); }})
+             : Reason::kCancelled;
+  if (!refused.has_value()) {
+    return;  // it goes on when there is room
+  }
+  if (*refused != Reason::kNone) {
     ReadEnded(block, ReadOutcome::kCancelled);
     return;
   }
@@ -233,6 +265,7 @@ void Store::StartRead(BlockId block) {
     Lock lock(&mutex_);
     flights_.at(block).reading = true;
     request.destination = PayloadLocked(blocks_.at(block));
+    request.header_page_in_front = true;
   }
   const uint64_t token = tier->Read(request, [this, block](ReadOutcome outcome) {
     RunJob(Priority::kHigh, [this, block, outcome] { ReadEnded(block, outcome); });

@@ -146,7 +146,9 @@ void Store::ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
     } else if (block != kNoBlock && get->call.wait_pending) {
       target.block = block;
       ++get->waiting;
-      flights_.at(block).waiters.push_back(FlightWaiter{get, nullptr, 0, first + i});
+      Flight& flight = flights_.at(block);
+      target.tier = flight.is_read ? static_cast<uint8_t>(flight.tier + 1) : 0;
+      flight.waiters.push_back(FlightWaiter{get, nullptr, 0, first + i});
     } else if (part.rule == Rule::kPrefix) {
       break;  // what follows could not be used
     }
@@ -444,7 +446,8 @@ void Store::FinishGetLocked(GetOperation& get, DeferredCalls& deferred) {
     DeliverInPlaceLocked(get);
   }
   for (GetTarget& target : get.targets) {
-    if (target.outcome == GetOutcome::kCorrupt) {
+    // One that a lower tier found corrupt has no block here, and is counted already.
+    if (target.outcome == GetOutcome::kCorrupt && target.block != kNoBlock) {
       ++counters_.corrupt;
       HideLocked(target.block);
     }
@@ -466,6 +469,7 @@ void Store::FinishGetLocked(GetOperation& get, DeferredCalls& deferred) {
     ++counters_.get_outcomes[static_cast<size_t>(target.outcome)];
     ++(ok ? tenant.hits : tenant.misses);
     if (ok) {
+      ++counters_.tier_hits[target.tier];
       (get.call.delivery == Delivery::kLease ? counters_.bytes_leased
                                              : counters_.bytes_copied_out) += target.payload_bytes;
     }

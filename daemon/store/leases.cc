@@ -225,32 +225,7 @@ ReleaseResult Store::Release(const Caller& caller,
   return result;
 }
 
-// ---------------------------------------------------------------- delete and pin
-
-absl::StatusOr<BlockStore::DeleteResult> Store::Delete(const Caller& caller,
-                                                       const StorePart& part) {
-  Lock lock(&mutex_);
-  if (FindNamespaceLocked(caller.tenant, part.namespace_digest) == nullptr) {
-    return absl::NotFoundError("part.namespace_digest: not opened by this tenant");
-  }
-  StorePart every = part;
-  every.rule = Rule::kIndependent;
-  std::vector<BlockId> found;
-  FindPartLocked(caller.tenant, every, found);
-  DeleteResult result;
-  for (uint32_t i = 0; i < found.size(); ++i) {
-    // A key named twice: the second look must not see the block that the first one freed.
-    const std::optional<ScopeId> scope = FindScopeLocked(caller.tenant, every);
-    if (found[i] == kNoBlock || !scope.has_value() ||
-        index_.Find(*scope, every.key(i)) != found[i]) {
-      ++result.not_found;
-      continue;
-    }
-    HideLocked(found[i]);
-    ++result.deleted;
-  }
-  return result;
-}
+// ---------------------------------------------------------------- pins
 
 absl::StatusOr<PinResult> Store::Pin(const Caller& caller,
                                      const StorePart& part,

@@ -12,6 +12,7 @@ namespace terrace {
 namespace {
 
 constexpr uint32_t kVerifySlice = 64;  // blocks a job
+constexpr uint32_t kEvictSlice = 256;  // blocks under one lock
 
 }  // namespace
 
@@ -57,6 +58,8 @@ StoreUsage Store::Usage() const {
   for (const auto& [slab, residents] : slab_blocks_) {
     usage.metadata_bytes += residents.capacity() * sizeof(BlockId);
   }
+  usage.local_writes_in_flight = local_writes_.size();
+  usage.waiting_for_room = room_waiters_.size();
   usage.counters = counters_;
   return usage;
 }
@@ -104,6 +107,19 @@ absl::StatusOr<Explanation> Store::Explain(std::string_view tenant, const StoreP
       !scope.has_value() || part.key_bytes < kMinKeyBytes || part.key_bytes > kMaxKeyBytes
           ? kNoBlock
           : index_.Find(*scope, part.key(0));
+  LowerBlock lower;
+  uint32_t tier = 0;
+  if (block == kNoBlock && LookupLowerLocked(id, part, 0, &lower, &tier)) {
+    out.state = KeyState::kLower;
+    out.tier = std::string(lower_tiers_[tier]->name());
+    out.payload_bytes = lower.payload_bytes;
+    out.text = absl::StrCat("On tier ", out.tier, ", not in DRAM; a get that waits, or a prefetch, ",
+                            "reads it in about ",
+                            absl::FormatDuration(lower_tiers_[tier]->EstimateRead(
+                                lower.payload_bytes)),
+                            ".");
+    return out;
+  }
   if (block == kNoBlock) {
     out.text =
         scope.has_value()
@@ -146,46 +162,85 @@ void Store::ExplainBlockLocked(BlockId id, Explanation& out) {
   }
 }
 
-absl::StatusOr<EvictResult> Store::Evict(std::string_view tenant, uint64_t target_used_bytes) {
-  EvictResult result;
-  for (bool more = true; more;) {  // in slices, so that the lock is never held for long
-    Lock lock(&mutex_);
-    std::optional<TenantId> only;
-    if (!tenant.empty()) {
-      const auto found = tenant_ids_.find(std::string(tenant));
-      if (found == tenant_ids_.end()) {
-        return absl::NotFoundError("tenant: unknown");
-      }
-      only = found->second;
+void Store::Evict(std::string_view tenant,
+                  uint64_t target_used_bytes,
+                  std::function<void(absl::StatusOr<EvictResult>)> done) {
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  auto evict = std::make_shared<EvictOperation>();
+  evict->target_used_bytes = target_used_bytes;
+  evict->done = std::move(done);
+  if (!tenant.empty()) {
+    const auto found = tenant_ids_.find(std::string(tenant));
+    if (found == tenant_ids_.end()) {
+      deferred.Add([evict] { evict->done(absl::NotFoundError("tenant: unknown")); });
+      return;
     }
-    const auto used = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-      return only.has_value() ? TenantOf(*only).used_bytes : arena_->used_slot_bytes();
-    };
-    for (int i = 0; i < 256 && more; ++i) {
-      BlockId victim = kNoBlock;
-      double least = std::numeric_limits<double>::infinity();
-      for (uint32_t t = 0; t < tenants_.size(); ++t) {
-        if (only.has_value() && TenantId{t} != *only) {
-          continue;
-        }
-        const BlockId oldest = OldestOfTenantLocked(TenantId{t});
-        if (oldest != kNoBlock && pools_[blocks_.at(oldest).pool]->policy->Value(oldest) < least) {
-          least = pools_[blocks_.at(oldest).pool]->policy->Value(oldest);
-          victim = oldest;
-        }
-      }
-      more = victim != kNoBlock && used() > target_used_bytes;
-      if (more) {
-        const uint64_t blocks = counters_.evictions;
-        const uint64_t bytes = counters_.evicted_bytes;
-        EvictFamilyLocked(victim);
-        result.blocks += counters_.evictions - blocks;
-        result.bytes += counters_.evicted_bytes - bytes;
-      }
-    }
-    result.used_bytes = used();
+    evict->only = found->second;
   }
-  return result;
+  evicts_.push_back(evict);
+  ++in_flight_;  // until the answer has been given
+  AdvanceEvictLocked(evict, deferred);
+}
+
+BlockId Store::NextVictimLocked(std::optional<TenantId> only) {
+  BlockId victim = kNoBlock;
+  double least = std::numeric_limits<double>::infinity();
+  for (uint32_t t = 0; t < tenants_.size(); ++t) {
+    if (only.has_value() && TenantId{t} != *only) {
+      continue;
+    }
+    const BlockId oldest = OldestOfTenantLocked(TenantId{t});
+    if (oldest != kNoBlock && pools_[blocks_.at(oldest).pool]->policy->Value(oldest) < least) {
+      least = pools_[blocks_.at(oldest).pool]->policy->Value(oldest);
+      victim = oldest;
+    }
+  }
+  return victim;
+}
+
+// Goes on when a write has ended, where blocks have to be written first.
+void Store::AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict,
+                               DeferredCalls& deferred) {
+  if (evict->ended) {
+    return;
+  }
+  const auto used = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return evict->only.has_value() ? TenantOf(*evict->only).used_bytes : arena_->used_slot_bytes();
+  };
+  bool more = true;
+  for (uint32_t i = 0; i < kEvictSlice && more; ++i) {
+    const BlockId victim = NextVictimLocked(evict->only);
+    more = victim != kNoBlock && used() > evict->target_used_bytes;
+    if (more && ReadyToEvictLocked(victim, absl::InfiniteDuration(), deferred)) {
+      const uint64_t blocks = counters_.evictions;
+      const uint64_t bytes = counters_.evicted_bytes;
+      EvictFamilyLocked(victim, absl::InfiniteDuration(), deferred);
+      evict->result.blocks += counters_.evictions - blocks;
+      evict->result.bytes += counters_.evicted_bytes - bytes;
+    }
+  }
+  if (more) {  // in slices, so that the lock is never held for long
+    deferred.Add([this, evict] {
+      RunJob(Priority::kNormal, [this, evict] {
+        DeferredCalls later;
+        Lock relock(&mutex_);
+        AdvanceEvictLocked(evict, later);
+      });
+    });
+    return;
+  }
+  if (used() > evict->target_used_bytes && !local_writes_.empty()) {
+    return;
+  }
+  evict->ended = true;
+  evict->result.used_bytes = used();
+  std::erase(evicts_, evict);
+  deferred.Add([this, evict] {
+    evict->done(evict->result);
+    Lock relock(&mutex_);
+    JobEndedLocked();
+  });
 }
 
 void Store::Verify(std::function<void(VerifyResult)> done) {

@@ -18,6 +18,11 @@ inline uint64_t EndToken(const StorePart& part, uint32_t block_tokens, uint32_t 
   return part.first_token + uint64_t{block_tokens} * (i + 1);
 }
 
+// The token position at which it begins.
+inline uint64_t FirstToken(const StorePart& part, uint32_t block_tokens, uint32_t i) {
+  return i == 0 ? part.first_token : EndToken(part, block_tokens, i - 1);
+}
+
 // What one part says about boundaries: for each of its keys, whether it is usable, and where its
 // blocks end.
 struct PartView {

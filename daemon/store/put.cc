@@ -19,10 +19,6 @@ GrowthTicket TicketOf(const PutOperation& put, const PutTarget& target) {
   return ticket;
 }
 
-uint64_t FirstToken(const StorePart& part, uint32_t block_tokens, uint32_t i) {
-  return i == 0 ? part.first_token : EndToken(part, block_tokens, i - 1);
-}
-
 }  // namespace
 
 void Store::Put(const Caller& caller,
@@ -65,9 +61,9 @@ void Store::Put(const Caller& caller,
   put->dispatched = true;
   put->copy_began = clock_.Now();
   if (jobs == 0) {
-    MaybeFinishPutLocked(*put, deferred);
+    MaybeFinishPutLocked(put, deferred);
   }
-  if (!put->ended && put->waiting > 0) {
+  if (!put->ended && put->stage == PutStage::kStoring && put->waiting > 0) {
     waiting_.push_back(put);
   }
   for (uint64_t i = 0; i < jobs; ++i) {
@@ -197,25 +193,21 @@ void Store::PlanPutLocked(const std::shared_ptr<PutOperation>& put) {
   NoteGrowthLocked(*put);
 }
 
-void Store::RunPutJob(const std::shared_ptr<PutOperation>& put) {
+void Store::RunPutJob(const std::shared_ptr<PutOperation>& put, uint32_t resumed) {
   uint64_t turn = 0;
   for (;;) {
-    const uint32_t index = put->next.fetch_add(1);
+    const uint32_t index =
+        resumed != kNoTarget ? std::exchange(resumed, kNoTarget) : put->next.fetch_add(1);
     if (index >= put->targets.size()) {
       break;
     }
-    PutTarget& target = put->targets[index];
-    const Reason reason = StoreTarget(*put, target);
-    if (reason != Reason::kNone) {
-      const bool declined = reason == Reason::kNoSpace || reason == Reason::kQuota ||
-                            reason == Reason::kAdmission || reason == Reason::kBusy;
-      DeferredCalls deferred;
-      Lock lock(&mutex_);
-      SetPutResult(*put, target.position, declined ? PutOutcome::kDeclined : PutOutcome::kFailed,
-                   reason);
-      put->chain[target.position] = kNoBlock;
-      CloseFlightLocked(target.block, GetOutcome::kMiss, deferred);
-      UnlockBlockLocked(target.block);
+    const PutTarget& target = put->targets[index];
+    const std::optional<Reason> reason = StoreTarget(put, index);
+    if (!reason.has_value()) {
+      return;  // this job goes on when there is room
+    }
+    if (*reason != Reason::kNone) {
+      RefuseTarget(*put, target, *reason);
     }
     turn += target.payload_bytes;
     if (turn >= kBytesPerTurn) {
@@ -226,25 +218,44 @@ void Store::RunPutJob(const std::shared_ptr<PutOperation>& put) {
   if (put->jobs.fetch_sub(1) == 1) {
     DeferredCalls deferred;
     Lock lock(&mutex_);
-    MaybeFinishPutLocked(*put, deferred);
+    MaybeFinishPutLocked(put, deferred);
   }
+}
+
+void Store::RefuseTarget(PutOperation& put, const PutTarget& target, Reason reason) {
+  const bool declined = reason == Reason::kNoSpace || reason == Reason::kQuota ||
+                        reason == Reason::kAdmission || reason == Reason::kBusy;
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  SetPutResult(put, target.position, declined ? PutOutcome::kDeclined : PutOutcome::kFailed,
+               reason);
+  put.chain[target.position] = kNoBlock;
+  CloseFlightLocked(target.block, GetOutcome::kMiss, deferred);
+  UnlockBlockLocked(target.block);
 }
 
 // Takes a slot, copies and hashes, commits. The block stays locked until the whole put is over, so
 // that a put never evicts its own blocks.
-Reason Store::StoreTarget(PutOperation& put, PutTarget& target) {
+std::optional<Reason> Store::StoreTarget(const std::shared_ptr<PutOperation>& operation,
+                                         uint32_t index) {
+  PutOperation& put = *operation;
+  PutTarget& target = put.targets[index];
   if (put.cancelled) {
     return Reason::kCancelled;
   }
-  if (clock_.Now() > put.deadline) {
+  const absl::Duration now = clock_.Now();
+  if (now > put.deadline) {
     return Reason::kDeadline;
   }
+  target.give_up = std::min({target.give_up, put.deadline, now + options_.max_wait_for_room});
   // What follows a block that was not let in could never be used.
   const bool useless =
       put.call.part.rule == Rule::kPrefix && target.position > put.declined_from.load();
-  const Reason reason =
+  const std::optional<Reason> reason =
       useless ? Reason::kAdmission
-              : AcquireSlot(target.block, target.payload_bytes, TicketOf(put, target));
+              : AcquireSlot(target.block, target.payload_bytes, TicketOf(put, target),
+                            {target.give_up,
+                             [this, operation, index] { RunPutJob(operation, index); }});
   if (reason == Reason::kAdmission) {
     put.declined_from = std::min(put.declined_from.load(), target.position);
   }
@@ -289,6 +300,9 @@ void Store::CommitLocked(PutOperation& put,
   target.committed = true;
   counters_.bytes_in += block.payload_bytes;
   SetPutResult(put, target.position, PutOutcome::kStored, Reason::kNone);
+  if (local_ != nullptr && options_.local_writes == LocalWrites::kOnCommit) {
+    committed_.emplace_back(target.block, block.serial);
+  }
   CloseFlightLocked(target.block, GetOutcome::kOk, deferred);
 }
 
@@ -317,8 +331,11 @@ void Store::TouchPutLocked(const PutOperation& put) {
 
 // Runs when the last job ended and when the last joined flight ended; the later of the two
 // finishes.
-void Store::MaybeFinishPutLocked(PutOperation& put, DeferredCalls& deferred) {
-  if (put.ended || put.waiting > 0 || put.jobs.load() > 0) {
+void Store::MaybeFinishPutLocked(const std::shared_ptr<PutOperation>& operation,
+                                 DeferredCalls& deferred) {
+  PutOperation& put = *operation;
+  if (put.ended || put.waiting > 0 || put.jobs.load() > 0 ||
+      AdvancePutLocked(operation, deferred)) {
     return;
   }
   if (put.scope != ScopeId{UINT32_MAX}) {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,14 +18,36 @@
 
 #include "daemon/block_store.h"
 #include "tiers/placement/eviction_policy.h"
+#include "tiers/segment/segment_tier.h"
 
 namespace terrace {
+
+// Callbacks that must run when the lock is gone.
+class DeferredCalls {
+ public:
+  DeferredCalls() = default;
+  ~DeferredCalls() { Run(); }
+  DeferredCalls(const DeferredCalls&) = delete;
+  DeferredCalls& operator=(const DeferredCalls&) = delete;
+  void Add(std::function<void()> callback) { callbacks_.push_back(std::move(callback)); }
+  void Run() {
+    std::vector<std::function<void()>> callbacks;
+    callbacks.swap(callbacks_);
+    for (std::function<void()>& callback : callbacks) {
+      callback();
+    }
+  }
+
+ private:
+  std::vector<std::function<void()>> callbacks_;
+};
 
 // Blocks of one tenant and slot size: the domain of one eviction policy.
 struct Pool {
   TenantId tenant{0};
   uint64_t slot_bytes = 0;
   std::unique_ptr<EvictionPolicy> policy;
+  uint32_t written_ahead = 0;  // evictions until the next victims are looked at again
 };
 
 struct Namespace {
@@ -125,7 +148,7 @@ struct Operation {
   Caller caller;
   uint64_t call_id = 0;
   absl::Duration deadline;
-  uint32_t waiting = 0;     // flights of others that it waits for
+  uint32_t waiting = 0;     // flights of others, and writes to the local tier, that it waits for
   bool dispatched = false;  // delivery or copying has begun
   bool ended = false;
   std::vector<std::function<void(bool)>> on_end;
@@ -146,6 +169,7 @@ struct GetTarget {
   uint32_t region_block = 0;
   const char* source = nullptr;
   uint32_t payload_bytes = 0;
+  uint8_t tier = 0;  // where the block was found; 0: DRAM
   uint64_t inline_offset = 0;
   Digest128 checksum;
   GetOutcome outcome = GetOutcome::kMiss;  // by std::atomic_ref while slices of it are copied
@@ -176,10 +200,15 @@ struct PutTarget {
   const char* inline_source = nullptr;
   uint32_t region_block = 0;
   bool committed = false;
+  absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
 };
+
+// A put is stored first, and then written and synced as far as it waits for that.
+enum class PutStage : uint8_t { kStoring, kWriting, kSyncing };
 
 struct PutOperation : Operation {
   PutOperation() : Operation(Kind::kPut) {}
+  PutStage stage = PutStage::kStoring;
   PutCall call;
   PutResult result;
   ScopeId scope{0};
@@ -190,6 +219,76 @@ struct PutOperation : Operation {
   std::vector<BlockId> chain;  // per key: the block that it names, kNoBlock when it is not stored
   std::vector<PutTarget> targets;  // what this put has to copy
   std::function<void(absl::StatusOr<PutResult>)> done;
+};
+
+// Several writes to the local tier that somebody waits for together.
+struct LocalBarrier {
+  uint32_t left = 0;
+  uint32_t failed = 0;
+  WriteOutcome failure = WriteOutcome::kWritten;  // the last one
+  std::function<void(DeferredCalls&)> all_ended;  // under the store's lock, when `left` falls to 0
+};
+
+// Who wants to know how the write of a block ended: a put, or a barrier (whose owners are these
+// waiters and the operation that made it).
+struct LocalWaiter {
+  std::shared_ptr<PutOperation> put;
+  uint32_t position = 0;  // of the put's key
+  std::shared_ptr<LocalBarrier> barrier;
+};
+
+// A block on its way to the local tier; locked meanwhile.
+struct LocalWrite {
+  bool running = false;  // else queued
+  std::vector<LocalWaiter> waiters;
+};
+
+// What a block that needs a slot waits with while victims are written.
+struct RoomRequest {
+  absl::Duration give_up;        // from then on a victim is not written any more, but lost
+  std::function<void()> resume;  // handed to the executor when it is worth trying again
+};
+
+// A Flush between its call and its done. Shared by the table of flushes and the callbacks of its
+// writes.
+struct FlushOperation {
+  TenantId tenant{0};
+  Level level = Level::kLocalWritten;
+  absl::Duration deadline;
+  uint32_t cursor = 0;  // the next block to look at
+  bool scanned = false;
+  bool syncing = false;
+  bool ended = false;
+  std::shared_ptr<LocalBarrier> writes;
+  std::function<void(absl::Status)> done;
+};
+
+// An operator's Evict between its call and its done; shared like a FlushOperation.
+struct EvictOperation {
+  std::optional<TenantId> only;
+  uint64_t target_used_bytes = 0;
+  EvictResult result;
+  bool ended = false;
+  std::function<void(absl::StatusOr<EvictResult>)> done;
+};
+
+// A ClearNamespace that waits until the local tier has noted it, durably.
+struct ClearOperation {
+  Digest128 digest;
+  uint64_t generation = 0;
+  std::function<void(absl::StatusOr<uint64_t>)> done;
+};
+
+// A Delete that the local tier still works on. Shared by the callbacks of its calls.
+struct DeleteOperation {
+  std::vector<std::string> names;  // of LocalName
+  Digest128 namespace_digest;
+  uint64_t generation = 0;
+  StorePart part;
+  BlockStore::DeleteResult result;
+  uint32_t left = 0;  // calls of the tier
+  WriteOutcome failure = WriteOutcome::kWritten;
+  std::function<void(absl::StatusOr<BlockStore::DeleteResult>)> done;
 };
 
 struct Ticket {
@@ -223,6 +322,7 @@ struct Flight {
   LowerBlock lower;
   Priority priority = Priority::kNormal;
   uint64_t read_token = 0;
+  absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
   bool reading = false;
   bool cancel_wanted = false;
 };
@@ -233,26 +333,6 @@ struct SeenBlock {
   uint32_t serial = 0;
   uint32_t payload_bytes = 0;
   uint32_t key = 0;  // its position in the part
-};
-
-// Callbacks that must run when the lock is gone.
-class DeferredCalls {
- public:
-  DeferredCalls() = default;
-  ~DeferredCalls() { Run(); }
-  DeferredCalls(const DeferredCalls&) = delete;
-  DeferredCalls& operator=(const DeferredCalls&) = delete;
-  void Add(std::function<void()> callback) { callbacks_.push_back(std::move(callback)); }
-  void Run() {
-    std::vector<std::function<void()>> callbacks;
-    callbacks.swap(callbacks_);
-    for (std::function<void()>& callback : callbacks) {
-      callback();
-    }
-  }
-
- private:
-  std::vector<std::function<void()>> callbacks_;
 };
 
 }  // namespace terrace

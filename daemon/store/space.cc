@@ -70,22 +70,32 @@ void Store::FreeBlockLocked(BlockId id) {
   UnuseScopeLocked(scope);
 }
 
-Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes, const GrowthTicket& ticket) {
+std::optional<Reason> Store::AcquireSlot(BlockId id,
+                                         uint64_t payload_bytes,
+                                         const GrowthTicket& ticket,
+                                         const RoomRequest& request) {
   const uint64_t slot_bytes = SlotBytesFor(payload_bytes);
   for (uint32_t attempt = 0; attempt < kAcquireTries; ++attempt) {
     TenantId tenant{0};
     Room room = Room::kNone;
     double bar = std::numeric_limits<double>::infinity();
     {
+      DeferredCalls deferred;
       Lock lock(&mutex_);
       tenant = NamespaceOf(blocks_.at(id).scope).tenant;
       blocks_.at(id).pool = PoolForLocked(tenant, slot_bytes);
       SlotRef ref;
       room = TryAllocateLocked(tenant, slot_bytes,
-                               learns_ ? NewcomerLocked(id, ticket) : Newcomer{}, &ref);
+                               learns_ ? NewcomerLocked(id, ticket) : Newcomer{}, request.give_up,
+                               &ref, deferred);
       if (room == Room::kSlot) {
         AttachSlotLocked(id, ref);
         return Reason::kNone;
+      }
+      if (room == Room::kWait) {
+        ++counters_.room_waits;
+        room_waiters_.push_back(request);
+        return std::nullopt;
       }
       const BlockId victim = pools_[blocks_.at(id).pool]->policy->Victim();
       if (victim != kNoBlock) {
@@ -98,15 +108,21 @@ Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes, const GrowthTicket
         return Reason::kQuota;
       case Room::kDeclined:
         return Reason::kAdmission;
+      case Room::kWait:
       case Room::kNone:
         return Reason::kNoSpace;
       case Room::kMakeMemory:
-        if (!MakeMemory(slot_bytes) && !TakeSlab(tenant, slot_bytes, bar)) {
-          return Reason::kNoSpace;
-        }
-        break;
       case Room::kTakeSlab:
-        if (!TakeSlab(tenant, slot_bytes, bar) && bar == std::numeric_limits<double>::infinity()) {
+        if (room == Room::kMakeMemory && MakeMemory(slot_bytes)) {
+          break;
+        }
+        const Taking taking = TakeSlab(tenant, slot_bytes, bar, request);
+        if (taking == Taking::kWait) {
+          return std::nullopt;
+        }
+        // With victims of its own the pool can go on without another slab.
+        if (taking == Taking::kNone && (room == Room::kMakeMemory ||
+                                        bar == std::numeric_limits<double>::infinity())) {
           return Reason::kNoSpace;
         }
         break;
@@ -118,14 +134,19 @@ Reason Store::AcquireSlot(BlockId id, uint64_t payload_bytes, const GrowthTicket
 Store::Room Store::TryAllocateLocked(TenantId tenant,
                                      uint64_t slot_bytes,
                                      const Newcomer& newcomer,
-                                     SlotRef* out) {
+                                     absl::Duration give_up,
+                                     SlotRef* out,
+                                     DeferredCalls& deferred) {
   Tenant& owner = TenantOf(tenant);
   while (owner.limit_bytes != 0 && owner.used_bytes + slot_bytes > owner.limit_bytes) {
     const BlockId victim = OldestOfTenantLocked(tenant);
     if (victim == kNoBlock) {
-      return Room::kQuota;
+      return local_writes_.empty() || clock_.Now() >= give_up ? Room::kQuota : Room::kWait;
     }
-    EvictFamilyLocked(victim);
+    if (!ReadyToEvictLocked(victim, give_up, deferred)) {
+      return Room::kWait;
+    }
+    EvictFamilyLocked(victim, give_up, deferred);
   }
   const auto take = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const std::optional<SlotRef> ref = arena_->Allocate(tenant, slot_bytes);
@@ -152,6 +173,8 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
   if (victim == kNoBlock) {
     return Room::kTakeSlab;
   }
+  // Looked at before the decision to evict, so that the victims behind it are on their way too.
+  WriteAheadLocked(*pools_[PoolForLocked(tenant, slot_bytes)], deferred);
   if (pools_.size() > 1 && ++steal_turn_ % kStealEvery == 0 &&
       CheapestSlabLocked(tenant, slot_bytes, policy.Value(victim)).has_value()) {
     return Room::kTakeSlab;
@@ -159,7 +182,10 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
   if (!policy.Admits(newcomer)) {
     return Room::kDeclined;
   }
-  EvictFamilyLocked(victim);
+  if (!ReadyToEvictLocked(victim, give_up, deferred)) {
+    return Room::kWait;
+  }
+  EvictFamilyLocked(victim, give_up, deferred);
   return take() ? Room::kSlot : Room::kTakeSlab;
 }
 
@@ -209,8 +235,9 @@ void Store::EvictLocked(BlockId id) {
   HideLocked(id);
 }
 
-// Shards and groups of one prefix are of use only together, so they go together.
-void Store::EvictFamilyLocked(BlockId id) {
+// Shards and groups of one prefix are of use only together, so they go together; but for those that
+// are not written yet.
+void Store::EvictFamilyLocked(BlockId id, absl::Duration give_up, DeferredCalls& deferred) {
   const Scope& scope = scopes_[static_cast<uint32_t>(blocks_.at(id).scope)];
   const NamespaceId own = scope.ns;
   const Namespace& ns = *namespaces_[static_cast<uint32_t>(own)];
@@ -233,7 +260,7 @@ void Store::EvictFamilyLocked(BlockId id) {
     }
     const BlockId block = index_.Find(sibling_scope->second, stem + sibling.record.key_suffix);
     if (block != kNoBlock && blocks_.at(block).state == BlockState::kReady &&
-        blocks_.at(block).locks == 0) {
+        blocks_.at(block).locks == 0 && ReadyToEvictLocked(block, give_up, deferred)) {
       EvictLocked(block);
     }
   }
@@ -312,24 +339,37 @@ std::optional<SlabView> Store::CheapestSlabLocked(TenantId tenant,
   return cheapest;
 }
 
-// Takes the slab worth least away from another block size or tenant. False: none may be taken.
-bool Store::TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar) {
+// Takes the slab worth least away from another block size or tenant.
+Store::Taking Store::TakeSlab(TenantId tenant,
+                              uint64_t slot_bytes,
+                              double bar,
+                              const RoomRequest& request) {
   DeferredCalls deferred;
   bool retired = false;
   {
     Lock lock(&mutex_);
     const std::optional<SlabView> slab = CheapestSlabLocked(tenant, slot_bytes, bar);
-    if (!slab.has_value()) {
-      return false;
+    // Slabs whose blocks are being written cannot be taken yet.
+    const bool wait = slab.has_value()
+                          ? !SlabIsReadyToGoLocked(*slab, request.give_up, deferred)
+                          : !local_writes_.empty() && clock_.Now() < request.give_up &&
+                                bar == std::numeric_limits<double>::infinity();
+    if (wait) {
+      ++counters_.room_waits;
+      room_waiters_.push_back(request);
+      return Taking::kWait;
     }
-    MoveOutLocked(*slab);
+    if (!slab.has_value()) {
+      return Taking::kNone;
+    }
+    MoveOutLocked(*slab, request.give_up, deferred);
     if (!EmptySlabLocked(*slab)) {
-      return false;
+      return Taking::kNone;
     }
     slab_blocks_.erase(slab->id);
     if (slab->tenant == tenant) {
       ++counters_.slabs_recut;
-      return arena_->Recut(slab->id, slot_bytes);
+      return arena_->Recut(slab->id, slot_bytes) ? Taking::kTaken : Taking::kNone;
     }
     RetireSlabLocked(*slab, deferred);
     retired = true;
@@ -341,12 +381,27 @@ bool Store::TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar) {
     dying.swap(dying_memory_);
   }
   dying.clear();  // before new memory is made, so that the capacity holds
-  return retired && MakeMemory(slot_bytes);
+  return retired && MakeMemory(slot_bytes) ? Taking::kTaken : Taking::kNone;
+}
+
+bool Store::SlabIsReadyToGoLocked(const SlabView& slab,
+                                  absl::Duration give_up,
+                                  DeferredCalls& deferred) {
+  bool ready = true;
+  const std::vector<BlockId> residents = slab_blocks_[slab.id];
+  for (const BlockId id : residents) {
+    if (id != kNoBlock && blocks_.at(id).state == BlockState::kReady) {
+      ready = ReadyToEvictLocked(id, give_up, deferred) && ready;
+    }
+  }
+  return ready;
 }
 
 // What is worth more than the coldest blocks elsewhere in its pool takes their slots. A slab's
 // blocks are all of one pool.
-void Store::MoveOutLocked(const SlabView& slab) {
+void Store::MoveOutLocked(const SlabView& slab,
+                          absl::Duration give_up,
+                          DeferredCalls& deferred) {
   std::vector<BlockId> best;  // by value, the most valuable last
   for (const BlockId id : slab_blocks_[slab.id]) {
     if (id != kNoBlock && blocks_.at(id).state == BlockState::kReady && blocks_.at(id).locks == 0) {
@@ -376,7 +431,8 @@ void Store::MoveOutLocked(const SlabView& slab) {
       continue;
     }
     const BlockId kept = best.back();
-    if (policy.Value(victim) >= policy.Value(kept)) {
+    if (policy.Value(victim) >= policy.Value(kept) ||
+        !ReadyToEvictLocked(victim, give_up, deferred)) {
       break;
     }
     EvictLocked(victim);

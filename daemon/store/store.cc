@@ -18,6 +18,16 @@ uint64_t RandomSeed() {
   return seed;
 }
 
+std::vector<LowerTier*> AllLowerTiers(const BlockStore::Parts& parts) {
+  std::vector<LowerTier*> tiers;
+  if (parts.local != nullptr) {
+    tiers.push_back(parts.local);
+  }
+  tiers.insert(tiers.end(), parts.lower_tiers.begin(), parts.lower_tiers.end());
+  TERRACE_CHECK(tiers.size() < kMaxTiers);
+  return tiers;
+}
+
 bool Learns(const std::string& policy) {
   RecencySource recency;
   const auto made = MakeEvictionPolicy(policy, recency);
@@ -40,7 +50,11 @@ absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(const BlockStoreO
     return policy.status();
   }
   auto store = std::make_unique<Store>(options, parts);
-  if (const absl::Status status = store->FillArena(); !status.ok()) {
+  absl::Status status = store->LoadGenerations();
+  if (status.ok()) {
+    status = store->FillArena();
+  }
+  if (!status.ok()) {
     return status;
   }
   return std::unique_ptr<BlockStore>(std::move(store));
@@ -51,7 +65,8 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       clock_(*parts.clock),
       executor_(*parts.executor),
       slabs_(*parts.slabs),
-      lower_tiers_(parts.lower_tiers),
+      local_(parts.local),
+      lower_tiers_(AllLowerTiers(parts)),
       observer_(parts.observer),
       began_(parts.clock->Now()),
       learns_(Learns(options.policy)),
@@ -268,22 +283,14 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
   ns->record = record;
   ns->digest = digest;
   ns->family = FamilyDigestOf(record, owner.alias);
+  if (const auto noted = generations_.find(digest); noted != generations_.end()) {
+    ns->generation = noted->second;
+  }
   families_[ns->family].push_back(id);
   owner.namespaces.emplace(digest, id);
   namespaces_.push_back(std::move(ns));
   const Namespace& opened = *namespaces_.back();
   return OpenedNamespace{opened.digest, opened.family, opened.generation};
-}
-
-absl::StatusOr<uint64_t> Store::ClearNamespace(TenantId tenant, const Digest128& digest) {
-  Lock lock(&mutex_);
-  Namespace* ns = FindNamespaceLocked(tenant, digest);
-  if (ns == nullptr) {
-    return absl::NotFoundError("namespace_digest: not opened by this tenant");
-  }
-  ++ns->generation;
-  stale_rounds_ = 2;  // the round under way may have passed some blocks already
-  return ns->generation;
 }
 
 Namespace* Store::FindNamespaceLocked(TenantId tenant, const Digest128& digest) {
@@ -379,6 +386,7 @@ void Store::CancelCall(const Caller& caller, uint64_t call_id, std::function<voi
       const std::shared_ptr<Operation> operation = found->second;
       operation->cancelled = true;
       operation->on_end.push_back(std::move(done));
+      WakeRoomWaitersLocked(room_waiters_.size(), deferred);
       AbandonWaitsLocked(operation, GetOutcome::kCancelled, deferred);
       CancelOrphanReadsLocked(deferred);
       return;
@@ -388,6 +396,9 @@ void Store::CancelCall(const Caller& caller, uint64_t call_id, std::function<voi
 }
 
 void Store::Tick() {
+  if (local_ != nullptr) {
+    local_->Tick();
+  }
   DeferredCalls deferred;
   Lock lock(&mutex_);
   const absl::Duration now = clock_.Now();
@@ -414,6 +425,7 @@ void Store::Tick() {
   CancelOrphanReadsLocked(deferred);
   PumpReadsLocked(deferred);
   SweepStaleLocked(deferred);
+  TickLocalLocked(deferred);
   for (std::unique_ptr<SlabMemory>& memory : dying_memory_) {
     // shared_ptr only because std::function must be copyable; the callback is the one owner.
     deferred.Add([memory = std::shared_ptr<SlabMemory>(std::move(memory))] {});

@@ -8,6 +8,8 @@
 //   foresight.cc    what a policy that learns is told
 //   regions.cc      regions, slabs for clients
 //   space.cc        slots, eviction, slabs between pools and tenants
+//   local_writes.cc what goes down to the local tier, and who waits for it
+//   removal.cc      delete and clear, in DRAM and durably
 //   operator.cc     usage, explain, evict, verify
 //
 // One lock, mutex_, guards all metadata; it is held for microseconds, never over a hash, the making
@@ -16,6 +18,7 @@
 // DeferredCalls, which is declared before the lock and so runs after it.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -39,6 +42,8 @@ class Store final : public BlockStore {
  public:
   Store(const BlockStoreOptions& options, const Parts& parts);
   ~Store() override;
+  // What Create does after the constructor, in this order.
+  absl::Status LoadGenerations();
   absl::Status FillArena();
 
   absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override;
@@ -49,7 +54,9 @@ class Store final : public BlockStore {
   [[nodiscard]] uint64_t LeaseLimitBytes(SessionId session) const override;
   absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant,
                                                 const NamespaceRecord& record) override;
-  absl::StatusOr<uint64_t> ClearNamespace(TenantId tenant, const Digest128& digest) override;
+  void ClearNamespace(TenantId tenant,
+                      const Digest128& digest,
+                      std::function<void(absl::StatusOr<uint64_t>)> done) override;
   absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) override;
   void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) override;
   absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) override;
@@ -70,7 +77,13 @@ class Store final : public BlockStore {
   ReleaseResult Release(const Caller& caller,
                         absl::Span<const LeaseRelease> leases,
                         absl::Span<const Digest128> holds) override;
-  absl::StatusOr<DeleteResult> Delete(const Caller& caller, const StorePart& part) override;
+  void Delete(const Caller& caller,
+              const StorePart& part,
+              std::function<void(absl::StatusOr<DeleteResult>)> done) override;
+  void Flush(TenantId tenant,
+             Level level,
+             absl::Duration deadline,
+             std::function<void(absl::Status)> done) override;
   absl::StatusOr<PinResult> Pin(const Caller& caller,
                                 const StorePart& part,
                                 absl::Duration ttl) override;
@@ -83,7 +96,9 @@ class Store final : public BlockStore {
   [[nodiscard]] std::vector<TenantUsage> Tenants() const override;
   [[nodiscard]] std::vector<NamespaceUsage> Namespaces() const override;
   absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) override;
-  absl::StatusOr<EvictResult> Evict(std::string_view tenant, uint64_t target_used_bytes) override;
+  void Evict(std::string_view tenant,
+             uint64_t target_used_bytes,
+             std::function<void(absl::StatusOr<EvictResult>)> done) override;
   void Verify(std::function<void(VerifyResult)> done) override;
 
  private:
@@ -164,13 +179,17 @@ class Store final : public BlockStore {
                      uint32_t position,
                      uint64_t inline_end,
                      uint64_t block_bytes) const;
-  void RunPutJob(const std::shared_ptr<PutOperation>& put);
-  Reason StoreTarget(PutOperation& put, PutTarget& target);
+  // `resumed`: the target whose turn it is again after it waited for room; kNoTarget: the next one.
+  static constexpr uint32_t kNoTarget = UINT32_MAX;
+  void RunPutJob(const std::shared_ptr<PutOperation>& put, uint32_t resumed = kNoTarget);
+  void RefuseTarget(PutOperation& put, const PutTarget& target, Reason reason);
+  // nullopt: it waits for room, and its job is run again when there may be some.
+  std::optional<Reason> StoreTarget(const std::shared_ptr<PutOperation>& put, uint32_t index);
   void CommitLocked(PutOperation& put,
                     PutTarget& target,
                     const Digest128& checksum,
                     DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MaybeFinishPutLocked(PutOperation& put, DeferredCalls& deferred)
+  void MaybeFinishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TouchPutLocked(const PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -256,18 +275,24 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A slot for the block, evicting and moving slabs as needed. kNone: block has it. May make
   // memory: no lock held.
-  Reason AcquireSlot(BlockId block, uint64_t payload_bytes, const GrowthTicket& ticket)
-      ABSL_LOCKS_EXCLUDED(mutex_);
-  enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kDeclined, kNone };
+  // nullopt: victims are being written first, and `request.resume` is called.
+  std::optional<Reason> AcquireSlot(BlockId block,
+                                    uint64_t payload_bytes,
+                                    const GrowthTicket& ticket,
+                                    const RoomRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
+  enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kDeclined, kWait, kNone };
   Room TryAllocateLocked(TenantId tenant,
                          uint64_t slot_bytes,
                          const Newcomer& newcomer,
-                         SlotRef* out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+                         absl::Duration give_up,
+                         SlotRef* out,
+                         DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FreeSlabAllowedLocked(TenantId tenant, uint64_t slab_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   BlockId OldestOfTenantLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EvictLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EvictFamilyLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EvictFamilyLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Frees slot and metadata; the block is out of the index already or never was in it.
   void FreeBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AttachSlotLocked(BlockId block, SlotRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -277,8 +302,14 @@ class Store final : public BlockStore {
   std::optional<SlabView> CheapestSlabLocked(TenantId tenant, uint64_t slot_bytes, double bar)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double SlabValueLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar) ABSL_LOCKS_EXCLUDED(mutex_);
-  void MoveOutLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  enum class Taking : uint8_t { kTaken, kWait, kNone };
+  Taking TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar, const RoomRequest& request)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Whether all that the slab holds may go; what is not written yet is on its way then.
+  bool SlabIsReadyToGoLocked(const SlabView& slab, absl::Duration give_up, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MoveOutLocked(const SlabView& slab, absl::Duration give_up, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool MoveBlockLocked(BlockId block, const SlabView& from, std::vector<SlotRef>& inside)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool EmptySlabLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -287,7 +318,64 @@ class Store final : public BlockStore {
   [[nodiscard]] absl::Span<char> PayloadLocked(const Block& block) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
+  // ---- local_writes.cc
+  [[nodiscard]] BlockIdentity IdentityOfLocked(const Block& block)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the local tier could take the block at all.
+  [[nodiscard]] bool LocalTakesLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool LocalHoldsLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The block must be ready and is locked until its write has ended.
+  void RequestLocalWriteLocked(BlockId block, LocalWaiter waiter, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpLocalWritesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BeginLocalWriteLocked(BlockId block, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LocalWriteEnded(BlockId block, WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
+  void EndLocalWriteLocked(BlockId block, WriteOutcome outcome, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellLocalWaiterLocked(const LocalWaiter& waiter,
+                             WriteOutcome outcome,
+                             DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the block may be evicted now without a loss that waiting could prevent. False: it is on
+  // its way to the local tier.
+  bool ReadyToEvictLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Keeps the next victims of the pool written, so that evictions need not wait.
+  void WriteAheadLocked(Pool& pool, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WakeRoomWaitersLocked(size_t count, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TickLocalLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The put's stages behind kStoring. True: it waits.
+  bool AdvancePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool WritePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool SyncPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PutSynced(const std::shared_ptr<PutOperation>& put, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Calls the tier's Sync; `done` on the executor.
+  void SyncLocal(std::function<void(absl::Status)> done) ABSL_LOCKS_EXCLUDED(mutex_);
+  void AdvanceFlushLocked(const std::shared_ptr<FlushOperation>& flush, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndFlushLocked(const std::shared_ptr<FlushOperation>& flush,
+                      absl::Status status,
+                      DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- removal.cc
+  void BeginClearLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ClearEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);
+  // The name of an identity in `deleting_`.
+  static std::string LocalName(const BlockIdentity& identity);
+  void DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion, WriteOutcome outcome)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   // ---- operator.cc
+  // The block of all pools, or of one tenant's, that is worth least; kNoBlock: all are locked.
+  BlockId NextVictimLocked(std::optional<TenantId> only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExplainBlockLocked(BlockId block, Explanation& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done);
 
@@ -304,7 +392,8 @@ class Store final : public BlockStore {
   const Clock& clock_;
   Executor& executor_;
   SlabSource& slabs_;
-  const std::vector<LowerTier*> lower_tiers_;
+  SegmentTier* const local_;                   // nullable
+  const std::vector<LowerTier*> lower_tiers_;  // the local one first
   StoreObserver* const observer_;
   const absl::Duration began_;
   const bool learns_;  // the policy wants to know what foresight.cc tells
@@ -352,6 +441,21 @@ class Store final : public BlockStore {
   uint32_t stale_rounds_ ABSL_GUARDED_BY(mutex_) =
       0;  // sweeps of the table still to do after a clear
   std::vector<std::unique_ptr<SlabMemory>> dying_memory_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<BlockId, LocalWrite> local_writes_ ABSL_GUARDED_BY(mutex_);
+  std::deque<BlockId> local_queue_ ABSL_GUARDED_BY(mutex_);  // of them those that have not begun
+  uint32_t local_running_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Committed blocks that will be written when there is time, with their serials; not locked.
+  std::deque<std::pair<BlockId, uint32_t>> committed_ ABSL_GUARDED_BY(mutex_);
+  std::deque<RoomRequest> room_waiters_ ABSL_GUARDED_BY(mutex_);
+  // Until then nothing is offered to the local tier for eviction's sake: it has just refused.
+  absl::Duration refused_until_ ABSL_GUARDED_BY(mutex_);
+  WriteOutcome refusal_ ABSL_GUARDED_BY(mutex_) = WriteOutcome::kWritten;
+  std::vector<std::shared_ptr<FlushOperation>> flushes_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<EvictOperation>> evicts_ ABSL_GUARDED_BY(mutex_);
+  // What lower tiers may still find although a Delete has begun; how many Deletes name it.
+  absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<Digest128, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);  // as noted, above 1
+  std::deque<ClearOperation> clears_ ABSL_GUARDED_BY(mutex_);  // the first one is under way
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

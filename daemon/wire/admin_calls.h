@@ -19,7 +19,7 @@ class AdminCalls {
   void Namespaces(CallContext&, v1::NamespacesRequest&, const CallDone<v1::NamespacesReply>& done);
   void Explain(CallContext&, v1::ExplainRequest& request, const CallDone<v1::ExplainReply>& done);
   void SetQuota(CallContext&, v1::SetQuotaRequest& request, const CallDone<v1::SetQuotaReply>& done);
-  void Evict(CallContext&, v1::EvictRequest& request, const CallDone<v1::EvictReply>& done);
+  void Evict(CallContext&, v1::EvictRequest& request, CallDone<v1::EvictReply> done);
   void Drain(CallContext&, v1::DrainRequest& request, const CallDone<v1::DrainReply>& done);
   void Scrub(CallContext&, v1::ScrubRequest& request, const CallDone<v1::ScrubReply>& done);
   void Verify(CallContext&, v1::VerifyRequest& request, CallDone<v1::VerifyReply> done);

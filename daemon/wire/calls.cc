@@ -67,20 +67,22 @@ void Calls::OpenNamespace(CallContext& context,
 
 void Calls::ClearNamespace(CallContext& context,
                            v1::ClearNamespaceRequest& request,
-                           const CallDone<v1::ClearNamespaceReply>& done) {
+                           CallDone<v1::ClearNamespaceReply> done) {
   if (absl::Status status = CheckDigest(request.namespace_digest(), "namespace_digest");
       !status.ok()) {
     return Refuse(status, done);
   }
-  const absl::StatusOr<uint64_t> generation =
-      store_.ClearNamespace(context.caller.tenant, DigestFrom(request.namespace_digest()));
-  if (!generation.ok()) {
-    return Refuse(generation.status(), done);
-  }
-  v1::ClearNamespaceReply reply;
-  reply.set_boot_id(boot_id_);
-  reply.set_generation(*generation);
-  done(absl::OkStatus(), reply);
+  store_.ClearNamespace(
+      context.caller.tenant, DigestFrom(request.namespace_digest()),
+      [boot_id = boot_id_, done = std::move(done)](const absl::StatusOr<uint64_t>& generation) {
+        if (!generation.ok()) {
+          return Refuse(generation.status(), done);
+        }
+        v1::ClearNamespaceReply reply;
+        reply.set_boot_id(boot_id);
+        reply.set_generation(*generation);
+        done(absl::OkStatus(), reply);
+      });
 }
 
 void Calls::Release(CallContext& context,
@@ -128,16 +130,21 @@ void Calls::Release(CallContext& context,
   done(absl::OkStatus(), reply);
 }
 
-void Calls::Flush(CallContext& /*context*/,
+void Calls::Flush(CallContext& context,
                   v1::FlushRequest& request,
-                  const CallDone<v1::FlushReply>& done) {
+                  CallDone<v1::FlushReply> done) {
   if (absl::Status status = CheckLevel(request.level(), "level"); !status.ok()) {
     return Refuse(status, done);
   }
-  // What a put reported as stored is in DRAM already.
-  v1::FlushReply reply;
-  reply.set_boot_id(boot_id_);
-  done(absl::OkStatus(), reply);
+  store_.Flush(context.caller.tenant, LevelFrom(request.level()),
+               context.Deadline(limits_.other_cap),
+               [boot_id = boot_id_, done = std::move(done)](const absl::Status& status) {
+                 v1::FlushReply reply;
+                 if (status.ok()) {
+                   reply.set_boot_id(boot_id);
+                 }
+                 done(status, reply);
+               });
 }
 
 void Calls::Cancel(CallContext& context,

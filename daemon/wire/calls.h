@@ -75,7 +75,7 @@ class Calls {
                      const CallDone<v1::OpenNamespaceReply>& done);
   void ClearNamespace(CallContext& context,
                       v1::ClearNamespaceRequest& request,
-                      const CallDone<v1::ClearNamespaceReply>& done);
+                      CallDone<v1::ClearNamespaceReply> done);
   void Probe(CallContext& context, v1::ProbeRequest& request, CallDone<v1::ProbeReply> done);
   void Prefetch(CallContext& context, v1::PrefetchRequest& request, CallDone<v1::PrefetchReply> done);
   void Ticket(CallContext& context, v1::TicketRequest& request, CallDone<v1::TicketReply> done);
@@ -88,8 +88,8 @@ class Calls {
   absl::Status CheckPutStream(const CallContext& context,
                               const v1::PutRequest& request,
                               uint64_t* payload_bytes);
-  void Flush(CallContext& context, v1::FlushRequest& request, const CallDone<v1::FlushReply>& done);
-  void Delete(CallContext& context, v1::DeleteRequest& request, const CallDone<v1::DeleteReply>& done);
+  void Flush(CallContext& context, v1::FlushRequest& request, CallDone<v1::FlushReply> done);
+  void Delete(CallContext& context, v1::DeleteRequest& request, CallDone<v1::DeleteReply> done);
   void Pin(CallContext& context, v1::PinRequest& request, const CallDone<v1::PinReply>& done);
   void Unpin(CallContext& context, v1::UnpinRequest& request, const CallDone<v1::UnpinReply>& done);
   void Cancel(CallContext& context, v1::CancelRequest& request, CallDone<v1::CancelReply> done);

@@ -176,20 +176,23 @@ void Calls::Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutR
 
 void Calls::Delete(CallContext& context,
                    v1::DeleteRequest& request,
-                   const CallDone<v1::DeleteReply>& done) {
+                   CallDone<v1::DeleteReply> done) {
   if (absl::Status status = CheckOnlyPart(request.has_part(), request.part(), &context.keys);
       !status.ok()) {
     return Refuse(status, done);
   }
-  const auto result = store_.Delete(context.caller, TakePart(*request.mutable_part()));
-  if (!result.ok()) {
-    return Refuse(result.status(), done);
-  }
-  v1::DeleteReply reply;
-  reply.set_boot_id(boot_id_);
-  reply.set_deleted(result->deleted);
-  reply.set_not_found(result->not_found);
-  done(absl::OkStatus(), reply);
+  store_.Delete(context.caller, TakePart(*request.mutable_part()),
+                [boot_id = boot_id_, done = std::move(done)](
+                    const absl::StatusOr<BlockStore::DeleteResult>& result) {
+                  if (!result.ok()) {
+                    return Refuse(result.status(), done);
+                  }
+                  v1::DeleteReply reply;
+                  reply.set_boot_id(boot_id);
+                  reply.set_deleted(result->deleted);
+                  reply.set_not_found(result->not_found);
+                  done(absl::OkStatus(), reply);
+                });
 }
 
 void Calls::Pin(CallContext& context, v1::PinRequest& request, const CallDone<v1::PinReply>& done) {

@@ -13,6 +13,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 #include "daemon/front.h"
@@ -64,6 +65,12 @@ class FrontRoom {
   Front& front() { return *front_; }
   void StopFront();
   BlockStore& store() { return *store_; }
+  // Whatever may go has gone from DRAM when this returns.
+  void EvictAll() {
+    absl::Notification evicted;
+    store_->Evict("", 0, [&evicted](const absl::StatusOr<EvictResult>&) { evicted.Notify(); });
+    evicted.WaitForNotification();
+  }
   CountingObserver& observer() { return observer_; }
   // Connected, and Hello said.
   absl::StatusOr<std::unique_ptr<FrameClient>> NewSession();

@@ -25,14 +25,14 @@ TEST_F(StoreTest, InPlaceNamesThePayloadsThemselves) {
 TEST_F(StoreTest, ABlockReadInPlaceOutlivesEvictionAndDeletion) {
   PutKeys({1, 2});
   GetResult get = Get(GetOf({1, 2}, Delivery::kInPlace));
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_TRUE(Holds(1));
-  EXPECT_EQ(store_->Delete(caller_, Part({1}))->deleted, 1U);
+  EXPECT_EQ(Delete(Part({1}))->deleted, 1U);
   EXPECT_FALSE(Holds(1));
   EXPECT_TRUE(Text(get.in_place[0]) == PayloadOf(1, kPayload));
   EXPECT_GT(store_->Usage().used_slot_bytes, 0U);
   get.reading.reset();
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);
   EXPECT_EQ(store_->Usage().calls_in_flight, 0U);
 }
@@ -77,7 +77,7 @@ TEST_F(StoreTest, AnInPlaceGetPastItsDeadlineReadsNothing) {
   const GetResult get = Get(std::move(call));
   EXPECT_EQ(OutcomeAt(get, 0), GetOutcome::kDeadline);
   EXPECT_EQ(get.reading, nullptr);
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);
 }
 

@@ -17,17 +17,17 @@ TEST_F(StoreTest, ALeaseNamesTheBytesWhereTheyLie) {
 TEST_F(StoreTest, LeasedBlocksAreNeverEvicted) {
   PutKeys({1});
   const GetResult lease = Get(GetOf({1}, Delivery::kLease));
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_TRUE(Holds(1));
   store_->Release(caller_, {{lease.lease_id, {}}}, {});
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_FALSE(Holds(1));
 }
 
 TEST_F(StoreTest, ADeletedBlockIsHiddenAtOnceAndFreedWithItsLastLease) {
   PutKeys({1});
   const GetResult lease = Get(GetOf({1}, Delivery::kLease));
-  EXPECT_EQ(store_->Delete(caller_, Part({1}))->deleted, 1U);
+  EXPECT_EQ(Delete(Part({1}))->deleted, 1U);
   EXPECT_FALSE(Holds(1));
   EXPECT_GT(store_->Usage().used_slot_bytes, 0U);
   EXPECT_EQ(OutcomeAt(PutKeys({1}), 0), PutOutcome::kStored) << "the key is free again";
@@ -39,7 +39,7 @@ TEST_F(StoreTest, ADeletedBlockIsHiddenAtOnceAndFreedWithItsLastLease) {
 
 TEST_F(StoreTest, DeletingAKeyTwiceInOneCallCountsItOnce) {
   PutKeys({1});
-  const auto result = store_->Delete(caller_, Part({1, 1, 2}));
+  const auto result = Delete(Part({1, 1, 2}));
   EXPECT_EQ(result->deleted, 1U);
   EXPECT_EQ(result->not_found, 2U);
 }
@@ -63,7 +63,7 @@ TEST_F(StoreTest, AKeyNamedTwiceIsLeasedTwice) {
   EXPECT_EQ(store_->Usage().leased_blocks, 2U);
   store_->Release(caller_, {{lease.lease_id, {0}}}, {});
   EXPECT_EQ(store_->Usage().leased_blocks, 1U);
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_TRUE(Holds(1)) << "the second one keeps it";
   store_->Release(caller_, {{lease.lease_id, {1}}}, {});
   EXPECT_EQ(store_->Usage().leased_blocks, 0U);
@@ -118,12 +118,12 @@ TEST_F(StoreTest, LeasesOutliveTheConnectionAndEndWithTheProcess) {
   EXPECT_EQ(store_->Usage().sessions, 0U);
   EXPECT_EQ(store_->Usage().leased_blocks, 1U) << "a live process may still read its mapping";
   EXPECT_GT(store_->Usage().quarantined_bytes, 0U);
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_EQ(store_->Usage().blocks, 1U);
   store_->ProcessGone(session_);
   EXPECT_EQ(store_->Usage().leased_blocks, 0U);
   EXPECT_EQ(store_->Usage().quarantined_bytes, 0U);
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);
 }
 
@@ -131,7 +131,7 @@ TEST_F(StoreTest, HoldsEndByReleaseExpiryAndTheirCreatorsEnd) {
   PutKeys({1});
   const ProbeResult released = Probe({Part({1})}, absl::Seconds(30));
   ASSERT_FALSE(released.hold_id.IsZero());
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_TRUE(Holds(1)) << "held";
   EXPECT_EQ(store_->Release(caller_, {}, {released.hold_id}).released, 1U);
   EXPECT_EQ(store_->Usage().holds, 0U);
@@ -144,7 +144,7 @@ TEST_F(StoreTest, HoldsEndByReleaseExpiryAndTheirCreatorsEnd) {
   Probe({Part({1})}, absl::Seconds(30));
   store_->CloseSession(session_);
   EXPECT_EQ(store_->Usage().holds, 0U);
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_EQ(store_->Usage().blocks, 0U);
 }
 
@@ -173,13 +173,13 @@ TEST_F(StoreTest, PinsAreBudgetedAndMayHaveATimeLimit) {
   EXPECT_EQ(static_cast<Reason>(pinned->reasons[0]), Reason::kNone);
   EXPECT_EQ(static_cast<Reason>(pinned->reasons[1]), Reason::kQuota);
   EXPECT_EQ(static_cast<Reason>(pinned->reasons[2]), Reason::kNotPresent);
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_TRUE(Holds(1));
   EXPECT_FALSE(Holds(2));
   clock_.Advance(absl::Seconds(11));
   store_->Tick();
   EXPECT_EQ(store_->Tenants()[0].pinned_bytes, 0U);
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_FALSE(Holds(1));
 }
 
@@ -187,7 +187,7 @@ TEST_F(StoreTest, UnpinEndsAPinAndDeleteDoesToo) {
   PutKeys({1, 2});
   ASSERT_TRUE(store_->Pin(caller_, Part({1, 2}), absl::ZeroDuration()).ok());
   EXPECT_EQ(*store_->Unpin(caller_, Part({1, 3})), 1U);
-  EXPECT_EQ(store_->Delete(caller_, Part({2}))->deleted, 1U);
+  EXPECT_EQ(Delete(Part({2}))->deleted, 1U);
   EXPECT_EQ(store_->Tenants()[0].pinned_bytes, 0U);
   EXPECT_EQ(store_->Usage().blocks, 1U);
 }

@@ -134,7 +134,7 @@ TEST_F(PrefetchTest, AWaiterIsAnsweredWhenTheTicketEnds) {
 TEST_F(PrefetchTest, WhatArrivesUnderAHoldStays) {
   Start({1, 2}, absl::Seconds(30));
   EndAll();
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_EQ(store_->Usage().blocks, 2U);
   EXPECT_EQ(store_->Usage().holds, 1U);
 }
@@ -178,7 +178,7 @@ TEST_F(PrefetchTest, TicketsAreTheTenantsOwn) {
 
 TEST_F(PrefetchTest, AGenerationRaisedDuringAReadMakesItAMiss) {
   const PrefetchResult started = Start({1});
-  ASSERT_TRUE(store_->ClearNamespace(tenant_, ns_).ok());
+  ASSERT_TRUE(Clear().ok());
   EndAll();
   EXPECT_EQ(Look(started.ticket).keys_failed, 1U);
   EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);

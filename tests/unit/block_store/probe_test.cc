@@ -104,7 +104,7 @@ TEST_F(StoreTest, OnlyWhatLiesUnderTheBoundaryIsHeld) {
   StorePart shorter = Part({1, 2});
   shorter.namespace_digest = Open(record);
   Probe({Part({1, 2}), shorter}, absl::Seconds(10));
-  ASSERT_TRUE(store_->Evict("", 0).ok());
+  ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_TRUE(Holds(1));
   EXPECT_FALSE(Holds(2));
 }

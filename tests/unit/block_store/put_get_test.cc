@@ -152,12 +152,12 @@ TEST_F(StoreTest, TenantsDoNotSeeEachOther) {
   own.namespace_digest = store_->OpenNamespace(other.tenant, RecordOf(1 << 20))->digest;
   EXPECT_NE(own.namespace_digest, ns_);
   EXPECT_EQ(Probe({own}, {}, other).part_hits[0], 0U) << "not by its own digest of the same record";
-  EXPECT_EQ(store_->Delete(other, Part({1})).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Delete(Part({1}), other).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(StoreTest, ARaisedGenerationMakesOlderBlocksMissesAndGivesTheirRoomBack) {
   PutKeys({1, 2});
-  EXPECT_EQ(*store_->ClearNamespace(tenant_, ns_), 2U);
+  EXPECT_EQ(*Clear(), 2U);
   EXPECT_FALSE(Holds(1));
   EXPECT_EQ(OutcomeAt(PutKeys({1}), 0), PutOutcome::kStored)
       << "stored anew under the new generation";
@@ -171,7 +171,7 @@ TEST_F(StoreTest, ARaisedGenerationMakesOlderBlocksMissesAndGivesTheirRoomBack) 
 TEST_F(StoreTest, APutUnderWayWhenTheGenerationRisesIsNotStored) {
   std::optional<absl::StatusOr<PutResult>> put;
   store_->Put(caller_, InlinePut({1}), [&](absl::StatusOr<PutResult> r) { put = std::move(r); });
-  ASSERT_TRUE(store_->ClearNamespace(tenant_, ns_).ok());
+  ASSERT_TRUE(Clear().ok());
   executor_.RunAll();
   EXPECT_EQ(ReasonAt(**put, 0), Reason::kCleared);
   EXPECT_FALSE(Holds(1));

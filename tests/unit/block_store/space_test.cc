@@ -200,7 +200,7 @@ TEST_F(SpaceTest, AFamilyIsEvictedTogether) {
     Put(std::move(call));
   }
   const uint64_t slot = SlotBytesFor(kBig);
-  const auto evicted = store_->Evict("", 3 * slot);
+  const auto evicted = Evict("", 3 * slot);
   ASSERT_TRUE(evicted.ok());
   EXPECT_EQ(evicted->blocks, 2U) << "one block was asked for; its sibling goes with it";
   for (const Digest128& ns : {rank0, rank1}) {
@@ -223,7 +223,7 @@ TEST_F(SpaceTest, GroupsWithSuffixedKeysAreOneFamily) {
     call.part.keys = KeyOf(1) + record.key_suffix;
     EXPECT_EQ(OutcomeAt(Put(std::move(call)), 0), PutOutcome::kStored);
   }
-  EXPECT_EQ(store_->Evict("", SlotBytesFor(kBig))->blocks, 2U);
+  EXPECT_EQ(Evict("", SlotBytesFor(kBig))->blocks, 2U);
 }
 
 TEST_F(SpaceTest, ExplainSaysWhereABlockIsAndWhatKeepsIt) {

@@ -205,6 +205,28 @@ class StoreTest : public ::testing::Test {
     EXPECT_TRUE(result.has_value());
     return *result;
   }
+  absl::StatusOr<BlockStore::DeleteResult> Delete(const StorePart& part,
+                                                  std::optional<Caller> caller = std::nullopt) {
+    std::optional<absl::StatusOr<BlockStore::DeleteResult>> result;
+    store_->Delete(caller.value_or(caller_), part, [&](auto r) { result = std::move(r); });
+    executor_.RunAll();
+    EXPECT_TRUE(result.has_value());
+    return *result;
+  }
+  absl::StatusOr<uint64_t> Clear() {
+    std::optional<absl::StatusOr<uint64_t>> result;
+    store_->ClearNamespace(tenant_, ns_, [&](auto r) { result = std::move(r); });
+    executor_.RunAll();
+    EXPECT_TRUE(result.has_value());
+    return *result;
+  }
+  absl::StatusOr<EvictResult> Evict(std::string_view tenant, uint64_t target_used_bytes) {
+    std::optional<absl::StatusOr<EvictResult>> result;
+    store_->Evict(tenant, target_used_bytes, [&](auto r) { result = std::move(r); });
+    executor_.RunAll();
+    EXPECT_TRUE(result.has_value());
+    return *result;
+  }
   bool Holds(uint64_t key) {
     return (static_cast<uint8_t>(Probe({Part({key})}).states[0]) & 0xfU) ==
            static_cast<uint8_t>(KeyState::kReady);

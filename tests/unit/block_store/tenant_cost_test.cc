@@ -61,7 +61,7 @@ class TenantCost : public StoreTest {
           call.deadline = clock_.Now() + absl::Seconds(1);
           store_->Prefetch(other_, std::move(call), [](const absl::StatusOr<PrefetchResult>&) {});
         },
-        [this](const StorePart& part) { static_cast<void>(store_->Delete(other_, part)); },
+        [this](const StorePart& part) { store_->Delete(other_, part, [](const auto&) {}); },
         [this](const StorePart& part) {
           static_cast<void>(store_->Pin(other_, part, absl::ZeroDuration()));
         },

@@ -62,7 +62,11 @@ class StubStore final : public BlockStore {
   absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override {
     std::abort();
   }
-  absl::StatusOr<uint64_t> ClearNamespace(TenantId, const Digest128&) override { std::abort(); }
+  void ClearNamespace(TenantId,
+                      const Digest128&,
+                      std::function<void(absl::StatusOr<uint64_t>)>) override {
+    std::abort();
+  }
   absl::StatusOr<uint64_t> RegisterRegion(SessionId, RegionSpec) override { std::abort(); }
   void UnregisterRegion(SessionId, uint32_t, std::function<void()>) override { std::abort(); }
   absl::StatusOr<SlabGrant> MapSlab(SessionId, SlabId) override { std::abort(); }
@@ -89,7 +93,14 @@ class StubStore final : public BlockStore {
                         absl::Span<const Digest128>) override {
     std::abort();
   }
-  absl::StatusOr<DeleteResult> Delete(const Caller&, const StorePart&) override { std::abort(); }
+  void Delete(const Caller&,
+              const StorePart&,
+              std::function<void(absl::StatusOr<DeleteResult>)>) override {
+    std::abort();
+  }
+  void Flush(TenantId, Level, absl::Duration, std::function<void(absl::Status)>) override {
+    std::abort();
+  }
   absl::StatusOr<PinResult> Pin(const Caller&, const StorePart&, absl::Duration) override {
     std::abort();
   }
@@ -100,7 +111,11 @@ class StubStore final : public BlockStore {
   void SetDraining(bool) override { std::abort(); }
   [[nodiscard]] std::vector<NamespaceUsage> Namespaces() const override { std::abort(); }
   absl::StatusOr<Explanation> Explain(std::string_view, const StorePart&) override { std::abort(); }
-  absl::StatusOr<EvictResult> Evict(std::string_view, uint64_t) override { std::abort(); }
+  void Evict(std::string_view,
+             uint64_t,
+             std::function<void(absl::StatusOr<EvictResult>)>) override {
+    std::abort();
+  }
   void Verify(std::function<void(VerifyResult)>) override { std::abort(); }
 
  private:

@@ -198,7 +198,7 @@ TEST_F(GrpcStreamsTest, TheLargestBlockGoesInAndComesBackInChunks) {
   EXPECT_EQ(got.largest_chunk, kMiB);
   EXPECT_TRUE(got.payload == payload);
   ASSERT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == 0; }));
-  ASSERT_TRUE(room_->store().Evict("", 0).ok());
+  room_->EvictAll();
   EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U) << "nothing keeps the block any more";
 }
 
@@ -441,7 +441,7 @@ TEST_F(GrpcStreamsTest, AClientThatStopsReadingFillsNoMemoryAndIsEndedByTheServe
   }));
   EXPECT_LT(most - std::min(most, before), kLargest / 2) << "client and server together";
   EXPECT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == 0; }));
-  ASSERT_TRUE(room_->store().Evict("", 0).ok());
+  room_->EvictAll();
   EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U) << "the block is no longer read";
   v1::GetStreamReply message;
   while (reader->Read(&message)) {
@@ -467,7 +467,7 @@ TEST_F(GrpcStreamsTest, AGetWhoseClientDiesInTheMiddleGivesTheBlocksBack) {
     EXPECT_FALSE(reader->Finish().ok());
   }
   EXPECT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == 0; }));
-  ASSERT_TRUE(room_->store().Evict("", 0).ok());
+  room_->EvictAll();
   EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U);
 }
 
@@ -519,7 +519,7 @@ TEST_F(GrpcStreamsTest, AnAnswerThatComesAfterTheEndOfItsStreamIsDropped) {
       [&] { return room_->observer().Calls("GetStream", absl::StatusCode::kCancelled) == 1; }));
   executor_.RunAll();
   EXPECT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == 0; }));
-  ASSERT_TRUE(room_->store().Evict("", 0).ok());
+  room_->EvictAll();
   EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U);
 }
 

@@ -1,0 +1,219 @@
+// What takes blocks away for good: delete and clear, in DRAM and, durably, on the local tier.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+#include "daemon/store/generation_format.h"
+#include "daemon/store/store.h"
+#include "tiers/vocab/check.h"
+
+namespace terrace {
+namespace {
+
+absl::Status NotDurable(std::string_view what) {
+  return absl::UnavailableError(absl::StrCat(
+      std::string(what), ", but the local tier could not record it: a restart may undo it"));
+}
+
+}  // namespace
+
+absl::Status Store::LoadGenerations() {
+  if (local_ == nullptr) {
+    return absl::OkStatus();
+  }
+  Lock lock(&mutex_);
+  for (const SegmentTier::Note& note : local_->Notes()) {
+    Digest128 digest;
+    if (!Digest128::FromBytes(note.name, &digest)) {
+      continue;  // another kind of note
+    }
+    const std::optional<uint64_t> generation = DecodeGeneration(note.value);
+    if (!generation.has_value()) {
+      // Without it, blocks of a cleared namespace might be served.
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the local tier's note of namespace ", digest.ToHex(), " is of a newer version"));
+    }
+    generations_[digest] = *generation;
+  }
+  return absl::OkStatus();
+}
+
+// ---------------------------------------------------------------- clear
+
+void Store::ClearNamespace(TenantId tenant,
+                           const Digest128& digest,
+                           std::function<void(absl::StatusOr<uint64_t>)> done) {
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  Namespace* ns = FindNamespaceLocked(tenant, digest);
+  if (ns == nullptr) {
+    deferred.Add([done = std::move(done)] {
+      done(absl::NotFoundError("namespace_digest: not opened by this tenant"));
+    });
+    return;
+  }
+  const uint64_t generation = ++ns->generation;
+  stale_rounds_ = 2;  // the round under way may have passed some blocks already
+  if (local_ == nullptr) {
+    deferred.Add([done = std::move(done), generation] { done(generation); });
+    return;
+  }
+  ++in_flight_;  // until ClearEnded
+  clears_.push_back({digest, generation, std::move(done)});
+  if (clears_.size() == 1) {
+    BeginClearLocked(deferred);
+  }
+}
+
+// One at a time: a note of an older generation must not come behind that of a newer one.
+void Store::BeginClearLocked(DeferredCalls& deferred) {
+  const ClearOperation& clear = clears_.front();
+  deferred.Add([this, name = clear.digest.ToBytes(), value = EncodeGeneration(clear.generation)] {
+    local_->PutNote(name, value, [this](WriteOutcome outcome) {
+      executor_.Run(Priority::kHigh, [this, outcome] {
+        if (outcome == WriteOutcome::kWritten) {
+          SyncLocal([this](const absl::Status& status) { ClearEnded(status.ok()); });
+        } else {
+          ClearEnded(false);
+        }
+      });
+    });
+  });
+}
+
+void Store::ClearEnded(bool is_durable) {
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  const ClearOperation clear = std::move(clears_.front());
+  clears_.pop_front();
+  deferred.Add([this, clear, is_durable] {
+    if (is_durable) {
+      clear.done(clear.generation);
+    } else {
+      clear.done(NotDurable("cleared"));
+    }
+    Lock relock(&mutex_);
+    JobEndedLocked();
+  });
+  if (!clears_.empty()) {
+    BeginClearLocked(deferred);
+  }
+}
+
+// ---------------------------------------------------------------- delete
+
+std::string Store::LocalName(const BlockIdentity& identity) {
+  return absl::StrCat(identity.namespace_digest.ToBytes(), identity.generation, "/",
+                      identity.salt.size(), "/", std::string(identity.salt),
+                      std::string(identity.key));
+}
+
+void Store::Delete(const Caller& caller,
+                   const StorePart& part,
+                   std::function<void(absl::StatusOr<DeleteResult>)> done) {
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  const Namespace* ns = FindNamespaceLocked(caller.tenant, part.namespace_digest);
+  if (ns == nullptr) {
+    deferred.Add([done = std::move(done)] {
+      done(absl::NotFoundError("part.namespace_digest: not opened by this tenant"));
+    });
+    return;
+  }
+  auto deletion = std::make_shared<DeleteOperation>();
+  deletion->namespace_digest = ns->digest;
+  deletion->generation = ns->generation;
+  deletion->part = part;
+  deletion->part.rule = Rule::kIndependent;
+  deletion->done = std::move(done);
+  auto writes = std::make_shared<LocalBarrier>();
+  const StorePart& every = deletion->part;
+  const bool keys_fit = every.key_bytes >= kMinKeyBytes && every.key_bytes <= kMaxKeyBytes;
+  for (uint32_t i = 0; keys_fit && i < every.key_count(); ++i) {
+    const BlockIdentity identity{ns->digest, ns->generation, every.salt, every.key(i)};
+    const std::optional<ScopeId> scope = FindScopeLocked(caller.tenant, every);
+    const BlockId block = scope.has_value() ? index_.Find(*scope, every.key(i)) : kNoBlock;
+    LowerBlock lower;
+    bool held = block != kNoBlock;
+    if (local_ != nullptr) {
+      std::string name = LocalName(identity);
+      held = held || (!deleting_.contains(name) && local_->Lookup(identity, &lower));
+      ++deleting_[name];
+      deletion->names.push_back(std::move(name));
+    }
+    if (block != kNoBlock) {
+      // A write under way would bring the block back behind the deletion.
+      if (const auto write = local_writes_.find(block); write != local_writes_.end()) {
+        ++writes->left;
+        write->second.waiters.push_back({nullptr, 0, writes});
+      }
+      HideLocked(block);
+    }
+    ++(held ? deletion->result.deleted : deletion->result.not_found);
+  }
+  if (!keys_fit) {
+    deletion->result.not_found = every.key_count();
+  }
+  if (deletion->names.empty()) {
+    deferred.Add([deletion] { deletion->done(deletion->result); });
+    return;
+  }
+  ++in_flight_;  // until the answer has been given
+  const auto go_on = [this, deletion](DeferredCalls& later) {
+    later.Add([this, deletion] { DeleteLocally(deletion); });
+  };
+  if (writes->left == 0) {
+    go_on(deferred);
+  } else {
+    writes->all_ended = go_on;
+  }
+}
+
+void Store::DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) {
+  const uint32_t keys = deletion->part.key_count();
+  std::vector<std::vector<BlockIdentity>> calls;
+  for (uint32_t i = 0; i < keys; ++i) {
+    if (i % SegmentTier::kMaxDeletes == 0) {
+      calls.emplace_back();
+    }
+    calls.back().push_back({deletion->namespace_digest, deletion->generation, deletion->part.salt,
+                            deletion->part.key(i)});
+  }
+  deletion->left = static_cast<uint32_t>(calls.size());
+  for (const std::vector<BlockIdentity>& identities : calls) {
+    local_->Delete(identities, [this, deletion](WriteOutcome outcome, uint32_t /*deleted*/) {
+      executor_.Run(Priority::kHigh,
+                    [this, deletion, outcome] { DeletedLocally(deletion, outcome); });
+    });
+  }
+}
+
+void Store::DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion,
+                           WriteOutcome outcome) {
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  if (outcome != WriteOutcome::kWritten) {
+    deletion->failure = outcome;
+  }
+  if (--deletion->left > 0) {
+    return;
+  }
+  for (const std::string& name : deletion->names) {
+    const auto found = deleting_.find(name);
+    if (--found->second == 0) {
+      deleting_.erase(found);
+    }
+  }
+  deferred.Add([this, deletion] {
+    if (deletion->failure == WriteOutcome::kWritten) {
+      deletion->done(deletion->result);
+    } else {
+      deletion->done(NotDurable("deleted"));
+    }
+    Lock relock(&mutex_);
+    JobEndedLocked();
+  });
+}
+
+}  // namespace terrace

@@ -1,0 +1,430 @@
+// The store over DRAM and the local tier: demotion, promotion, levels, deletion, faults.
+#include <algorithm>
+#include <numeric>
+
+#include "tests/doubles/local_room.h"
+
+namespace terrace {
+namespace {
+
+using doubles::LevelAt;
+using doubles::LocalRoom;
+using doubles::OutcomeAt;
+using doubles::ReasonAt;
+
+constexpr uint64_t kForever = uint64_t{1} << 40;
+
+std::vector<uint64_t> Keys(uint64_t first, uint64_t count) {
+  std::vector<uint64_t> keys(count);
+  std::iota(keys.begin(), keys.end(), first);
+  return keys;
+}
+
+TEST(LocalTierTest, EvictedBlocksComeBackFromTheLocalTier) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 200; ++key) {
+    ASSERT_EQ(OutcomeAt(room.Put({key}), 0), PutOutcome::kStored);
+  }
+  EXPECT_EQ(room.losses(), 0U);
+  EXPECT_GE(room.counters().local_writes, 200 - LocalRoom::kDram / LocalRoom::kPayload);
+  EXPECT_EQ(room.StateOf(0), KeyState::kLower);
+  EXPECT_EQ(room.StateOf(199), KeyState::kReady);
+  for (uint64_t key = 0; key < 200; ++key) {
+    ASSERT_EQ(room.Get(key), GetOutcome::kOk) << key;
+  }
+  EXPECT_GT(room.counters().tier_hits[1], 100U);
+  // A block that came up still lies below, so that its next eviction writes nothing.
+  const uint64_t written = room.counters().local_writes;
+  for (uint64_t key = 0; key < 200; ++key) {
+    ASSERT_EQ(room.Get(key), GetOutcome::kOk) << key;
+  }
+  EXPECT_LE(room.counters().local_writes, written + 64);
+  EXPECT_EQ(room.losses(), 0U);
+}
+
+TEST(LocalTierTest, OnePutMayBeLargerThanAllOfDram) {
+  LocalRoom room;
+  room.Open();
+  const PutResult result = room.Put(Keys(0, 100));
+  // A put never evicts its own blocks, so the rest is declined and nothing hangs.
+  EXPECT_EQ(OutcomeAt(result, 0), PutOutcome::kStored);
+  EXPECT_EQ(OutcomeAt(result, 99), PutOutcome::kDeclined);
+  EXPECT_EQ(ReasonAt(result, 99), Reason::kNoSpace);
+}
+
+TEST(LocalTierTest, OneGetTakesBlocksFromBothTiers) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 40; ++key) {
+    room.Put({key});
+  }
+  ASSERT_TRUE(room.Flush(Level::kLocalWritten).ok());
+  room.Evict(0);
+  for (uint64_t key = 0; key < 40; key += 2) {
+    ASSERT_EQ(room.Get(key), GetOutcome::kOk);
+  }
+  GetCall call;
+  call.parts.push_back(room.Part(Keys(0, 12)));
+  call.delivery = Delivery::kLease;
+  call.wait_pending = true;
+  call.deadline = room.clock().Now() + absl::Seconds(30);
+  std::optional<absl::StatusOr<GetResult>> result;
+  room.store().Get(room.caller(), std::move(call), [&](auto r) { result = std::move(r); });
+  room.RunUntil([&] { return result.has_value(); });
+  ASSERT_TRUE(result->ok());
+  for (size_t i = 0; i < 12; ++i) {
+    EXPECT_EQ(static_cast<GetOutcome>((*result)->outcomes[i]), GetOutcome::kOk) << i;
+  }
+  EXPECT_EQ(room.counters().tier_hits[1], 20U + 6U);
+}
+
+TEST(LocalTierTest, WhatIsReportedWrittenSurvivesTheDeathOfTheProcess) {
+  LocalRoom room;
+  room.Open();
+  const PutResult result = room.Put(Keys(0, 30), Level::kLocalWritten);
+  for (size_t i = 0; i < 30; ++i) {
+    ASSERT_EQ(LevelAt(result, i), Level::kLocalWritten) << i;
+    ASSERT_EQ(ReasonAt(result, i), Reason::kNone) << i;
+  }
+  room.Kill();
+  room.Open();
+  room.RunAll();
+  for (uint64_t key = 0; key < 30; ++key) {
+    EXPECT_EQ(room.Get(key), GetOutcome::kOk) << key;
+  }
+}
+
+TEST(LocalTierTest, WhatIsReportedSyncedSurvivesALossOfPower) {
+  for (uint64_t seed = 1; seed < 6; ++seed) {
+    LocalRoom room(seed);
+    room.Open();
+    const PutResult result = room.Put(Keys(0, 20), Level::kLocalSynced);
+    for (size_t i = 0; i < 20; ++i) {
+      ASSERT_EQ(LevelAt(result, i), Level::kLocalSynced) << i;
+    }
+    room.LosePower(seed);
+    room.Open();
+    room.RunAll();
+    for (uint64_t key = 0; key < 20; ++key) {
+      ASSERT_EQ(room.Get(key), GetOutcome::kOk) << key << ", seed " << seed;
+    }
+  }
+}
+
+TEST(LocalTierTest, ADuplicateWaitsForTheLevelToo) {
+  LocalRoom room;
+  room.Open();
+  ASSERT_EQ(LevelAt(room.Put({1}), 0), Level::kDram);
+  const PutResult again = room.Put({1}, Level::kLocalSynced);
+  EXPECT_EQ(OutcomeAt(again, 0), PutOutcome::kDuplicate);
+  EXPECT_EQ(LevelAt(again, 0), Level::kLocalSynced);
+  EXPECT_EQ(room.counters().local_writes, 1U);
+}
+
+TEST(LocalTierTest, APutThatCannotWaitLongerSaysHowFarItCame) {
+  LocalRoom room;
+  room.Open();
+  const auto answer =
+      room.StartPut({1}, Level::kLocalWritten, LocalRoom::kPayload, absl::Seconds(1));
+  room.executor().RunAll();
+  EXPECT_FALSE(answer->has_value());
+  room.Tick(absl::Seconds(2));
+  room.executor().RunAll();
+  ASSERT_TRUE(answer->has_value());
+  ASSERT_TRUE((*answer)->ok());
+  EXPECT_EQ(OutcomeAt(***answer, 0), PutOutcome::kStored);
+  EXPECT_EQ(LevelAt(***answer, 0), Level::kDram);
+  EXPECT_EQ(ReasonAt(***answer, 0), Reason::kDeadline);
+  room.RunAll();
+  EXPECT_EQ(room.Get(1), GetOutcome::kOk);
+}
+
+TEST(LocalTierTest, APutThatWaitsForALevelCanBeCancelled) {
+  LocalRoom room;
+  room.Open();
+  const auto answer = room.StartPut({1}, Level::kLocalSynced);
+  room.executor().RunAll();
+  std::optional<bool> cancelled;
+  room.store().CancelCall(room.caller(), room.last_call(), [&](bool found) { cancelled = found; });
+  room.executor().RunAll();
+  EXPECT_EQ(cancelled, true);
+  ASSERT_TRUE(answer->has_value());
+  EXPECT_EQ(ReasonAt(***answer, 0), Reason::kCancelled);
+  room.RunAll();
+  EXPECT_EQ(room.Get(1), GetOutcome::kOk);
+}
+
+TEST(LocalTierTest, FlushWritesEverythingThatWasStored) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 50; ++key) {
+    room.Put({key});
+  }
+  ASSERT_TRUE(room.Flush(Level::kLocalSynced).ok());
+  room.LosePower(3);
+  room.Open();
+  room.RunAll();
+  for (uint64_t key = 0; key < 50; ++key) {
+    EXPECT_EQ(room.Get(key), GetOutcome::kOk) << key;
+  }
+}
+
+TEST(LocalTierTest, AFlushEndsAtItsDeadline) {
+  LocalRoom room;
+  room.Open();
+  room.Put({1});
+  std::optional<absl::Status> result;
+  room.store().Flush(room.caller().tenant, Level::kLocalWritten,
+                     room.clock().Now() + absl::Seconds(1),
+                     [&](absl::Status status) { result = std::move(status); });
+  room.executor().RunAll();
+  EXPECT_FALSE(result.has_value());
+  room.Tick(absl::Seconds(2));
+  EXPECT_EQ(result->code(), absl::StatusCode::kDeadlineExceeded);
+}
+
+TEST(LocalTierTest, WithLocalWritesOnCommitNothingNeedsAFlush) {
+  LocalRoom room;
+  room.store_options.local_writes = LocalWrites::kOnCommit;
+  room.Open();
+  for (uint64_t key = 0; key < 20; ++key) {
+    room.Put({key});
+  }
+  room.Settle();
+  EXPECT_EQ(room.counters().local_writes, 20U);
+  room.Kill();
+  room.Open();
+  room.RunAll();
+  for (uint64_t key = 0; key < 20; ++key) {
+    EXPECT_EQ(room.Get(key), GetOutcome::kOk) << key;
+  }
+}
+
+TEST(LocalTierTest, AnOperatorsEvictionWritesFirst) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 40; ++key) {
+    room.Put({key});
+  }
+  const EvictResult result = room.Evict(0);
+  EXPECT_EQ(result.blocks, 40U);
+  EXPECT_EQ(result.used_bytes, 0U);
+  EXPECT_EQ(room.losses(), 0U);
+  for (uint64_t key = 0; key < 40; ++key) {
+    EXPECT_EQ(room.Get(key), GetOutcome::kOk) << key;
+  }
+}
+
+TEST(LocalTierTest, BlocksOfAnotherSizeAreWrittenBeforeTheirSlabIsCutAnew) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 60; ++key) {
+    ASSERT_EQ(OutcomeAt(room.Put({key}), 0), PutOutcome::kStored);
+  }
+  for (uint64_t key = 1000; key < 1100; ++key) {
+    ASSERT_EQ(OutcomeAt(room.Put({key}, Level::kDram, 300000), 0), PutOutcome::kStored) << key;
+  }
+  EXPECT_GT(room.counters().slabs_recut, 0U);
+  EXPECT_EQ(room.losses(), 0U);
+  for (uint64_t key = 0; key < 60; ++key) {
+    EXPECT_EQ(room.Get(key), GetOutcome::kOk) << key;
+  }
+}
+
+// ---------------------------------------------------------------- deletion
+
+TEST(LocalTierTest, ADeletedBlockIsGoneFromBothTiersForGood) {
+  LocalRoom room;
+  room.Open();
+  room.Put({1, 2, 3}, Level::kLocalWritten);
+  room.Evict(0);
+  const auto deleted = room.Delete({1, 3, 3, 9});
+  ASSERT_TRUE(deleted.ok());
+  EXPECT_EQ(deleted->deleted, 2U);
+  EXPECT_EQ(deleted->not_found, 2U);
+  for (int life = 0; life < 3; ++life) {
+    EXPECT_EQ(room.Get(1), GetOutcome::kMiss);
+    EXPECT_EQ(room.Get(2), GetOutcome::kOk);
+    EXPECT_EQ(room.Get(3), GetOutcome::kMiss);
+    room.Kill();
+    room.Open();
+    room.RunAll();
+  }
+}
+
+TEST(LocalTierTest, ADeleteOvertakesNoWriteThatIsUnderWay) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    LocalRoom room(seed);
+    room.Open();
+    const auto put = room.StartPut({1}, Level::kLocalWritten);
+    room.executor().RunAll();
+    for (uint64_t steps = 0; steps < seed % 7; ++steps) {
+      room.Step();
+    }
+    ASSERT_TRUE(room.Delete({1}).ok());
+    room.Settle();
+    EXPECT_TRUE(put->has_value());
+    EXPECT_EQ(room.StateOf(1), KeyState::kMiss) << seed;
+    room.Kill();
+    room.Open();
+    room.RunAll();
+    EXPECT_EQ(room.StateOf(1), KeyState::kMiss) << seed;
+  }
+}
+
+TEST(LocalTierTest, AReadThatIsUnderWayDoesNotBringADeletedBlockBack) {
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    LocalRoom room(seed);
+    room.Open();
+    room.Put({1}, Level::kLocalWritten);
+    room.Evict(0);
+    PrefetchCall call{{room.Part({1})}, Priority::kNormal, absl::Seconds(1000), {}};
+    room.store().Prefetch(room.caller(), std::move(call), [](const auto&) {});
+    for (uint64_t steps = 0; steps < seed % 11; ++steps) {
+      room.Step();
+    }
+    std::optional<absl::StatusOr<BlockStore::DeleteResult>> deleted;
+    room.store().Delete(room.caller(), room.Part({1}), [&](auto r) { deleted = std::move(r); });
+    EXPECT_EQ(room.StateOf(1), KeyState::kMiss) << "hidden at once, seed " << seed;
+    room.RunUntil([&] { return deleted.has_value(); });
+    room.Settle();
+    EXPECT_EQ(room.StateOf(1), KeyState::kMiss) << seed;
+  }
+}
+
+TEST(LocalTierTest, AClearedNamespaceStaysClearedThroughRestarts) {
+  LocalRoom room;
+  room.Open();
+  room.Put({1}, Level::kLocalWritten);
+  ASSERT_EQ(*room.Clear(), 2U);
+  EXPECT_EQ(room.StateOf(1), KeyState::kMiss);
+  room.LosePower(5);
+  room.Open();
+  room.RunAll();
+  EXPECT_EQ(room.StateOf(1), KeyState::kMiss);
+  room.Put({2}, Level::kLocalWritten);
+  room.Kill();
+  room.Open();
+  room.RunAll();
+  EXPECT_EQ(room.Get(2), GetOutcome::kOk);
+  EXPECT_EQ(*room.Clear(), 3U);
+  EXPECT_EQ(room.StateOf(2), KeyState::kMiss);
+}
+
+TEST(LocalTierTest, ClearsAtOneTimeAreNotedInTheirOrder) {
+  for (uint64_t seed = 0; seed < 10; ++seed) {
+    LocalRoom room(seed);
+    room.Open();
+    std::vector<uint64_t> generations;
+    const Digest128 ns = room.Part({}).namespace_digest;
+    for (int i = 0; i < 5; ++i) {
+      room.store().ClearNamespace(room.caller().tenant, ns, [&](const auto& generation) {
+        ASSERT_TRUE(generation.ok());
+        generations.push_back(*generation);
+      });
+    }
+    room.RunUntil([&] { return generations.size() == 5; });
+    EXPECT_EQ(generations, (std::vector<uint64_t>{2, 3, 4, 5, 6}));
+    room.Kill();
+    room.Open();
+    EXPECT_EQ(*room.Clear(), 7U);
+  }
+}
+
+// ---------------------------------------------------------------- faults
+
+TEST(LocalTierTest, AFullDiskCostsBlocksAndNeverAPut) {
+  LocalRoom room;
+  room.disk().SetCapacity(5 * LocalRoom::kSegment);
+  room.Open();
+  for (uint64_t key = 0; key < 200; ++key) {
+    ASSERT_EQ(OutcomeAt(room.Put({key}), 0), PutOutcome::kStored) << key;
+  }
+  for (uint64_t key = 0; key < 200; ++key) {
+    const GetOutcome outcome = room.Get(key);
+    EXPECT_TRUE(outcome == GetOutcome::kOk || outcome == GetOutcome::kMiss) << key;
+  }
+  EXPECT_EQ(room.Get(199), GetOutcome::kOk);
+  room.disk().SetCapacity(UINT64_MAX);
+  room.Tick(absl::Seconds(30));
+  room.Settle();
+  EXPECT_EQ(LevelAt(room.Put({777}, Level::kLocalWritten), 0), Level::kLocalWritten);
+}
+
+TEST(LocalTierTest, AMediumThatFailsIsNotWaitedFor) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 60; ++key) {
+    room.Put({key});
+  }
+  room.faults().Fail(doubles::FileCall::kWrite, 1, absl::DataLossError("failed"), kForever);
+  room.faults().Fail(doubles::FileCall::kOpen, 1, absl::DataLossError("failed"), kForever);
+  for (uint64_t key = 60; key < 160; ++key) {
+    ASSERT_EQ(OutcomeAt(room.Put({key}), 0), PutOutcome::kStored) << key;
+  }
+  EXPECT_GT(room.losses(), 0U);
+  const PutResult refused = room.Put({500}, Level::kLocalWritten);
+  EXPECT_EQ(OutcomeAt(refused, 0), PutOutcome::kStored);
+  EXPECT_EQ(LevelAt(refused, 0), Level::kDram);
+  EXPECT_EQ(ReasonAt(refused, 0), Reason::kTierFault);
+  EXPECT_FALSE(room.Flush(Level::kLocalWritten).ok());
+  room.faults().Heal();
+  room.Tick(absl::Seconds(30));
+  room.Settle();
+  EXPECT_EQ(LevelAt(room.Put({777}, Level::kLocalWritten), 0), Level::kLocalWritten);
+}
+
+TEST(LocalTierTest, ATierThatDoesNotAnswerDelaysAPutByTheConfiguredTimeAndNoMore) {
+  LocalRoom room;
+  room.Open();
+  uint64_t key = 0;
+  for (; room.counters().room_waits == 0; ++key) {
+    const auto answer = room.StartPut({key});
+    room.executor().RunAll();
+    if (!answer->has_value()) {
+      // Full, and the first victim is not written: nothing moves but time.
+      room.Tick(absl::Milliseconds(50));
+      room.executor().RunAll();
+      EXPECT_FALSE(answer->has_value());
+      room.Tick(absl::Milliseconds(60));
+      room.executor().RunAll();
+      ASSERT_TRUE(answer->has_value());
+      EXPECT_EQ(OutcomeAt(***answer, 0), PutOutcome::kStored);
+    }
+    ASSERT_LT(key, 100U);
+  }
+  EXPECT_EQ(room.losses(), 1U);
+}
+
+TEST(LocalTierTest, BlocksTooLargeForTheLocalTierStayInDramAlone) {
+  LocalRoom room;
+  room.store_options.local_max_payload_bytes = 500000;
+  room.Open();
+  const PutResult result = room.Put({1}, Level::kLocalWritten);
+  EXPECT_EQ(OutcomeAt(result, 0), PutOutcome::kStored);
+  EXPECT_EQ(LevelAt(result, 0), Level::kDram);
+  EXPECT_EQ(ReasonAt(result, 0), Reason::kAdmission);
+  EXPECT_EQ(LevelAt(room.Put({2}, Level::kLocalWritten, 400000), 0), Level::kLocalWritten);
+}
+
+TEST(LocalTierTest, ABlockThatRottedOnTheMediumIsAMissAndNeverDelivered) {
+  LocalRoom room;
+  room.Open();
+  room.Put({1}, Level::kLocalWritten);
+  room.Evict(0);
+  ASSERT_EQ(room.StateOf(1), KeyState::kLower);
+  for (const std::string& name : room.disk().Names("/local")) {
+    if (name.rfind("segment-", 0) == 0) {
+      for (uint64_t at = 8192; at < LocalRoom::kPayload; at += 65536) {
+        const std::string was = room.disk().Read("/local", name, at, 1);
+        room.disk().Overwrite("/local", name, at, std::string(1, static_cast<char>(was[0] ^ 1)));
+      }
+    }
+  }
+  EXPECT_EQ(room.Get(1), GetOutcome::kCorrupt);
+  EXPECT_EQ(room.Get(1), GetOutcome::kMiss);
+}
+
+}  // namespace
+}  // namespace terrace
