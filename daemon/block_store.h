@@ -243,7 +243,9 @@ struct StoreCounters {
   uint64_t local_writes = 0;                    // blocks written to the local tier
   uint64_t local_write_bytes = 0;               // of payload
   std::array<uint64_t, 10> local_refusals{};    // blocks that the local tier did not take, by outcome
-  std::array<uint64_t, 10> local_losses{};      // of evicted blocks those that no tier holds, by why
+  // Blocks that no tier holds any more because the local one did not take them before their
+  // eviction, by its outcome; [0]: they are too large for it.
+  std::array<uint64_t, 10> local_losses{};
   uint64_t room_waits = 0;                      // times that a block had to wait for a victim's write
   std::array<uint64_t, 24>
       eviction_age_log2_s{};  // [i]: evicted at an age below 2^i seconds since last touch
@@ -443,7 +445,8 @@ class BlockStore {
     uint32_t deleted = 0;
     uint32_t not_found = 0;
   };
-  // The blocks are hidden when the call returns; `done` once that outlives the process. NOT_FOUND.
+  // The blocks are hidden when the call returns; `done` once that outlives a loss of power.
+  // NOT_FOUND.
   // UNAVAILABLE: hidden, but the local tier could not record it: delete again.
   virtual void Delete(const Caller& caller,
                       const StorePart& part,

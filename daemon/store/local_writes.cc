@@ -244,7 +244,13 @@ void Store::TellLocalWaiterLocked(const LocalWaiter& waiter,
 
 bool Store::ReadyToEvictLocked(BlockId id, absl::Duration give_up, DeferredCalls& deferred) {
   const Block& block = blocks_.at(id);
-  if (!LocalTakesLocked(block) || LocalHoldsLocked(block)) {
+  if (!LocalTakesLocked(block)) {
+    const bool too_large = local_ != nullptr && options_.local_max_payload_bytes > 0 &&
+                           block.payload_bytes > options_.local_max_payload_bytes;
+    counters_.local_losses[0] += too_large ? 1 : 0;
+    return true;
+  }
+  if (LocalHoldsLocked(block)) {
     return true;
   }
   const absl::Duration now = clock_.Now();
@@ -302,6 +308,7 @@ void Store::TickLocalLocked(DeferredCalls& deferred) {
   // Room may have come otherwise than by a write.
   WakeRoomWaitersLocked(late > 0 ? room_waiters_.size() : 1, deferred);
   PumpLocalWritesLocked(deferred);
+  RetryNotesLocked(deferred);
   const std::vector<std::shared_ptr<FlushOperation>> flushes = flushes_;
   for (const std::shared_ptr<FlushOperation>& flush : flushes) {
     if (flush->deadline <= now) {

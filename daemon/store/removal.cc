@@ -11,6 +11,8 @@
 namespace terrace {
 namespace {
 
+constexpr absl::Duration kNoteRetry = absl::Seconds(1);
+
 absl::Status NotDurable(std::string_view what) {
   return absl::UnavailableError(absl::StrCat(
       std::string(what), ", but the local tier could not record it: a restart may undo it"));
@@ -66,6 +68,17 @@ void Store::ClearNamespace(TenantId tenant,
   }
 }
 
+// What the tier could not record is offered again: its medium may have come back.
+void Store::RetryNotesLocked(DeferredCalls& deferred) {
+  if (unnoted_.empty() || !clears_.empty() || clock_.Now() < retry_notes_at_) {
+    return;
+  }
+  const auto [digest, generation] = *unnoted_.begin();
+  ++in_flight_;  // until ClearEnded
+  clears_.push_back({digest, generation, [](const absl::StatusOr<uint64_t>&) {}});
+  BeginClearLocked(deferred);
+}
+
 // One at a time: a note of an older generation must not come behind that of a newer one.
 void Store::BeginClearLocked(DeferredCalls& deferred) {
   const ClearOperation& clear = clears_.front();
@@ -87,6 +100,12 @@ void Store::ClearEnded(bool is_durable) {
   Lock lock(&mutex_);
   const ClearOperation clear = std::move(clears_.front());
   clears_.pop_front();
+  if (is_durable) {
+    unnoted_.erase(clear.digest);
+  } else {
+    unnoted_[clear.digest] = clear.generation;
+    retry_notes_at_ = clock_.Now() + kNoteRetry;
+  }
   deferred.Add([this, clear, is_durable] {
     if (is_durable) {
       clear.done(clear.generation);
@@ -205,15 +224,20 @@ void Store::DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion,
       deleting_.erase(found);
     }
   }
-  deferred.Add([this, deletion] {
-    if (deletion->failure == WriteOutcome::kWritten) {
+  auto answer = [this, deletion](const absl::Status& durable) {
+    if (durable.ok()) {
       deletion->done(deletion->result);
     } else {
       deletion->done(NotDurable("deleted"));
     }
     Lock relock(&mutex_);
     JobEndedLocked();
-  });
+  };
+  if (deletion->failure == WriteOutcome::kWritten) {
+    deferred.Add([this, answer] { SyncLocal(answer); });
+  } else {
+    deferred.Add([answer] { answer(absl::UnavailableError("not written")); });
+  }
 }
 
 }  // namespace terrace

@@ -364,6 +364,7 @@ class Store final : public BlockStore {
 
   // ---- removal.cc
   void BeginClearLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetryNotesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ClearEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);
   // The name of an identity in `deleting_`.
   static std::string LocalName(const BlockIdentity& identity);
@@ -456,6 +457,8 @@ class Store final : public BlockStore {
   absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Digest128, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);  // as noted, above 1
   std::deque<ClearOperation> clears_ ABSL_GUARDED_BY(mutex_);  // the first one is under way
+  absl::flat_hash_map<Digest128, uint64_t> unnoted_ ABSL_GUARDED_BY(mutex_);  // raised, not durable
+  absl::Duration retry_notes_at_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
