@@ -1,12 +1,18 @@
 #include "daemon/config_toml.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/status/status.h"
 
+#include "daemon/ascii_text.h"
 #include "daemon/concat.h"
 #include "daemon/quoted_text.h"
+#include "tiers/vocab/utf8.h"
 
+// toml++ 3.3 looks at characters outside ASCII in a switch without a default, and is undefined
+// then; it never sees one (ascii_text.h).
+//
 // A wrong file is no broken invariant. Some assertions of toml++ fail on input ("[.]" in 3.3) just
 // before the code that reports it, and NDEBUG lets clang assume that they hold: neither happens
 // here.
@@ -107,14 +113,24 @@ void AppendTop(const std::string& name,
   }
 }
 
+// Where in `text` toml++ stopped; its columns are characters, which are bytes here.
+size_t OffsetOf(std::string_view text, const toml::source_position& position) {
+  size_t at = 0;
+  for (toml::source_index line = 1; line < position.line && at < text.size(); ++line) {
+    at = std::min(text.find('\n', at), text.size() - 1) + 1;
+  }
+  return at + position.column - 1;
+}
+
 // toml++ describes where it was as well as what was wrong; operators need the latter, in one line.
-std::string Explain(const toml::parse_error& error) {
+std::string Explain(const toml::parse_error& error, const AsciiText& ascii) {
   std::string text(error.description());
   if (text.find("redefine") != std::string::npos) {
     const size_t open = text.find('\'');
     const size_t close = text.rfind('\'');
     if (open != std::string::npos && close > open) {
-      return Concat(ShownValue(text.substr(open + 1, close - open - 1)), " is set twice");
+      return Concat(ShownValue(ascii.Restored(text.substr(open + 1, close - open - 1))),
+                    " is set twice");
     }
     return "something is set twice";
   }
@@ -125,68 +141,35 @@ std::string Explain(const toml::parse_error& error) {
     if (static_cast<unsigned char>(c) < 0x20)
       c = ' ';
   }
+  const std::string character = ascii.CharacterAt(OffsetOf(ascii.text(), error.source().begin));
+  if (!character.empty()) {
+    if (!text.starts_with("string") && !text.starts_with("unicode scalar"))
+      return "not TOML: characters outside ASCII belong into quotes";
+    // What it saw is a marker, of which the operator knows nothing.
+    if (const size_t seen = text.rfind(ascii.marker()); seen != std::string::npos) {
+      const std::string shown = ShownValue(character);
+      text.replace(seen, 1, shown, 1, shown.size() - 2);
+    }
+  }
   return Concat("not TOML: ", text);
 }
 
-// Characters outside ASCII may stand in strings and comments only. toml++ 3.3 looks at others in a
-// switch without a default and is undefined then, so they are replaced here by what is no TOML
-// either. Follows the grammar only as far as the text is correct: what is wrong earlier is reported
-// first.
-class AsciiSyntax {
- public:
-  explicit AsciiSyntax(std::string_view text) : text_(text) {
-    if (text_.starts_with("\xef\xbb\xbf")) {
-      text_.erase(0, 3);  // the byte order mark, which is allowed
-    }
-    for (size_t at = 0; at < text_.size(); ++at) {
-      if (text_[at] == '#') {
-        at = std::min(text_.find('\n', at), text_.size());
-      } else if (text_[at] == '"' || text_[at] == '\'') {
-        at = EndOfString(at);
-      } else if (static_cast<unsigned char>(text_[at]) >= 0x80) {
-        first_ = std::min(first_, at);
-        text_[at] = '!';
-      }
+// The line on which text[at] stands.
+int LineAt(std::string_view text, size_t at) {
+  return 1 + static_cast<int>(
+                 std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(at), '\n'));
+}
+
+// The entries as the operator wrote them.
+void Restore(const AsciiText& ascii, std::vector<TomlEntry>* entries) {
+  for (TomlEntry& entry : *entries) {
+    entry.section = ascii.Restored(entry.section);
+    entry.key = ascii.Restored(entry.key);
+    if (auto* text = std::get_if<std::string>(&entry.value)) {
+      *text = ascii.Restored(*text);
     }
   }
-
-  [[nodiscard]] const std::string& text() const { return text_; }
-  // The line of the first replaced character; 0: there was none.
-  [[nodiscard]] int first_line() const {
-    if (first_ == std::string::npos) {
-      return 0;
-    }
-    return 1 + static_cast<int>(
-                   std::count(text_.begin(), text_.begin() + static_cast<ptrdiff_t>(first_), '\n'));
-  }
-
- private:
-  // The last byte of the string that begins at `begin`, or of the text.
-  [[nodiscard]] size_t EndOfString(size_t begin) const {
-    const char quote = text_[begin];
-    const bool multi_line = text_.compare(begin, 3, std::string(3, quote)) == 0;
-    const std::string closing(multi_line ? 3 : 1, quote);
-    for (size_t at = begin + closing.size(); at < text_.size(); ++at) {
-      if (quote == '"' && text_[at] == '\\') {
-        ++at;
-      } else if (!multi_line && text_[at] == '\n') {
-        return at;  // not TOML
-      } else if (text_.compare(at, closing.size(), closing) == 0) {
-        // Up to two more quotes belong to the string: """a""""".
-        size_t last = at + closing.size() - 1;
-        for (int more = 0; multi_line && more < 2 && text_.compare(last + 1, 1, closing, 0, 1) == 0;
-             ++more) {
-          ++last;
-        }
-        return last;
-      }
-    }
-    return text_.size() - 1;
-  }
-
-  std::string text_;
-  size_t first_ = std::string::npos;
-};
+}
 
 }  // namespace
 
@@ -208,23 +191,31 @@ std::string_view TomlKind(const TomlValue& value) {
 }
 
 absl::StatusOr<std::vector<TomlEntry>> ParseToml(std::string_view text, std::string_view file) {
-  const AsciiSyntax ascii(text);
-  const toml::parse_result parsed = toml::parse(ascii.text());
+  constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+  if (text.starts_with(kByteOrderMark)) {
+    text.remove_prefix(kByteOrderMark.size());
+  }
+  if (const size_t at = FirstNotUtf8(text); at < text.size()) {
+    return absl::InvalidArgumentError(Concat(file, ":", LineAt(text, at), ": not TOML: ",
+                                             ShownValue(text.substr(at, 1)), " is not UTF-8"));
+  }
+  const std::optional<AsciiText> ascii = AsciiText::Of(text);
+  if (!ascii.has_value()) {
+    return absl::InvalidArgumentError(
+        Concat(file, ":1: write punctuation as itself, not as \\u escapes"));
+  }
+  const toml::parse_result parsed = toml::parse(ascii->text());
   if (!parsed) {
     const toml::parse_error& error = parsed.error();
     const int line = static_cast<int>(error.source().begin.line);
-    if (ascii.first_line() > 0 && line >= ascii.first_line()) {
-      return absl::InvalidArgumentError(
-          Concat(file, ":", ascii.first_line(),
-                 ": not TOML: characters outside ASCII belong into quotes"));
-    }
-    return absl::InvalidArgumentError(Concat(file, ":", line, ": ", Explain(error)));
+    return absl::InvalidArgumentError(Concat(file, ":", line, ": ", Explain(error, *ascii)));
   }
   std::vector<TomlEntry> entries;
   for (const auto& [key, node] : parsed.table()) {
     const int line = std::max(LineOf(node), static_cast<int>(key.source().begin.line));
     AppendTop(std::string(key.str()), line, node, &entries);
   }
+  Restore(*ascii, &entries);
   std::stable_sort(entries.begin(), entries.end(),
                    [](const TomlEntry& a, const TomlEntry& b) { return a.line < b.line; });
   return entries;

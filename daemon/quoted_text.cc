@@ -3,46 +3,10 @@
 #include <array>
 #include <cstdint>
 
+#include "tiers/vocab/utf8.h"
+
 namespace terrace {
 namespace {
-
-// Bytes of the well-formed UTF-8 sequence at the beginning of `text` (Unicode 15, table 3-7); 0:
-// there is none.
-size_t SequenceBytes(std::string_view text) {
-  const auto byte = [&](size_t i) {
-    return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0};
-  };
-  const uint8_t first = byte(0);
-  if (first < 0x80)
-    return 1;
-  size_t length = 0;
-  uint8_t low = 0x80;
-  uint8_t high = 0xbf;
-  if (first >= 0xc2 && first <= 0xdf) {
-    length = 2;
-  } else if (first >= 0xe0 && first <= 0xef) {
-    length = 3;
-    if (first == 0xe0)
-      low = 0xa0;
-    if (first == 0xed)
-      high = 0x9f;
-  } else if (first >= 0xf0 && first <= 0xf4) {
-    length = 4;
-    if (first == 0xf0)
-      low = 0x90;
-    if (first == 0xf4)
-      high = 0x8f;
-  } else {
-    return 0;
-  }
-  if (byte(1) < low || byte(1) > high)
-    return 0;
-  for (size_t i = 2; i < length; ++i) {
-    if (byte(i) < 0x80 || byte(i) > 0xbf)
-      return 0;
-  }
-  return length;
-}
 
 constexpr std::array<char, 16> kHex = {'0', '1', '2', '3', '4', '5', '6', '7',
                                        '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'};
@@ -77,7 +41,7 @@ std::string QuotedText(std::string_view text) {
   std::string out = "\"";
   out.reserve(text.size() + 2);
   while (!text.empty()) {
-    const size_t bytes = SequenceBytes(text);
+    const size_t bytes = Utf8SequenceBytes(text);
     const auto first = static_cast<uint8_t>(text.front());
     if (bytes == 0) {
       out.append("\\ufffd");

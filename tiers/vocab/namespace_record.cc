@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include <xxhash.h>
 
+#include "tiers/vocab/utf8.h"
+
 namespace terrace {
 namespace {
 
@@ -85,42 +87,6 @@ std::string Encode(const NamespaceRecord& record, std::string_view tenant, Scope
 Digest128 Hash(std::string_view bytes) {
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
   return {hash.high64, hash.low64};
-}
-
-// Length of the well-formed UTF-8 sequence at the front of `text`, 0 when there is none. RFC 3629,
-// section 4.
-size_t Utf8SequenceBytes(std::string_view text) {
-  const auto at = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = at(0);
-  if (lead < 0x80) {
-    return 1;
-  }
-  const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) {
-    return 0;
-  }
-  for (size_t i = 1; i < length; ++i) {
-    if ((at(i) & 0xc0) != 0x80) {
-      return 0;
-    }
-  }
-  // Overlong forms, surrogates and what lies beyond U+10FFFF show in the second byte.
-  const unsigned char second = at(1);
-  const bool overlong = (lead == 0xe0 && second < 0xa0) || (lead == 0xf0 && second < 0x90);
-  const bool surrogate = lead == 0xed && second > 0x9f;
-  const bool beyond = lead == 0xf4 && second > 0x8f;
-  return overlong || surrogate || beyond ? 0 : length;
-}
-
-bool IsUtf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t length = Utf8SequenceBytes(text);
-    if (length == 0) {
-      return false;
-    }
-    text.remove_prefix(length);
-  }
-  return true;
 }
 
 absl::Status Refuse(std::string_view field, std::string_view limit) {

@@ -97,6 +97,9 @@ TEST_F(Regions, StagingBlocksAreAligned) {
   v1::RegisterRegionRequest sent;
   ASSERT_EQ(Probe(ns_, Keys("k", 1))->status, TERRACE_OK);
   ASSERT_TRUE(sent.ParseFromString(server_->LastMessage(v1::METHOD_REGISTER_REGION)));
+  constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
+  const Staging huge = MakeStaging(kHugePageBytes, 2);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(huge.memory) % kHugePageBytes, 0U);
   EXPECT_EQ(sent.geometry().block_count(), 3U);
   EXPECT_EQ(sent.geometry().planes(0).block_stride(), 8192U);
   EXPECT_EQ(sent.geometry().planes(0).segments(0).bytes(), 5000U);

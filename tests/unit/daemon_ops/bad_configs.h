@@ -33,13 +33,6 @@ inline std::vector<BadConfig> BadStructure() {
        "t.toml:3: 'dram' is set twice"},
       {"DuplicateByDottedKey", "dram.policy = \"lru\"\n[dram]\npolicy = \"lru\"\n",
        "t.toml:2: 'dram' is set twice"},
-      {"NotUtf8", "[sockets]\ngroup = \"\377\"\n", "t.toml:2: not TOML: *"},
-      {"LettersOutsideAsciiInAKey", "[daemon]\n\xc3\xa9 = 1\n",
-       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
-      {"SpaceOutsideAscii", "[daemon]\nio_threads\xe2\x80\x83= 2\n",
-       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
-      {"LettersOutsideAsciiBehindAnEarlierMistake", "[daemon]\nio_threads 2\n\xc3\xa9 = 1\n",
-       "t.toml:2: not TOML: *"},
       {"BlankSectionName", "[.]\n", "t.toml:1: not TOML: *"},
       {"NulByte", std::string("[sockets]\ngroup = \"\000\"\n", 22), "t.toml:2: not TOML: *"},
       {"UnknownSection", "[drum]\ncapacity = 1\n",
@@ -70,6 +63,43 @@ inline std::vector<BadConfig> BadStructure() {
        "t.toml:1: [[tier]]: this version has the DRAM tier only, which [dram] describes"},
       {"FirstWrongLineWins", "[sockets]\nmode = \"999\"\n[daemon]\nio_threads = 0\n",
        "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not '999'"},
+  };
+}
+
+inline std::vector<BadConfig> BadAlphabet() {
+  return {
+      {"NotUtf8", "[sockets]\ngroup = \"\xc3\xa9\377\"\n",
+       "t.toml:2: not TOML: '\\xff' is not UTF-8"},
+      {"LetterOutsideAsciiAsAnEscape", "[sockets]\ngroup = \"\\\xc3\xa9\"\n",
+       "t.toml:2: not TOML: string: unknown escape sequence '\\\\xc3\\xa9'"},
+      {"LetterOutsideAsciiAsAnEscapeOnManyLines", "[sockets]\ngroup = \"\"\"0\\\xc3\xa9\n\"\"\"\n",
+       "t.toml:2: not TOML: string: unknown escape sequence '\\\\xc3\\xa9'"},
+      {"SpaceOutsideAsciiAfterABackslash", "[sockets]\ngroup = \"\"\"0\\\xc2\xa0\n\"\"\"\n",
+       "t.toml:2: not TOML: string: unknown escape sequence '\\\\xc2\\xa0'"},
+      {"LetterOutsideAsciiAsADigit", "[sockets]\ngroup = \"\\u00e\xc3\xa9\"\n",
+       "t.toml:2: not TOML: unicode scalar sequence: expected hex digit, saw '\\xc3\\xa9'"},
+      {"LetterOutsideAsciiAsAValue", "[sockets]\ngroup = \xc3\xa9\n",
+       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
+      {"LetterOutsideAsciiBehindAValue", "[daemon]\nio_threads = 2\xc3\xa9\n",
+       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
+      {"LetterOutsideAsciiBehindAString", "[sockets]\ngroup = \"\xc3\xa9\"\xc3\xa9\n",
+       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
+      {"ByteOrderMarkTwice", "\xef\xbb\xbf\n\xef\xbb\xbf[daemon]\n",
+       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
+      {"MistakeBehindLettersOutsideAscii", "# \xc3\xa9\n[sockets]\ngroup = \"\xc3\xa9\n",
+       "t.toml:3: not TOML: string: *"},
+      {"PunctuationOnlyAsEscapes",
+       "#\xc3\xa9\n#\\u007e0060005e007c0040003b003f0021002500260"
+       "02a0024003c003e\n",
+       "t.toml:1: write punctuation as itself, not as \\u escapes"},
+      {"UnknownKeyOutsideAscii", "[daemon]\n\"~\xc3\xa9\" = 1\n",
+       "t.toml:2: unknown key '~\\xc3\\xa9' in [daemon]"},
+      {"LettersOutsideAsciiInAKey", "[daemon]\n\xc3\xa9 = 1\n",
+       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
+      {"SpaceOutsideAscii", "[daemon]\nio_threads\xe2\x80\x83= 2\n",
+       "t.toml:2: not TOML: characters outside ASCII belong into quotes"},
+      {"LettersOutsideAsciiBehindAnEarlierMistake", "[daemon]\nio_threads 2\n\xc3\xa9 = 1\n",
+       "t.toml:2: not TOML: *"},
   };
 }
 
@@ -403,8 +433,8 @@ inline std::vector<BadConfig> BadQuotas() {
 inline std::vector<BadConfig> BadConfigs() {
   std::vector<BadConfig> all;
   for (const std::vector<BadConfig>& group :
-       {BadStructure(), BadDaemon(), BadDram(), BadLimits(), BadSockets(), BadMetrics(),
-        BadTenants(), BadQuotas()}) {
+       {BadStructure(), BadAlphabet(), BadDaemon(), BadDram(), BadLimits(), BadSockets(),
+        BadMetrics(), BadTenants(), BadQuotas()}) {
     all.insert(all.end(), group.begin(), group.end());
   }
   return all;

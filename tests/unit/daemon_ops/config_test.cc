@@ -293,6 +293,16 @@ TEST(Config, CharactersOutsideAsciiMayStandInStringsAndComments) {
   EXPECT_EQ(loaded->config.data_dir, "/var/\xe2\x82\xac\\");
 }
 
+TEST(Config, StringsKeepWhatStandsInForOtherCharacters) {
+  const std::string text =
+      "[daemon]\nruntime_dir = \"/~7e/\\u007ec3/\\u00e9~\xc3\xa9`c3\"\n"
+      "data_dir = \"\"\"/~c3\\\n  \xe2\x80\xa8\"\"\"\n";
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(text, "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->config.runtime_dir, "/~7e/~c3/\xc3\xa9~\xc3\xa9`c3");
+  EXPECT_EQ(loaded->config.data_dir, "/~c3\xe2\x80\xa8");
+}
+
 TEST(Config, SizesReadBackFromTheirText) {
   for (const uint64_t bytes :
        {uint64_t{0}, uint64_t{1}, uint64_t{1023}, uint64_t{1024}, uint64_t{1} << 20,

@@ -287,24 +287,5 @@ INSTANTIATE_TEST_SUITE_P(All,
                            return std::string(Refusals()[instance.param].name);
                          });
 
-TEST(ValidateRecord, KnowsUtf8) {
-  const auto accepts = [](std::string_view text) {
-    NamespaceRecord record = Llama();
-    record.parallel = std::string(text);
-    return ValidateRecord(record).ok();
-  };
-  for (const std::string_view good :
-       {"\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
-        "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "a\xc3\xa4z"}) {
-    EXPECT_TRUE(accepts(good)) << absl::BytesToHexString(std::string(good));
-  }
-  for (const std::string_view bad :
-       {"\x80", "\xbf", "\xc0\xaf", "\xc1\xbf", "\xc2", "\xc2\x41", "\xe0\x9f\xbf", "\xe1\x80",
-        "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf1\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
-        "\xff", "a\xc3"}) {
-    EXPECT_FALSE(accepts(bad)) << absl::BytesToHexString(std::string(bad));
-  }
-}
-
 }  // namespace
 }  // namespace terrace
