@@ -59,7 +59,8 @@ absl::Status Identify(File& file, SegmentSummary* summary) {
   }
   if (head != HeaderFault::kNone) {
     summary->use = SegmentUse::kHeadDamaged;
-    summary->head = {trailer.tier_uuid, trailer.number, trailer.epoch, summary->file_bytes};
+    summary->head = {trailer.tier_uuid, trailer.number, trailer.role, trailer.epoch,
+                     summary->file_bytes};
   } else if (summary->head.segment_bytes % kPageBytes != 0 ||
              summary->head.segment_bytes < 2 * uint64_t{kPageBytes}) {
     return NoSegment(summary->name, "its head gives it an impossible size");

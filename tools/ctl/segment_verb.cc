@@ -169,6 +169,7 @@ Json SummaryJson(const SegmentSummary& summary) {
   json["use"] = NameOf(summary.use);
   json["tier_uuid"] = summary.head.tier_uuid.ToHex();
   json["number"] = summary.head.number;
+  json["role"] = summary.head.role == SegmentRole::kOwn ? "own" : "blocks";
   json["epoch"] = summary.head.epoch;
   json["segment_bytes"] = summary.head.segment_bytes;
   json["footer"] = NameOf(summary.footer);

@@ -139,6 +139,7 @@ TEST_F(SegmentVerb, ASealedSegmentIsListedRecordByRecord) {
   ASSERT_EQ(json["segments"].size(), 1U);
   const Json& segment = json["segments"][0];
   EXPECT_EQ(segment["use"], "used");
+  EXPECT_EQ(segment["role"], "blocks");
   EXPECT_EQ(segment["footer"], "sound");
   EXPECT_EQ(segment["records"], kBlocks);
   ASSERT_EQ(segment["listed"].size(), kBlocks);
