@@ -7,11 +7,14 @@
 // printed with minimum and maximum. Every read of the tier is verified, into registered memory with
 // the slot's header page; the raw side reads and writes as many bytes at the same offsets' stride,
 // into the same registered memory, from a preallocated file whose blocks have all been written.
+// Both take their slots in turn from an arena that no cache holds, as a DRAM tier hands them out:
+// into slots that are used again at once the raw side would copy within the caches.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <iostream>
 #include <memory>
@@ -19,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -34,7 +38,8 @@
 namespace terrace {
 namespace {
 
-constexpr uint64_t kPassBytes = uint64_t{256} << 20;  // moved by one side of a pair
+constexpr uint64_t kPassBytes = uint64_t{256} << 20;   // moved by one side of a pair
+constexpr uint64_t kArenaBytes = uint64_t{512} << 20;  // of slots
 
 struct Setting {
   std::string folder;
@@ -43,22 +48,22 @@ struct Setting {
   int pairs = 9;
 };
 
-// `depth` operations at a time, `count` in all.
+// `depth` operations at a time, `count` in all, each in the slot that has been free the longest.
 class Turns {
  public:
-  explicit Turns(uint32_t depth) : depth_(depth) {}
+  Turns(uint32_t depth, uint32_t slots) : depth_(depth) {
+    for (uint32_t slot = 0; slot < slots; ++slot) {
+      free_.push_back(slot);
+    }
+  }
   void Run(uint32_t count, const std::function<void(uint32_t index, uint32_t slot)>& begin) {
     for (uint32_t i = 0; i < count; ++i) {
       uint32_t slot = 0;
       {
         absl::MutexLock lock(&mutex_);
         mutex_.Await(absl::Condition(this, &Turns::HasRoom));
-        if (free_.empty()) {
-          slot = used_++;
-        } else {
-          slot = free_.back();
-          free_.pop_back();
-        }
+        slot = free_.front();
+        free_.pop_front();
         ++running_;
       }
       begin(i, slot);
@@ -80,8 +85,7 @@ class Turns {
   const uint32_t depth_;
   absl::Mutex mutex_;
   uint32_t running_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint32_t used_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<uint32_t> free_ ABSL_GUARDED_BY(mutex_);
+  std::deque<uint32_t> free_ ABSL_GUARDED_BY(mutex_);
 };
 
 class Bench {
@@ -89,11 +93,12 @@ class Bench {
   explicit Bench(const Setting& setting)
       : setting_(setting),
         record_bytes_(kPageBytes + (setting.payload_bytes + 4095) / 4096 * 4096),
-        count_(static_cast<uint32_t>(kPassBytes / setting.payload_bytes)) {}
+        count_(static_cast<uint32_t>(kPassBytes / setting.payload_bytes)),
+        slots_(std::max(setting.depth, static_cast<uint32_t>(kArenaBytes / record_bytes_))) {}
 
   absl::Status Prepare() {
     absl::StatusOr<SealedMemory> memory = SealedMemory::Create(
-        {.bytes = record_bytes_ * setting_.depth, .huge_pages = true, .touch_threads = 2});
+        {.bytes = record_bytes_ * slots_, .huge_pages = true, .touch_threads = 2});
     if (!memory.ok()) {
       return memory.status();
     }
@@ -102,7 +107,7 @@ class Bench {
       std::cerr << "not registered: " << registered << "\n";
     }
     const std::string noise = doubles::Seeded(1).Bytes(record_bytes_);
-    for (uint32_t slot = 0; slot < setting_.depth; ++slot) {
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
       std::memcpy(Slot(slot).data(), noise.data(), noise.size());
     }
     absl::Status status = OpenRaw();
@@ -195,7 +200,9 @@ class Bench {
   [[nodiscard]] absl::Span<char> Slot(uint32_t slot) const {
     return memory_.memory().subspan(slot * record_bytes_, record_bytes_);
   }
-  static std::string KeyOf(uint64_t number) { return doubles::Seeded(number).Bytes(32); }
+  static std::string KeyOf(uint64_t number) {
+    return absl::StrCat("block-", absl::Dec(number, absl::kZeroPad20));
+  }
 
   absl::Status OpenRaw() {
     absl::StatusOr<std::unique_ptr<Folder>> folder =
@@ -249,13 +256,13 @@ class Bench {
   // Reads leave other records' headers and equal payloads in the slots; all payloads are one.
   void Refill() const {
     const std::string noise = doubles::Seeded(1).Bytes(record_bytes_);
-    for (uint32_t slot = 0; slot < setting_.depth; ++slot) {
+    for (uint32_t slot = 0; slot < slots_; ++slot) {
       std::memcpy(Slot(slot).data(), noise.data(), noise.size());
     }
   }
 
   double Timed(const std::function<void(uint32_t, uint32_t, Turns&)>& begin) {
-    Turns turns(setting_.depth);
+    Turns turns(setting_.depth, slots_);
     const absl::Time start = absl::Now();
     turns.Run(count_, [&](uint32_t index, uint32_t slot) { begin(index, slot, turns); });
     return static_cast<double>(count_ * setting_.payload_bytes) / 1e9 /
@@ -289,6 +296,7 @@ class Bench {
   const Setting setting_;
   const uint64_t record_bytes_;
   const uint32_t count_;
+  const uint32_t slots_;
   doubles::Seeded seeded_{7};
   SealedMemory memory_;
   std::unique_ptr<AsyncIo> io_ = MakeAsyncIo({}, BootClock());

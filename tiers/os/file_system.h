@@ -87,9 +87,9 @@ class Folder {
  public:
   virtual ~Folder() = default;
 
-  // Only regular files are opened, with one link and mode 0600 when made. NOT_FOUND,
-  // ALREADY_EXISTS, INVALID_ARGUMENT (a symbolic link, a FIFO, a name with a slash; or kDirect
-  // where the file system has none).
+  // Only regular files are opened, and for writing only this user's own with one link; mode 0600
+  // when made. NOT_FOUND, ALREADY_EXISTS, INVALID_ARGUMENT (a symbolic link, a FIFO, a name with a
+  // slash; or kDirect where the file system has none).
   virtual absl::StatusOr<std::unique_ptr<File>> Open(absl::string_view name,
                                                      OpenMode mode,
                                                      Caching caching) = 0;

@@ -145,7 +145,8 @@ class KernelFolder final : public Folder {
     if (fstat(fd.get(), &status) != 0) {
       return Failure(errno, "open", name);
     }
-    if (!S_ISREG(status.st_mode) || status.st_nlink > 1 || status.st_uid != geteuid()) {
+    const bool foreign = status.st_nlink > 1 || status.st_uid != geteuid();
+    if (!S_ISREG(status.st_mode) || (foreign && mode != OpenMode::kRead)) {
       return absl::InvalidArgumentError(
           absl::StrCat("open ", name, ": not a regular file with one name and our owner"));
     }

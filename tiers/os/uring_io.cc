@@ -177,7 +177,6 @@ class UringIo final : public AsyncIo {
     operation->request = std::move(request);
     operation->done = std::move(done);
     uint64_t token = 0;
-    bool notify = false;
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_ || in_flight_ >= max_in_flight_) {
@@ -187,24 +186,17 @@ class UringIo final : public AsyncIo {
       token = ++last_token_;
       operation->token = token;
       queue_.Push(std::move(operation));
-      notify = !std::exchange(notified_, true);
     }
-    if (notify) {
-      wake_.Notify();
-    }
+    Ordered();
     return token;
   }
 
   void Cancel(uint64_t token) override {
-    bool notify = false;
     {
       absl::MutexLock lock(&mutex_);
       cancels_.push_back(token);
-      notify = !std::exchange(notified_, true);
     }
-    if (notify) {
-      wake_.Notify();
-    }
+    Ordered();
   }
 
   absl::Status RegisterMemory(absl::Span<char> memory) override {
@@ -253,6 +245,15 @@ class UringIo final : public AsyncIo {
   }
 
  private:
+  // After an order was left under the lock.
+  void Ordered() {
+    ordered_.store(true);
+    // Either the ring's thread sees the order before it sleeps, or it is seen asleep here.
+    if (asleep_.load() && asleep_.exchange(false)) {
+      wake_.Notify();
+    }
+  }
+
   [[nodiscard]] absl::Status RefusalOf(int error) const {
     if (!buffer_refusal_.empty()) {
       return absl::UnimplementedError(buffer_refusal_);
@@ -270,7 +271,11 @@ class UringIo final : public AsyncIo {
       if (stop && running_.empty()) {
         return;
       }
-      Wait();
+      asleep_.store(true);
+      if (!ordered_.load()) {
+        Wait();
+      }
+      asleep_.store(false);
       Reap();
     }
   }
@@ -279,7 +284,8 @@ class UringIo final : public AsyncIo {
     io_uring_sqe* entry = io_uring_get_sqe(&ring_);
     while (entry == nullptr) {
       io_uring_submit(&ring_);
-      Reap();
+      while (ReapOne()) {
+      }
       entry = io_uring_get_sqe(&ring_);
     }
     return entry;
@@ -299,7 +305,7 @@ class UringIo final : public AsyncIo {
     bool stop = false;
     {
       absl::MutexLock lock(&mutex_);
-      notified_ = false;
+      ordered_.store(false);
       stop = stopping_;
       cancels.swap(cancels_);
       if (stop) {
@@ -415,18 +421,32 @@ class UringIo final : public AsyncIo {
   }
 
   void Reap() {
-    io_uring_cqe* completion = nullptr;
-    while (io_uring_peek_cqe(&ring_, &completion) == 0) {
-      const uint64_t tag = io_uring_cqe_get_data64(completion);
-      const int32_t result = completion->res;
-      io_uring_cqe_seen(&ring_, completion);
-      if (tag == kWakeTag) {
-        wake_.Clear();
-        ArmWake();
-      } else if (tag >= kFirstToken) {
-        Take(tag, result);
+    while (ReapOne()) {
+      // Some devices complete all that they have at once. What was ordered since the first of these
+      // completions was handed on must not wait for the last: the device would be idle meanwhile.
+      if (ordered_.load()) {
+        TakeOrders();
+        io_uring_submit(&ring_);
       }
     }
+  }
+
+  // False: there was none.
+  bool ReapOne() {
+    io_uring_cqe* completion = nullptr;
+    if (io_uring_peek_cqe(&ring_, &completion) != 0) {
+      return false;
+    }
+    const uint64_t tag = io_uring_cqe_get_data64(completion);
+    const int32_t result = completion->res;
+    io_uring_cqe_seen(&ring_, completion);
+    if (tag == kWakeTag) {
+      wake_.Clear();
+      ArmWake();
+    } else if (tag >= kFirstToken) {
+      Take(tag, result);
+    }
+    return true;
   }
 
   void Take(uint64_t token, int32_t result) {
@@ -462,6 +482,8 @@ class UringIo final : public AsyncIo {
   const EventDescriptor wake_;
   RegisteredMemory memory_;
   std::atomic<uint64_t> resubmitted_{0};
+  std::atomic<bool> ordered_{false};  // since the ring's thread last took orders
+  std::atomic<bool> asleep_{false};   // the ring's thread, or about to be
   std::string buffer_refusal_;  // constant after Start
   bool started_ = false;        // constant after Start
   std::thread thread_;
@@ -471,7 +493,6 @@ class UringIo final : public AsyncIo {
   std::vector<uint64_t> cancels_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_token_ ABSL_GUARDED_BY(mutex_) = kFirstToken;
   uint32_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool notified_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::string registration_refusal_ ABSL_GUARDED_BY(mutex_);
 

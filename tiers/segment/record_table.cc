@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/synchronization/mutex.h"
 
@@ -62,6 +64,19 @@ void RecordTable::RemoveSegment(uint32_t segment) {
     absl::erase_if(shard.places,
                    [segment](const auto& entry) { return entry.second.segment == segment; });
   }
+}
+
+std::vector<std::pair<Digest128, RecordPlace>> RecordTable::InSegment(uint32_t segment) const {
+  std::vector<std::pair<Digest128, RecordPlace>> found;
+  for (const Shard& shard : shards_) {
+    absl::MutexLock lock(&shard.mutex);
+    for (const auto& [fingerprint, place] : shard.places) {
+      if (place.segment == segment) {
+        found.emplace_back(fingerprint, place);
+      }
+    }
+  }
+  return found;
 }
 
 uint64_t RecordTable::size() const {

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -38,8 +40,9 @@ class RecordTable {
   // Only where `old_place` is still held.
   bool Move(const Digest128& fingerprint, const RecordPlace& old_place, const RecordPlace& place);
   bool RemoveIf(const Digest128& fingerprint, const RecordPlace& place);
-  // Everything in a segment; looks at every record of the tier.
+  // Everything in a segment; both look at every record of the tier.
   void RemoveSegment(uint32_t segment);
+  [[nodiscard]] std::vector<std::pair<Digest128, RecordPlace>> InSegment(uint32_t segment) const;
   [[nodiscard]] uint64_t size() const;
 
  private:

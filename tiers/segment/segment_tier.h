@@ -59,7 +59,7 @@ enum class TierState : uint8_t {
   kRecovering = 1,  // serves; what was not found again yet is a miss
   kOnline = 2,
   kReadOnly = 3,
-  kFaulty = 4,    // writes fail
+  kFaulty = 4,    // writes fail, or reads are suspended
   kDetached = 5,  // the path leads elsewhere: all are misses until it leads back
   kClosed = 6,
 };
@@ -141,6 +141,44 @@ struct SegmentTierFigures {
   uint64_t records_reclaimed = 0;      // live ones that were let go
   uint64_t rewrites_without_room = 0;  // among them: the judge would have kept them
   uint64_t index_faults = 0;           // from the first on, the index is not written any more
+  // Reads stopped failing one by one and are misses at once, until a probe succeeds.
+  bool reads_suspended = false;
+  uint64_t read_suspensions = 0;
+  uint64_t reads_refused = 0;  // while they were suspended
+  uint64_t scrub_passes = 0;   // that came to their end
+  uint64_t scrubbed_records = 0;
+  uint64_t scrubbed_bytes = 0;
+  uint64_t scrub_corrupt = 0;     // found by a scrub; counted by their kind as well
+  uint64_t scrub_unreadable = 0;  // the medium failed: left as they are
+  uint64_t notes_restored = 0;    // damaged on the medium, and written again from memory
+  uint32_t retired_segments = 0;  // damaged too often: not used any more
+};
+
+struct ScrubResult {
+  bool complete = false;  // false: the tier closed meanwhile
+  uint64_t records = 0;   // that were read
+  uint64_t bytes = 0;
+  uint64_t corrupt = 0;     // misses from now on
+  uint64_t unreadable = 0;  // the medium failed: left as they are
+};
+
+// Of the pass that runs, if one does.
+struct ScrubProgress {
+  bool running = false;
+  uint32_t segments = 0;       // of the pass
+  uint32_t segments_done = 0;  // read, or not there any more
+  ScrubResult so_far;
+};
+
+// kBudget: within scrub_bytes_per_second. kFast: as fast as the medium allows.
+enum class ScrubPace : uint8_t { kBudget = 1, kFast = 2 };
+
+// What a record says beside its payload.
+struct RecordMetadata {
+  std::string parent;  // "", or the parent's key
+  uint64_t first_token = 0;
+  uint32_t tokens = 0;
+  std::string metadata;
 };
 
 class SegmentTier : public LowerTier {
@@ -176,7 +214,23 @@ class SegmentTier : public LowerTier {
   // the last good Sync has to be deleted or noted again to survive.
   virtual void Sync(std::function<void(absl::Status)> done) = 0;
 
-  // Makes time pass: deadlines of waiting writes, syncs, the index, probes of a faulty directory.
+  // Reads every live record of the sealed segments back and checks it: what is damaged is a miss
+  // from then on. Joins the pass that runs, which goes on at the faster of both paces. Passes at
+  // kBudget begin by themselves every scrub_interval. Segments with kMaxCorruptRecords damaged
+  // records, whoever found them, are retired: what is sound in them is written again elsewhere, and
+  // they are not used any more in this life.
+  static constexpr uint32_t kMaxCorruptRecords = 3;
+  virtual void Scrub(ScrubPace pace, std::function<void(const ScrubResult&)> done) = 0;
+  [[nodiscard]] virtual ScrubProgress scrub_progress() const = 0;
+
+  // What was written with a block beside its payload, read back and verified; `metadata` is empty
+  // unless the outcome is kVerified. Priority::kLow.
+  virtual void ReadMetadata(
+      const BlockIdentity& identity,  // copied before it returns
+      absl::Duration deadline,
+      std::function<void(ReadOutcome, const RecordMetadata& metadata)> done) = 0;
+
+  // Makes time pass: deadlines of waiting writes, syncs, the index, scrubs, probes of what failed.
   // At least every 50 ms.
   virtual void Tick() = 0;
 
@@ -203,11 +257,17 @@ struct SegmentTierOptions {
   // Small records are written together up to here. One that travels alone can use registered
   // memory.
   uint64_t batch_bytes = uint64_t{128} << 10;
-  // Payloads up to here are hashed where their transfer completes, which spares a change of thread;
-  // longer ones would keep that thread from others, and go to the hashing executor.
-  uint64_t hash_inline_bytes = uint64_t{64} << 10;
+  // Payloads up to here are hashed where their transfer completes, which spares a change of thread:
+  // 10 to 15 GB/s a ring. Longer ones would keep that thread from others for too long, and go to
+  // the hashing executor; so should all where one ring's drives are faster than that.
+  uint64_t hash_inline_bytes = uint64_t{4} << 20;
   absl::Duration sync_interval = absl::Milliseconds(500);
   absl::Duration retry_interval = absl::Seconds(5);
+  // Reads that fail in a row, without one that succeeds, until reads are suspended. They are tried
+  // again after 200 ms, and then at most every 10 s.
+  uint32_t max_read_faults = 8;
+  uint64_t scrub_bytes_per_second = uint64_t{16} << 20;  // of the passes that begin by themselves
+  absl::Duration scrub_interval = absl::Hours(24);  // between the begins of two; infinite: none
   Digest128 expected_uuid;  // zero: any
 };
 

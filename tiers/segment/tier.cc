@@ -113,6 +113,7 @@ Tier::~Tier() {
     for (uint32_t writer = 0; writer < writers_.size(); ++writer) {
       EndWaitingLocked(writer, WriteOutcome::kClosed, deferred);
     }
+    StopScrubLocked(deferred);
   }
   absl::MutexLock lock(&mutex_);
   mutex_.Await(absl::Condition(this, &Tier::IdleLocked));
@@ -137,6 +138,7 @@ absl::Status Tier::Start() {
   {
     absl::MutexLock lock(&mutex_);
     next_check_ = parts_.clock->Now() + options_.retry_interval;
+    next_scrub_ = parts_.clock->Now() + options_.scrub_interval;
     for (SegmentFile& file : *files) {
       SegmentPosition position;
       for (const SegmentPosition& known : positions) {
@@ -246,6 +248,8 @@ void Tier::Tick() {
     CheckPathLocked(deferred);
   }
   MaybeReclaimLocked(deferred);
+  MaybeProbeReadsLocked(deferred);
+  MaybeScrubLocked(deferred);
   PumpAllLocked(deferred);
 }
 
@@ -265,7 +269,7 @@ void Tier::CheckPathLocked(Deferred& deferred) {
         // A fault says nothing about where the path leads; reads and writes show it themselves.
         if (here.ok()) {
           detached_ = !*here;
-          serving_.store(!detached_ && !closing_);
+          UpdateServingLocked();
         } else {
           NoteFaultLocked(here.status());
         }
@@ -332,12 +336,13 @@ void Tier::Close(std::function<void(absl::Status)> done) {
   for (const auto& [number, segment] : segments_) {
     DetachLocked(*segment, deferred);
   }
+  StopScrubLocked(deferred);
   MaybeEndCloseLocked(deferred);
 }
 
 void Tier::MaybeEndCloseLocked(Deferred& deferred) {
   if (close_waiting_.empty() || close_ending_ || recovering_ > 0 || reclaim_ != nullptr ||
-      choosing_ || index_busy_) {
+      scrub_ != nullptr || choosing_ || index_busy_) {
     return;
   }
   for (const auto& [number, segment] : segments_) {
@@ -379,7 +384,7 @@ TierState Tier::StateLocked() const {
   if (now < read_only_until_) {
     return TierState::kReadOnly;
   }
-  if (now < faulty_until_) {
+  if (now < faulty_until_ || reads_suspended_) {
     return TierState::kFaulty;
   }
   return recovering_ > 0 ? TierState::kRecovering : TierState::kOnline;
@@ -403,12 +408,14 @@ SegmentTierFigures Tier::figures() const {
   figures.capacity_bytes = options_.capacity_bytes;
   figures.records = records;
   figures.segments_to_recover = recovering_;
+  figures.reads_suspended = reads_suspended_;
   for (const auto& [number, segment] : segments_) {
     ++figures.segments;
     figures.file_bytes += segment->file == nullptr ? 0 : folder_->superblock().segment_bytes;
     figures.live_bytes += segment->live_pages * kPageBytes;
     figures.free_segments += segment->stage == Stage::kFree ? 1 : 0;
     figures.unproven_segments += segment->stage == Stage::kUnproven ? 1 : 0;
+    figures.retired_segments += segment->stage == Stage::kRetired ? 1 : 0;
   }
   return figures;
 }

@@ -6,7 +6,7 @@
 //
 // The life of a segment: kFree -> kOpening (its head is written durably) -> kOpen -> kSealing (no
 // more records; the footer follows when the last transfer has ended) -> kSealed -> kReclaiming ->
-// kFree.
+// kFree, or kRetired for the rest of this life.
 #pragma once
 
 #include <array>
@@ -25,6 +25,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
 
+#include "tiers/segment/record_check.h"
 #include "tiers/segment/record_format.h"
 #include "tiers/segment/record_table.h"
 #include "tiers/segment/segment_format.h"
@@ -89,7 +90,16 @@ struct Batch {
   absl::Status status;
 };
 
-enum class Stage : uint8_t { kFree, kOpening, kOpen, kSealing, kSealed, kReclaiming, kUnproven };
+enum class Stage : uint8_t {
+  kFree,
+  kOpening,
+  kOpen,
+  kSealing,
+  kSealed,
+  kReclaiming,
+  kUnproven,
+  kRetired  // damaged too often
+};
 
 struct Segment {
   uint32_t number = 0;
@@ -128,7 +138,9 @@ struct Writer {
 };
 
 struct ReadOperation;
+struct MetadataRead;
 struct Reclaim;
+struct ScrubPass;
 
 class Tier final : public SegmentTier {
  public:
@@ -156,6 +168,11 @@ class Tier final : public SegmentTier {
                std::function<void(WriteOutcome)> done) override;
   [[nodiscard]] std::vector<Note> Notes() const override;
   void Sync(std::function<void(absl::Status)> done) override;
+  void Scrub(ScrubPace pace, std::function<void(const ScrubResult&)> done) override;
+  [[nodiscard]] ScrubProgress scrub_progress() const override;
+  void ReadMetadata(const BlockIdentity& identity,
+                    absl::Duration deadline,
+                    std::function<void(ReadOutcome, const RecordMetadata&)> done) override;
   void Tick() override;
   void Close(std::function<void(absl::Status)> done) override;
   [[nodiscard]] SegmentTierFigures figures() const override;
@@ -214,6 +231,40 @@ class Tier final : public SegmentTier {
   void VerifyRead(const std::shared_ptr<ReadOperation>& read, uint64_t bytes);
   void EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outcome);
   void UnpinLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What was found at a record's place is not the record: it is a miss from now on. True: it was
+  // held.
+  bool QuarantineLocked(Segment& segment, const Digest128& fingerprint, const RecordPlace& place)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountFaultLocked(RecordFault fault) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- tier_metadata.cc
+  void SubmitMetadata(const std::shared_ptr<MetadataRead>& read);
+  void MetadataEnded(const std::shared_ptr<MetadataRead>& read, const IoCompletion& completion);
+  void EndMetadata(const std::shared_ptr<MetadataRead>& read, ReadOutcome outcome);
+
+  // ---- tier_breaker.cc: reads are suspended while the medium fails all of them
+  void UpdateServingLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadSucceededLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { read_faults_in_a_row_ = 0; }
+  void ReadFailedLocked(Segment& segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeProbeReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ProbeReads();
+  void ReadsProbed(const absl::Status& status);
+
+  // ---- tier_scrub.cc
+  void BeginScrubLocked(ScrubPace pace) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeScrubLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartScrubJobLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ScrubJob(const std::shared_ptr<ScrubPass>& pass);
+  // Of the segment that is scrubbed: the next one, or the same if it is still what it was. Pins it.
+  Segment* NextToScrubLocked(ScrubPass& pass) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool ScrubbedLocked(const IndexedRecord& record, RecordPlace* place) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ScrubRecord(ScrubPass& pass, Segment& segment, const IndexedRecord& record);
+  void RestoreNoteLocked(const IndexedRecord& record, Deferred& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of a tier that closes: now, unless its job runs, which then ends it.
+  void StopScrubLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndScrubLocked(bool complete, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- tier_write.cc
   // Why nothing may be written now; kWritten: it may.
@@ -269,7 +320,12 @@ class Tier final : public SegmentTier {
   // Whether the reclaim that runs cannot go on before a rewrite ends.
   [[nodiscard]] bool ReclaimWaitsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetReclaimFailuresLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A sealed segment that was damaged too often; nullptr: there is none.
+  [[nodiscard]] Segment* ToRetireLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ChooseJob();
+  // What a sealed segment's footer lists; without one, what the table and the headers know. Errors
+  // are those of reading; then what the tier itself wrote may be missing.
+  absl::Status ListRecords(Segment& segment, std::vector<IndexedRecord>* records) const;
   void ReclaimJob(const std::shared_ptr<Reclaim>& reclaim);
   // False: it is not to be kept, or damaged. Blocks.
   bool ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append* append);
@@ -316,7 +372,7 @@ class Tier final : public SegmentTier {
   RecordTable table_;
   // Segments without a footer that were read in full.
   std::atomic<uint32_t> verified_tails_{0};
-  // Whether lookups may find anything: not detached and not closed.
+  // Whether lookups may find anything: not detached, not closed, and the medium can be read.
   std::atomic<bool> serving_{true};
   absl::Mutex folder_mutex_;
 
@@ -360,6 +416,18 @@ class Tier final : public SegmentTier {
   absl::Duration read_only_until_ ABSL_GUARDED_BY(mutex_);
   absl::Duration faulty_until_ ABSL_GUARDED_BY(mutex_);
   uint32_t faults_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  uint32_t read_faults_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool reads_suspended_ ABSL_GUARDED_BY(mutex_) = false;
+  bool probing_reads_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Duration next_probe_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration probe_pause_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<File> probed_file_ ABSL_GUARDED_BY(mutex_);  // and its segment's
+
+  std::shared_ptr<ScrubPass> scrub_ ABSL_GUARDED_BY(mutex_);  // and its jobs
+  absl::Duration next_scrub_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration last_scrub_turn_ ABSL_GUARDED_BY(mutex_);
+  double scrub_allowance_ ABSL_GUARDED_BY(mutex_) = 0;  // bytes; below zero: spent in advance
 
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
   bool close_ending_ ABSL_GUARDED_BY(mutex_) = false;

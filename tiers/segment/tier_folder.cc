@@ -20,20 +20,10 @@
 namespace terrace {
 namespace {
 
-constexpr absl::string_view kSuperblockName = "terrace.superblock";
 constexpr absl::string_view kUnfinishedName = "terrace.superblock.new";
 constexpr absl::string_view kSegmentPrefix = "segment-";
 constexpr absl::string_view kSegmentSuffix = ".terrace";
 constexpr uint64_t kSuperblockBytes = uint64_t{kSuperblockCopies} * kPageBytes;
-
-bool ParseSegmentName(absl::string_view name, uint32_t* number) {
-  return absl::StartsWith(name, kSegmentPrefix) && absl::EndsWith(name, kSegmentSuffix) &&
-         absl::SimpleHexAtoi(
-             name.substr(kSegmentPrefix.size(),
-                         name.size() - kSegmentPrefix.size() - kSegmentSuffix.size()),
-             number) &&
-         TierFolder::SegmentName(*number) == name;
-}
 
 bool AllZeros(const AlignedBuffer& buffer) {
   return std::all_of(buffer.bytes(), buffer.bytes() + buffer.size(),
@@ -56,6 +46,16 @@ bool MayLieInANewTier(const FolderEntry& entry) {
 
 std::string TierFolder::SegmentName(uint32_t number) {
   return absl::StrCat(kSegmentPrefix, absl::Hex(number, absl::kZeroPad8), kSegmentSuffix);
+}
+
+bool TierFolder::ParseSegmentName(absl::string_view name, uint32_t* number) {
+  return absl::StartsWith(name, kSegmentPrefix) && absl::EndsWith(name, kSegmentSuffix) &&
+         name.size() == SegmentName(0).size() &&
+         absl::SimpleHexAtoi(
+             name.substr(kSegmentPrefix.size(),
+                         name.size() - kSegmentPrefix.size() - kSegmentSuffix.size()),
+             number) &&
+         SegmentName(*number) == name;
 }
 
 absl::StatusOr<std::unique_ptr<TierFolder>> TierFolder::Open(FileSystem& files,

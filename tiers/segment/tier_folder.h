@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 #include "tiers/os/file_system.h"
 #include "tiers/segment/segment_format.h"
@@ -64,7 +65,10 @@ class TierFolder {
   // Whether the path still leads to this directory.
   absl::StatusOr<bool> PathLeadsHere();
 
+  static constexpr absl::string_view kSuperblockName = "terrace.superblock";
   static std::string SegmentName(uint32_t number);
+  // False: not of that form.
+  static bool ParseSegmentName(absl::string_view name, uint32_t* number);
 
  private:
   TierFolder(std::unique_ptr<Folder> folder, TransferFact transfers)

@@ -19,6 +19,9 @@ namespace {
 
 constexpr uint32_t kMaxAttempts = 2;
 constexpr double kNewestShare = 0.1;  // of the moving average
+// A read that has not ended after so long when its deadline comes is the medium's failure, not the
+// caller's impatience.
+constexpr absl::Duration kHangs = absl::Seconds(1);
 
 enum class Finding : uint8_t { kSound, kAnotherIdentity, kStale, kBadHeader, kBadPayload };
 
@@ -43,6 +46,21 @@ struct ReadOperation {
 };
 
 namespace {
+
+RecordFault FaultOf(Finding finding) {
+  switch (finding) {
+    case Finding::kBadHeader:
+      return RecordFault::kHeader;
+    case Finding::kBadPayload:
+      return RecordFault::kPayload;
+    case Finding::kStale:
+      return RecordFault::kStale;
+    case Finding::kSound:
+    case Finding::kAnotherIdentity:
+      break;
+  }
+  return RecordFault::kNone;
+}
 
 Finding Inspect(const ReadOperation& read, const Digest128& tier_uuid, uint64_t bytes) {
   RecordHeader header;
@@ -108,6 +126,9 @@ uint64_t Tier::Read(const ReadRequest& request, std::function<void(ReadOutcome)>
     if (!place.has_value() || place->payload_bytes != request.block.payload_bytes ||
         !(place->checksum == request.block.checksum)) {
       refused = ReadOutcome::kGone;
+    } else if (reads_suspended_) {
+      refused = ReadOutcome::kFault;
+      ++figures_.reads_refused;
     } else if (detached_ || closing_ || reads_in_flight_ >= options_.max_reads ||
                request.destination.size() < uint64_t{PagesOf(place->payload_bytes)} * kPageBytes) {
       refused = ReadOutcome::kFault;
@@ -175,17 +196,24 @@ void Tier::Cancel(uint64_t token) {
 
 void Tier::ReadEnded(const std::shared_ptr<ReadOperation>& read, IoCompletion completion) {
   if (absl::IsDeadlineExceeded(completion.status)) {
+    if (parts_.clock->Now() - read->begun >= kHangs) {
+      absl::MutexLock lock(&mutex_);
+      ReadFailedLocked(*read->segment);
+    }
     EndRead(read, ReadOutcome::kDeadline);
   } else if (absl::IsCancelled(completion.status)) {
     EndRead(read, ReadOutcome::kCancelled);
   } else if (!completion.status.ok()) {
+    const bool again = read->attempts < kMaxAttempts;  // a medium may fail once
     {
       absl::MutexLock lock(&mutex_);
       ++figures_.read_faults;
       figures_.last_fault = std::string(completion.status.message());
+      if (!again) {
+        ReadFailedLocked(*read->segment);
+      }
     }
-    // A medium may fail once; what fails twice is a miss.
-    read->attempts < kMaxAttempts ? SubmitRead(read) : EndRead(read, ReadOutcome::kFault);
+    again ? SubmitRead(read) : EndRead(read, ReadOutcome::kFault);
   } else if (read->place.payload_bytes <= options_.hash_inline_bytes) {
     VerifyRead(read, completion.bytes);
   } else {
@@ -202,18 +230,31 @@ void Tier::VerifyRead(const std::shared_ptr<ReadOperation>& read, uint64_t bytes
   }
   {
     absl::MutexLock lock(&mutex_);
-    figures_.corrupt_headers += finding == Finding::kBadHeader ? 1 : 0;
-    figures_.corrupt_payloads += finding == Finding::kBadPayload ? 1 : 0;
-    figures_.stale_records += finding == Finding::kStale ? 1 : 0;
     if (finding != Finding::kAnotherIdentity) {
-      ++read->segment->corrupt_records;
-      if (table_.RemoveIf(read->fingerprint, read->place)) {
-        ForgetPlaceLocked(read->place);
-        DoubtLocked(read->fingerprint);
-      }
+      CountFaultLocked(FaultOf(finding));
+      QuarantineLocked(*read->segment, read->fingerprint, read->place);
     }
   }
   EndRead(read, finding == Finding::kAnotherIdentity ? ReadOutcome::kGone : ReadOutcome::kCorrupt);
+}
+
+void Tier::CountFaultLocked(RecordFault fault) {
+  figures_.corrupt_headers += fault == RecordFault::kHeader ? 1 : 0;
+  figures_.stale_records += fault == RecordFault::kStale ? 1 : 0;
+  figures_.corrupt_payloads +=
+      fault == RecordFault::kPayload || fault == RecordFault::kMetadata ? 1 : 0;
+}
+
+bool Tier::QuarantineLocked(Segment& segment,
+                            const Digest128& fingerprint,
+                            const RecordPlace& place) {
+  if (!table_.RemoveIf(fingerprint, place)) {
+    return false;  // found damaged by another read, moved or deleted
+  }
+  ForgetPlaceLocked(place);
+  DoubtLocked(fingerprint);
+  ++segment.corrupt_records;
+  return true;
 }
 
 void Tier::EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outcome) {
@@ -225,6 +266,7 @@ void Tier::EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outco
   absl::MutexLock lock(&mutex_);
   const absl::Duration took = parts_.clock->Now() - read->begun;
   if (outcome == ReadOutcome::kVerified) {
+    ReadSucceededLocked();
     ++figures_.reads;
     figures_.read_bytes += read->place.payload_bytes;
     if (took > absl::ZeroDuration()) {

@@ -40,6 +40,7 @@ struct Reclaim {
   bool job_runs = true;
   bool ending = false;
   bool must_stay = false;  // what may not be lost could not be rewritten
+  bool retires = false;    // whatever is sound is kept, and the segment is not used again
 };
 
 std::vector<SegmentView> Tier::SealedLocked() const {
@@ -79,10 +80,24 @@ void Tier::ForgetReclaimFailuresLocked() {
   }
 }
 
+Segment* Tier::ToRetireLocked() const {
+  for (const auto& [number, segment] : segments_) {
+    if (segment->stage == Stage::kSealed && segment->corrupt_records >= kMaxCorruptRecords &&
+        !segment->reclaim_failed) {
+      return segment.get();
+    }
+  }
+  return nullptr;
+}
+
 void Tier::MaybeReclaimLocked(Deferred& deferred) {
   if (recovering_ > 0 || closing_ || reclaim_ != nullptr || choosing_ ||
-      RefusalLocked() != WriteOutcome::kWritten ||
-      AvailableLocked() >= WantedAvailable(MaxSegments()) || CandidatesLocked().empty()) {
+      RefusalLocked() != WriteOutcome::kWritten) {
+    return;
+  }
+  const bool room_wanted =
+      AvailableLocked() < WantedAvailable(MaxSegments()) && !CandidatesLocked().empty();
+  if (!room_wanted && ToRetireLocked() == nullptr) {
     return;
   }
   choosing_ = true;
@@ -109,7 +124,11 @@ void Tier::ChooseJob() {
   Deferred deferred;
   absl::MutexLock lock(&mutex_);
   choosing_ = false;
-  Segment* const victim = views.empty() ? nullptr : segments_.at(views[chosen].number).get();
+  Segment* victim = ToRetireLocked();
+  const bool retires = victim != nullptr;
+  if (!retires && !views.empty()) {
+    victim = segments_.at(views[chosen].number).get();
+  }
   if (victim == nullptr || victim->stage != Stage::kSealed || closing_) {
     PumpAllLocked(deferred);
     MaybeEndCloseLocked(deferred);
@@ -118,19 +137,38 @@ void Tier::ChooseJob() {
   victim->stage = Stage::kReclaiming;
   reclaim_ = std::make_shared<Reclaim>();
   reclaim_->victim = victim;
+  reclaim_->retires = retires;
   RunJobLocked(
       Priority::kLow, [this, reclaim = reclaim_] { ReclaimJob(reclaim); }, deferred);
+}
+
+absl::Status Tier::ListRecords(Segment& segment, std::vector<IndexedRecord>* records) const {
+  ScanResult scan;
+  absl::Status status = ScanSegment({segment.file.get(), uuid(), segment.number, segment.epoch,
+                                     folder_->superblock().segment_bytes, 1},
+                                    &scan);
+  *records = std::move(scan.records);
+  if (scan.by_footer) {
+    return status;
+  }
+  // A damaged header hides what lies behind it, but not from the table.
+  const auto is_block = [](const IndexedRecord& record) {
+    return record.kind == static_cast<uint8_t>(RecordKind::kBlock);
+  };
+  records->erase(std::remove_if(records->begin(), records->end(), is_block), records->end());
+  for (const auto& [fingerprint, place] : table_.InSegment(segment.number)) {
+    records->push_back({fingerprint, place.checksum, place.sequence, place.segment, place.page,
+                        place.payload_bytes, static_cast<uint8_t>(RecordKind::kBlock),
+                        static_cast<uint8_t>(place.pages - 1 - PagesOf(place.payload_bytes))});
+  }
+  return status;
 }
 
 void Tier::ReclaimJob(const std::shared_ptr<Reclaim>& reclaim) {
   Segment& victim = *reclaim->victim;
   if (!reclaim->scanned) {
-    ScanResult scan;
-    const absl::Status status = ScanSegment({victim.file.get(), uuid(), victim.number, victim.epoch,
-                                             folder_->superblock().segment_bytes, 1},
-                                            &scan);
+    const absl::Status status = ListRecords(victim, &reclaim->records);
     reclaim->scanned = true;
-    reclaim->records = std::move(scan.records);
     if (!status.ok()) {
       absl::MutexLock lock(&mutex_);
       NoteFaultLocked(status);
@@ -217,7 +255,7 @@ bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append*
   append->payload_bytes = header.payload_bytes;
   append->checksum = header.checksum;
   append->pages = RecordPages(header.payload_bytes, header.metadata_bytes);
-  if (header.kind == RecordKind::kBlock &&
+  if (header.kind == RecordKind::kBlock && !reclaim.retires &&
       !parts_.judge->Keep({append->identity.view(), append->parent, append->first_token,
                            LowerBlock{header.payload_bytes, header.checksum, 0}})) {
     return false;
@@ -241,7 +279,7 @@ bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append*
 void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedRecord& record) {
   // Not even its header is read where the answer is known.
   const uint32_t least_pages = 1 + PagesOf(record.payload_bytes) + record.extra_pages;
-  if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) &&
+  if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) && !reclaim->retires &&
       (parts_.judge == nullptr || reclaim->rewritten_pages + least_pages > segment_pages_ / 2)) {
     return;
   }
@@ -329,7 +367,9 @@ void Tier::EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch) {
     figures_.bytes_written += kPageBytes;
   } else {
     NoteFaultLocked(status);
-    BackOffLocked(status);
+    if (!reclaim->retires) {
+      BackOffLocked(status);  // one bad spot is known already, and says nothing of the rest
+    }
   }
   EndReclaimLocked(reclaim, status, deferred);
 }
@@ -338,7 +378,10 @@ void Tier::EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
                             const absl::Status& status,
                             Deferred& deferred) {
   reclaim_ = nullptr;
-  if (status.ok()) {
+  if (status.ok() && reclaim->retires) {
+    reclaim->victim->stage = Stage::kRetired;
+    forgotten_.push_back(reclaim->victim->number);
+  } else if (status.ok()) {
     FreeLocked(*reclaim->victim, deferred);
   } else {
     reclaim->victim->stage = Stage::kSealed;

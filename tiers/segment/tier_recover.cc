@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 
 #include "tiers/segment/payload_hash.h"
+#include "tiers/segment/record_check.h"
 #include "tiers/segment/tier.h"
 
 namespace terrace {
@@ -105,22 +106,14 @@ void Tier::VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) con
   AlignedBuffer buffer;
   std::vector<IndexedRecord> whole;
   for (const IndexedRecord& record : *records) {
-    const uint64_t payload_pages = PagesOf(record.payload_bytes);
-    const uint64_t bytes = (1 + payload_pages + record.extra_pages) * kPageBytes;
+    const uint64_t bytes = RecordBytes(record);
     if (buffer.size() < bytes) {
       buffer = AlignedBuffer(bytes);
     }
     const absl::Span<char> read = buffer.span().first(bytes);
     RecordHeader header;
     if (ReadFully(*segment.file, uint64_t{record.page} * kPageBytes, read).ok() &&
-        DecodeRecordHeader(read, &header) == HeaderFault::kNone &&
-        header.segment_epoch == segment.epoch && header.sequence == record.sequence &&
-        header.payload_bytes == record.payload_bytes &&
-        ExtraPages(header.metadata_bytes) == record.extra_pages &&
-        PayloadChecksum(read.subspan(kPageBytes, header.payload_bytes)) == record.checksum &&
-        (record.extra_pages == 0 ||
-         PayloadChecksum(read.subspan((1 + payload_pages) * kPageBytes, header.metadata_bytes)) ==
-             header.metadata_checksum)) {
+        CheckRecord(read, {uuid(), segment.epoch, record}, &header) == RecordFault::kNone) {
       whole.push_back(record);
     }
   }

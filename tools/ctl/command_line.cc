@@ -106,6 +106,14 @@ void AddWatchingVerbs(CLI::App& app, Typed& typed) {
       ->add_option("--data", typed.line.doctor_dirs,
                    "folder of a tier, tried with real writes; repeatable")
       ->allow_extra_args(false);
+  CLI::App* segment =
+      AddVerb(app, "segment", "what lies in a disk tier's files; needs no daemon, writes nothing",
+              "segment /var/lib/terrace/g3 --verify");
+  segment->add_option("PATH", typed.line.segment.path, "a segment's file, or a tier's folder")
+      ->required();
+  segment->add_flag("--verify", typed.verify_payloads, "read and check the payloads as well");
+  segment->add_flag("--records", typed.list_records,
+                    "of a folder, too, list every record and not only damaged ones");
 }
 
 void AddBlockVerbs(CLI::App& app, Typed& typed) {

@@ -74,6 +74,12 @@ struct TopOptions {
   absl::Duration interval = absl::Seconds(1);
 };
 
+struct SegmentOptions {
+  std::string path;  // a segment's file, or a tier's folder
+  enum class Verify : uint8_t { kHeaders, kPayloads } verify = Verify::kHeaders;
+  enum class List : uint8_t { kDamaged, kRecords } list = List::kDamaged;
+};
+
 struct CommandLine {
   std::string verb;
   std::string runtime_dir;
@@ -93,6 +99,7 @@ struct CommandLine {
   QuotaOptions quota;
   TopOptions top;
   std::vector<std::string> doctor_dirs;
+  SegmentOptions segment;
 };
 
 // The run ends here: text for help and version, else a complaint.

@@ -15,7 +15,7 @@ struct Verb {
   absl::string_view name;
   absl::StatusOr<Answer> (*run)(const Run&);
 };
-constexpr std::array<Verb, 22> kVerbs = {{
+constexpr std::array<Verb, 23> kVerbs = {{
     {"status", RunStatus},
     {"top", RunTop},
     {"tiers", RunTiers},
@@ -38,6 +38,7 @@ constexpr std::array<Verb, 22> kVerbs = {{
     {"scrub", RunScrub},
     {"events", RunEvents},
     {"pool", RunPool},
+    {"segment", RunSegment},
 }};
 
 // "UNAVAILABLE", ...

@@ -312,6 +312,13 @@ absl::Status FinishVerb(const Typed& typed, CommandLine* line) {
     return FirstError({SetSize("--guaranteed", typed.guaranteed, &line->quota.guaranteed_bytes),
                        SetSize("--limit", typed.limit, &line->quota.limit_bytes)});
   }
+  if (verb == "segment") {
+    line->segment.verify = typed.verify_payloads ? SegmentOptions::Verify::kPayloads
+                                                 : SegmentOptions::Verify::kHeaders;
+    line->segment.list =
+        typed.list_records ? SegmentOptions::List::kRecords : SegmentOptions::List::kDamaged;
+    return absl::OkStatus();
+  }
   if (verb == "pin") {
     return SetDuration("--ttl", typed.ttl, &line->pin_ttl);
   }

@@ -50,6 +50,8 @@ struct Typed {
   std::string limit;
   bool prefetch = false;
   bool once = false;
+  bool verify_payloads = false;
+  bool list_records = false;
 };
 
 // Fills typed->line from the other members. INVALID_ARGUMENT names the option and what it takes.

@@ -47,6 +47,9 @@ absl::StatusOr<Answer> RunPool(const Run& run);
 absl::StatusOr<Answer> RunTop(const Run& run);
 absl::StatusOr<Answer> RunDoctor(const Run& run);
 
+// Offline; needs no daemon.
+absl::StatusOr<Answer> RunSegment(const Run& run);
+
 // The digest of the namespace that the operator named; opens it when it was named by its record.
 absl::StatusOr<std::string> ResolveNamespace(const NamespaceChoice& choice, Connection& daemon);
 
