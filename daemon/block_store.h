@@ -346,7 +346,7 @@ struct BlockStoreOptions {
   // When a block is written to the local tier, beside what puts and Flush ask for.
   LocalWrites local_writes = LocalWrites::kOnEviction;
   // Larger blocks stay in DRAM; 0: any.
-  uint64_t local_max_payload_bytes = 0;
+  uint64_t local_max_payload_bytes = uint64_t{16} << 20;
   // How long a new block waits for the one whose place it takes to be written to the local tier;
   // after that the latter is lost.
   absl::Duration max_wait_for_room = absl::Milliseconds(100);

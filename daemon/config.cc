@@ -140,6 +140,9 @@ absl::Status ApplyOverride(const std::string& text, LoadedConfig* loaded) {
     }
     case SettingKind::kFolder:
       return AssignFolder(name, value, "--set", loaded);
+    case SettingKind::kFolderOrNone:
+      return value.empty() ? AssignFrom(name, typed, "--set", loaded)
+                           : AssignFolder(name, value, "--set", loaded);
     default:
       break;
   }

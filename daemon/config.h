@@ -54,6 +54,11 @@ struct Config {
   BlockStoreOptions store;
   bool huge_pages = true;
   uint32_t touch_threads = 0;  // 0: one a core
+  // [local], beside what `store` has of it
+  uint64_t local_bytes = uint64_t{4} << 30;  // 0: there is no local tier
+  std::string local_dir;                     // "": below data_dir; LocalDirOf says where
+  uint64_t local_free_reserve = uint64_t{1} << 30;
+  uint64_t local_scrub_bytes_per_second = uint64_t{16} << 20;  // 0: no scrubs by itself
   // [limits]
   FrontLimits front;
   // [sockets]
@@ -66,6 +71,9 @@ struct Config {
   // [[tenant]]
   std::vector<TenantConfig> tenants;
 };
+
+// Where the local tier lies.
+std::string LocalDirOf(const Config& config);
 
 // What the command line and the environment say; nullopt: nothing.
 struct ConfigRequest {

@@ -13,6 +13,7 @@
 #include "daemon/concat.h"
 #include "daemon/quoted_text.h"
 #include "daemon/settings.h"
+#include "tiers/segment/segment_tier.h"
 
 namespace terrace {
 namespace {
@@ -86,8 +87,9 @@ class FileReader {
 
   absl::Status Apply(const TomlEntry& entry) {
     if (entry.section == "tier" || (entry.section.empty() && entry.key == "tier")) {
-      return RefuseAt(entry,
-                      "[[tier]]: this version has the DRAM tier only, which [dram] describes");
+      return RefuseAt(
+          entry,
+          "[[tier]]: this version has a DRAM tier and a local one; write [dram] and [local]");
     }
     if (entry.section.empty())
       return ApplyTop(entry);
@@ -324,7 +326,34 @@ const std::string& OriginOf(const LoadedConfig& loaded, std::string_view name) {
   return loaded.origins[static_cast<size_t>(FindSetting(name))];
 }
 
+absl::Status CheckLocal(const LoadedConfig& loaded) {
+  const Config& config = loaded.config;
+  if (config.local_bytes == 0)
+    return absl::OkStatus();
+  SegmentTierOptions tier;
+  tier.max_payload_bytes = config.store.local_max_payload_bytes;
+  const uint64_t least = LeastTierCapacity(tier);
+  if (config.local_bytes < least) {
+    return Refuse(
+        OriginOf(loaded, "local.capacity"),
+        Concat("local.capacity: must be 0B, which means no local tier, or at least ",
+               SizeText(least), " for blocks of ", SizeText(config.store.local_max_payload_bytes),
+               ", not ", SizeText(config.local_bytes)));
+  }
+  const std::string folder = LocalDirOf(config);
+  if (folder == config.data_dir || folder == config.runtime_dir) {
+    return Refuse(OriginOf(loaded, "local.dir"),
+                  "local.dir: must be a folder of its own, not daemon.data_dir or "
+                  "daemon.runtime_dir");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+std::string LocalDirOf(const Config& config) {
+  return config.local_dir.empty() ? Concat(config.data_dir, "/local") : config.local_dir;
+}
 
 absl::Status ApplyEntries(const std::vector<TomlEntry>& entries,
                           std::string_view file,
@@ -352,6 +381,8 @@ absl::Status CheckTogether(LoadedConfig* loaded) {
         OriginOf(*loaded, "daemon.data_dir"),
         "daemon.data_dir: must not be daemon.runtime_dir: the former is closed to clients");
   }
+  if (absl::Status status = CheckLocal(*loaded); !status.ok())
+    return status;
   config.socket_gid = static_cast<gid_t>(-1);
   if (!config.socket_group.empty()) {
     const absl::StatusOr<gid_t> gid = GroupOf(config.socket_group);

@@ -14,6 +14,7 @@
 #include "daemon/block_store.h"
 #include "daemon/concat.h"
 #include "daemon/folders.h"
+#include "daemon/local_tier.h"
 #include "daemon/metrics.h"
 #include "daemon/process_facts.h"
 #include "daemon/quotas.h"
@@ -26,6 +27,8 @@ namespace terrace {
 namespace {
 
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
+// What closing the local tier may take of the time that stopping has.
+constexpr absl::Duration kCloseShare = absl::Seconds(1);
 
 int ThreadsOrCores(uint32_t configured) {
   if (configured > 0)
@@ -227,12 +230,19 @@ class DaemonCore final : public Core {
       front_->BeginDrain(grace);
       front_->Stop(std::max(absl::ZeroDuration(), deadline - BootClock().Now()));
     }
+    if (local_ != nullptr && store_ != nullptr)
+      FlushLocal(deadline - kCloseShare);
     if (ticker_ != nullptr)
       ticker_->Stop();
     relay_.Attach(nullptr);
     front_.reset();
     if (metrics_ != nullptr)
       metrics_->SetStore(nullptr);
+    if (local_ != nullptr) {
+      const absl::Duration left = std::max(kCloseShare, deadline - BootClock().Now());
+      if (const absl::Status status = local_->Close(left); !status.ok())
+        log_.Warning("stopping before the local tier is closed; the next start reads more", {});
+    }
   }
 
   [[nodiscard]] std::string metrics_address() const override { return metrics_->address(); }
@@ -258,13 +268,20 @@ class DaemonCore final : public Core {
     if (!executor.ok())
       return executor.status();
     executor_ = std::move(*executor);
-    slabs_ = std::make_unique<ReportingSlabSource>(
-        MakeSealedSlabSource(config.huge_pages, ThreadsOrCores(config.touch_threads)),
-        config.store.dram_bytes, log_, notify_);
+    std::unique_ptr<SlabSource> sealed =
+        MakeSealedSlabSource(config.huge_pages, ThreadsOrCores(config.touch_threads));
+    if (config.local_bytes > 0) {
+      if (absl::Status s = BuildLocal(config); !s.ok())
+        return s;
+      sealed = local_->Registering(std::move(sealed));
+    }
+    slabs_ = std::make_unique<ReportingSlabSource>(std::move(sealed), config.store.dram_bytes, log_,
+                                                   notify_);
     BlockStore::Parts parts;
     parts.clock = &BootClock();
     parts.executor = executor_.get();
     parts.slabs = slabs_.get();
+    parts.local = local_ == nullptr ? nullptr : &local_->tier();
     parts.observer = &relay_;
     absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(config.store, parts);
     if (!store.ok()) {
@@ -276,6 +293,59 @@ class DaemonCore final : public Core {
     slabs_->Started();
     store_ = std::move(*store);
     return ApplyQuotas(*store_, {}, config.tenants);
+  }
+
+  absl::Status BuildLocal(const Config& config) {
+    LocalTier::Options options;
+    options.folder = LocalDirOf(config);
+    options.index_folder = Concat(config.data_dir, "/local-index");
+    options.capacity_bytes = config.local_bytes;
+    options.max_payload_bytes = config.store.local_max_payload_bytes;
+    options.free_reserve_bytes = config.local_free_reserve;
+    options.scrub_bytes_per_second = config.local_scrub_bytes_per_second;
+    absl::StatusOr<std::unique_ptr<LocalTier>> local =
+        LocalTier::Open(options, {&BootClock(), executor_.get(), &log_});
+    if (!local.ok())
+      return local.status();
+    local_ = *std::move(local);
+    const SegmentTierFigures figures = local_->tier().figures();
+    const IoFacts io = local_->io_facts();
+    log_.Info("local tier open", {{"folder", options.folder},
+                                  {"capacity", SizeText(options.capacity_bytes)},
+                                  {"segments", figures.segments},
+                                  {"to_recover", figures.segments_to_recover},
+                                  {"io", io.engine},
+                                  {"o_direct", figures.transfers.caching == Caching::kDirect}});
+    if (!io.fallback_reason.empty())
+      log_.Warning("no io_uring for the local tier", {{"reason", io.fallback_reason}});
+    return absl::OkStatus();
+  }
+
+  // What only DRAM holds is written down as far as there is time.
+  void FlushLocal(absl::Duration deadline) {
+    for (const TenantUsage& usage : store_->Tenants()) {
+      const absl::StatusOr<TenantId> tenant = store_->OpenTenant(usage.alias);
+      if (!tenant.ok())
+        continue;
+      // Shared with the callback, which may run after the deadline.
+      struct Answer {
+        absl::Notification given;
+        absl::Status status;
+      };
+      const auto answer = std::make_shared<Answer>();
+      store_->Flush(*tenant, Level::kLocalWritten, deadline, [answer](absl::Status status) {
+        answer->status = std::move(status);
+        answer->given.Notify();
+      });
+      const absl::Duration left = std::max(absl::ZeroDuration(), deadline - BootClock().Now());
+      if (!answer->given.WaitForNotificationWithTimeout(left + kTickInterval * 5) ||
+          !answer->status.ok()) {
+        log_.Warning("blocks that only DRAM holds are lost with this stop",
+                     {{"tenant", usage.alias},
+                      {"reason", answer->given.HasBeenNotified() ? answer->status.ToString()
+                                                                 : "no time left"}});
+      }
+    }
   }
 
   absl::Status BuildFront(const Config& config) {
@@ -345,6 +415,7 @@ class DaemonCore final : public Core {
   Descriptor lock_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Executor> executor_;
+  std::unique_ptr<LocalTier> local_;  // nullptr: there is none
   std::unique_ptr<ReportingSlabSource> slabs_;
   ObserverRelay relay_;
   std::unique_ptr<BlockStore> store_;

@@ -140,6 +140,8 @@ absl::Status AssignChoice(const Setting& setting, const TomlValue& value, Settin
       **format = static_cast<LogFormat>(i);
     } else if (auto* unlisted = std::get_if<UnlistedPeers*>(&field)) {
       **unlisted = static_cast<UnlistedPeers>(i);
+    } else if (auto* writes = std::get_if<LocalWrites*>(&field)) {
+      **writes = static_cast<LocalWrites>(i);
     } else {
       *std::get<std::string*>(field) = *text;
     }
@@ -189,6 +191,16 @@ absl::Status AssignFolder(const Setting& setting, const TomlValue& value, Settin
   }
   *std::get<std::string*>(field) = *text;
   return absl::OkStatus();
+}
+
+absl::Status AssignFolderOrNone(const Setting& setting,
+                                const TomlValue& value,
+                                SettingField field) {
+  if (const auto* text = std::get_if<std::string>(&value); text != nullptr && text->empty()) {
+    std::get<std::string*>(field)->clear();
+    return absl::OkStatus();
+  }
+  return AssignFolder(setting, value, field);
 }
 
 absl::Status AssignGroup(const TomlValue& value, SettingField field) {
@@ -256,6 +268,8 @@ std::string ChoiceText(const Setting& setting, SettingField field) {
     index = static_cast<size_t>(**format);
   } else if (auto* unlisted = std::get_if<UnlistedPeers*>(&field)) {
     index = static_cast<size_t>(**unlisted);
+  } else if (auto* writes = std::get_if<LocalWrites*>(&field)) {
+    index = static_cast<size_t>(**writes);
   } else {
     return QuotedText(*std::get<std::string*>(field));
   }
@@ -298,6 +312,8 @@ absl::Status AssignSetting(const Setting& setting, const TomlValue& value, Confi
   switch (setting.kind) {
     case SettingKind::kFolder:
       return AssignFolder(setting, value, field);
+    case SettingKind::kFolderOrNone:
+      return AssignFolderOrNone(setting, value, field);
     case SettingKind::kInteger:
       return AssignInteger(setting, value, field);
     case SettingKind::kSize:
@@ -330,6 +346,7 @@ std::string SettingText(const Setting& setting, const Config& config) {
   const SettingField field = setting.field(copy);
   switch (setting.kind) {
     case SettingKind::kFolder:
+    case SettingKind::kFolderOrNone:
     case SettingKind::kGroup:
       return QuotedText(*std::get<std::string*>(field));
     case SettingKind::kListen: {

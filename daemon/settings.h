@@ -18,10 +18,11 @@
 namespace terrace {
 
 enum class SettingKind : uint8_t {
-  kFolder,    // an absolute path
-  kInteger,   // a TOML integer
-  kSize,      // bytes: an integer, or "64MiB"
-  kDuration,  // "500ms"
+  kFolder,        // an absolute path
+  kFolderOrNone,  // the same, or ""
+  kInteger,       // a TOML integer
+  kSize,          // bytes: an integer, or "64MiB"
+  kDuration,      // "500ms"
   kBoolean,
   kShare,   // 0 to 1
   kChoice,  // one of `choices`
@@ -41,6 +42,7 @@ using SettingField = std::variant<uint64_t*,
                                   absl::Duration*,
                                   LogLevel*,
                                   LogFormat*,
+                                  LocalWrites*,
                                   UnlistedPeers*>;
 
 struct Setting {

@@ -25,6 +25,9 @@ constexpr double kMaxFolderBytes = 1024;
 Setting Folder(std::string_view name, double most_bytes, Field field) {
   return {name, SettingKind::kFolder, Applies::kAtStart, 1, most_bytes, {}, field};
 }
+Setting FolderOrNone(std::string_view name, double most_bytes, Field field) {
+  return {name, SettingKind::kFolderOrNone, Applies::kAtStart, 1, most_bytes, {}, field};
+}
 Setting Number(std::string_view name, double least, double most, Field field) {
   return {name, SettingKind::kInteger, Applies::kAtStart, least, most, {}, field};
 }
@@ -78,6 +81,19 @@ Rows DramRows() {
   };
 }
 
+Rows LocalRows() {
+  return {
+      Size("local.capacity", 0, 1024 * kTiB, TERRACE_FIELD(local_bytes)),
+      FolderOrNone("local.dir", kMaxFolderBytes, TERRACE_FIELD(local_dir)),
+      Choice("local.writes", Applies::kAtStart, {"eviction", "commit"},
+             TERRACE_FIELD(store.local_writes)),
+      Size("local.max_block", 4 * kKiB, 64 * kMiB, TERRACE_FIELD(store.local_max_payload_bytes)),
+      Size("local.free_reserve", 0, 1024 * kTiB, TERRACE_FIELD(local_free_reserve)),
+      Time("local.max_wait", 0, 60, TERRACE_FIELD(store.max_wait_for_room)),
+      Size("local.scrub_per_second", 0, kTiB, TERRACE_FIELD(local_scrub_bytes_per_second)),
+  };
+}
+
 Rows FrontLimitRows() {
   return {
       Number("limits.connections_per_uid", 1, 65536, TERRACE_FIELD(front.connections_per_uid)),
@@ -122,8 +138,8 @@ Rows SocketAndMetricsRows() {
 
 std::vector<Setting> MakeSettingsTable() {
   Rows all;
-  for (Rows rows :
-       {DaemonRows(), DramRows(), FrontLimitRows(), StoreLimitRows(), SocketAndMetricsRows()}) {
+  for (Rows rows : {DaemonRows(), DramRows(), LocalRows(), FrontLimitRows(), StoreLimitRows(),
+                    SocketAndMetricsRows()}) {
     all.insert(all.end(), rows.begin(), rows.end());
   }
   return all;

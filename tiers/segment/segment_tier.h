@@ -279,8 +279,15 @@ struct SegmentTierParts {
   Executor* hashing = nullptr;
   Executor* maintenance = nullptr;  // its threads block
   BlockIndex* index = nullptr;      // nullable
+  // Nullable; called once, by OpenSegmentTier, when it is known whose index is wanted. May return
+  // nullptr. Takes the place of `index`.
+  std::function<BlockIndex*(const Digest128& tier_uuid)> open_index;
   ReclaimJudge* judge = nullptr;    // nullable: least live bytes goes first, nothing is kept
 };
+
+// Less than this OpenSegmentTier refuses to make a tier with. options.capacity_bytes does not
+// matter.
+uint64_t LeastTierCapacity(const SegmentTierOptions& options);
 
 // Opens or makes the tier. Blocks: some calls a segment, and the reading of the segments that hold
 // notes and deletions, so that nothing deleted is ever found again. Blocks are found again

@@ -63,6 +63,13 @@ uint64_t DefaultSegmentBytes(uint64_t max_payload_bytes) {
 
 }  // namespace
 
+uint64_t LeastTierCapacity(const SegmentTierOptions& options) {
+  const uint64_t segment_bytes = options.segment_bytes == 0
+                                     ? DefaultSegmentBytes(options.max_payload_bytes)
+                                     : options.segment_bytes;
+  return (options.heats + kSpareSegments) * segment_bytes;
+}
+
 absl::StatusOr<std::unique_ptr<SegmentTier>> OpenSegmentTier(const SegmentTierOptions& options,
                                                              const SegmentTierParts& parts) {
   SegmentTierOptions chosen = options;
@@ -87,7 +94,11 @@ absl::StatusOr<std::unique_ptr<SegmentTier>> OpenSegmentTier(const SegmentTierOp
                                                    chosen.heats + kSpareSegments, " segments of ",
                                                    chosen.segment_bytes));
   }
-  auto tier = std::make_unique<Tier>(chosen, parts, *std::move(folder));
+  SegmentTierParts chosen_parts = parts;
+  if (parts.open_index) {
+    chosen_parts.index = parts.open_index((*folder)->superblock().uuid);
+  }
+  auto tier = std::make_unique<Tier>(chosen, chosen_parts, *std::move(folder));
   if (absl::Status started = tier->Start(); !started.ok()) {
     return started;
   }

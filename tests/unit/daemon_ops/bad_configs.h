@@ -56,11 +56,14 @@ inline std::vector<BadConfig> BadStructure() {
       {"SettingAsSection", "[dram.capacity]\nvalue = 1\n",
        "t.toml:1: dram.capacity: must be a size such as \"64MiB\", not a table"},
       {"TierSection", "[[tier]]\nname = \"g3\"\nkind = \"local\"\n",
-       "t.toml:1: [[tier]]: this version has the DRAM tier only, which [dram] describes"},
+       "t.toml:1: [[tier]]: this version has a DRAM tier and a local one; write [dram] and "
+       "[local]"},
       {"TierTable", "[tier]\nkind = \"shared\"\n",
-       "t.toml:1: [[tier]]: this version has the DRAM tier only, which [dram] describes"},
+       "t.toml:1: [[tier]]: this version has a DRAM tier and a local one; write [dram] and "
+       "[local]"},
       {"TierValue", "tier = \"local\"\n",
-       "t.toml:1: [[tier]]: this version has the DRAM tier only, which [dram] describes"},
+       "t.toml:1: [[tier]]: this version has a DRAM tier and a local one; write [dram] and "
+       "[local]"},
       {"FirstWrongLineWins", "[sockets]\nmode = \"999\"\n[daemon]\nio_threads = 0\n",
        "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not '999'"},
   };
