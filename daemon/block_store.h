@@ -32,6 +32,7 @@
 #include "tiers/os/descriptor.h"
 #include "tiers/os/fault_guard.h"
 #include "tiers/placement/eviction_policy.h"
+#include "tiers/segment/segment_tier.h"
 #include "tiers/vocab/block_key.h"
 #include "tiers/vocab/clock.h"
 #include "tiers/vocab/executor.h"
@@ -40,8 +41,6 @@
 #include "tiers/vocab/outcome.h"
 
 namespace terrace {
-
-class SegmentTier;
 
 inline constexpr uint32_t kMaxKeysPerCall = 16384;
 inline constexpr uint32_t kMaxPartsPerCall = 64;
@@ -274,6 +273,12 @@ struct NamespaceUsage {
   uint64_t bytes = 0;
 };
 
+struct LocalTierUsage {
+  std::string name;
+  SegmentTierFigures figures;
+  ScrubProgress scrub;
+};
+
 struct StoreUsage {
   uint64_t blocks = 0;
   uint64_t payload_bytes = 0;
@@ -296,6 +301,7 @@ struct StoreUsage {
   uint64_t metadata_bytes = 0;  // index, block metadata and placement
   uint64_t local_writes_in_flight = 0;
   uint64_t waiting_for_room = 0;  // blocks that wait for a victim to be written
+  std::vector<LocalTierUsage> local_tiers;
   StoreCounters counters;
 };
 
@@ -451,6 +457,8 @@ class BlockStore {
   virtual void Delete(const Caller& caller,
                       const StorePart& part,
                       std::function<void(absl::StatusOr<DeleteResult>)> done) = 0;
+  // The highest level that puts and Flush can wait for.
+  [[nodiscard]] virtual Level HighestLevel() const = 0;
   // `done` when every block of the tenant that was stored before the call has reached the level.
   // UNAVAILABLE: some have not, and why. DEADLINE_EXCEEDED. A level that no tier here offers counts
   // as the highest that one does.
@@ -486,6 +494,10 @@ class BlockStore {
                      std::function<void(absl::StatusOr<EvictResult>)> done) = 0;
   // Recomputes checksums of everything on the executor; corrupt blocks are dropped.
   virtual void Verify(std::function<void(VerifyResult)> done) = 0;
+  // Reads the local tier's sealed segments back; see SegmentTier::Scrub. FAILED_PRECONDITION: there
+  // is no local tier.
+  virtual void ScrubLocal(ScrubPace pace,
+                          std::function<void(absl::StatusOr<ScrubResult>)> done) = 0;
 };
 
 }  // namespace terrace

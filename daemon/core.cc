@@ -254,6 +254,9 @@ class DaemonCore final : public Core {
     options.version = version_;
     options.copy_kernel = std::string(CopyKernelName(ActiveCopyKernel()));
     options.log_lines_dropped = [&log = log_] { return log.dropped(); };
+    options.io_facts = [this] {
+      return local_ == nullptr ? std::nullopt : std::optional<IoFacts>(local_->io_facts());
+    };
     absl::StatusOr<std::unique_ptr<Metrics>> metrics =
         Metrics::Start(std::move(options), BootClock());
     if (!metrics.ok())

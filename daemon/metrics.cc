@@ -20,6 +20,8 @@
 
 #include "daemon/call_counts.h"
 #include "daemon/concat.h"
+#include "daemon/metric_families.h"
+#include "daemon/metrics_local.h"
 #include "daemon/process_facts.h"
 
 namespace terrace {
@@ -28,7 +30,6 @@ namespace {
 using prometheus::ClientMetric;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
-using Labels = std::vector<ClientMetric::Label>;
 
 constexpr std::string_view kDramTier = "g2";
 // By the values of the enums in tiers/vocab/outcome.h; "" is not a miss.
@@ -46,68 +47,9 @@ struct Snapshot {
   absl::Duration taken;
   StoreUsage usage;
   std::vector<TenantUsage> tenants;
+  std::optional<IoFacts> io;
 };
 
-// Collects families in the order in which they are added.
-class Families {
- public:
-  // A family whose series follow by Add.
-  Families& Counter(std::string_view name, std::string_view help) {
-    return Open(name, help, MetricType::Counter);
-  }
-  Families& Gauge(std::string_view name, std::string_view help) {
-    return Open(name, help, MetricType::Gauge);
-  }
-  Families& Histogram(std::string_view name, std::string_view help) {
-    return Open(name, help, MetricType::Histogram);
-  }
-
-  template <typename Number>
-  Families& Add(Labels labels, Number number) {
-    MetricFamily& family = families_.back();
-    ClientMetric& metric = family.metric.emplace_back();
-    metric.label = std::move(labels);
-    const auto value = static_cast<double>(number);
-    (family.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
-    return *this;
-  }
-
-  // counts[i]: samples up to bounds[i], not cumulated; the last one is above all bounds.
-  Families& AddHistogram(Labels labels,
-                         const std::vector<double>& bounds,
-                         const std::vector<uint64_t>& counts,
-                         double sum) {
-    ClientMetric& metric = families_.back().metric.emplace_back();
-    metric.label = std::move(labels);
-    uint64_t total = 0;
-    for (size_t i = 0; i < counts.size(); ++i) {
-      total += counts[i];
-      if (i < bounds.size())
-        metric.histogram.bucket.push_back({total, bounds[i]});
-    }
-    metric.histogram.bucket.push_back({total, std::numeric_limits<double>::infinity()});
-    metric.histogram.sample_count = total;
-    metric.histogram.sample_sum = sum;
-    return *this;
-  }
-
-  std::vector<MetricFamily> Take() { return std::move(families_); }
-
- private:
-  Families& Open(std::string_view name, std::string_view help, MetricType type) {
-    MetricFamily& family = families_.emplace_back();
-    family.name = Concat("terrace_", name);
-    family.help = std::string(help);
-    family.type = type;
-    return *this;
-  }
-
-  std::vector<MetricFamily> families_;
-};
-
-ClientMetric::Label Label(std::string_view name, std::string_view value) {
-  return {std::string(name), std::string(value)};
-}
 Labels OfTier() {
   return {Label("tier", kDramTier)};
 }
@@ -179,8 +121,8 @@ void AddEvictions(const StoreCounters& counters, Families* out) {
 }
 
 void AddTraffic(const StoreCounters& counters, Families* out) {
-  const auto hits = counters.get_outcomes[static_cast<size_t>(GetOutcome::kOk)];
-  out->Counter("tier_hits_total", "Keys that a get delivered from the tier.").Add(OfTier(), hits);
+  out->Counter("tier_hits_total", "Keys that a get delivered from the tier.")
+      .Add(OfTier(), counters.tier_hits[0]);
   out->Counter("misses_total", "Keys that a get did not deliver, by reason.");
   for (size_t i = 0; i < counters.get_outcomes.size(); ++i) {
     if (!kMissReasons[i].empty())
@@ -334,6 +276,7 @@ class Collector final : public prometheus::Collectable {
       AddEvictions(snapshot->usage.counters, &families);
       AddOccupancy(snapshot->usage, &families);
       AddTenants(snapshot->tenants, &families);
+      AddLocalTiers(snapshot->usage, snapshot->io, &families);
     }
     // A family without series would be a name without a value.
     std::vector<MetricFamily> taken = families.Take();
@@ -360,7 +303,8 @@ class Collector final : public prometheus::Collectable {
     const absl::Duration now = clock_.Now();
     const bool fresh = snapshot_.has_value() && now - snapshot_->taken < kSnapshotAge;
     if (!fresh && store_ != nullptr)
-      snapshot_ = Snapshot{now, store_->Usage(), store_->Tenants()};
+      snapshot_ = Snapshot{now, store_->Usage(), store_->Tenants(),
+                           options_.io_facts ? options_.io_facts() : std::nullopt};
     return snapshot_;
   }
 

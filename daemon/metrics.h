@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -16,6 +17,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
+#include "tiers/os/async_io.h"
 #include "tiers/vocab/clock.h"
 
 namespace terrace {
@@ -28,6 +30,8 @@ struct MetricsOptions {
   std::string version = "";
   std::string copy_kernel = "";                           // "baseline", "avx2" or "avx512"
   std::function<uint64_t()> log_lines_dropped = nullptr;  // nullable; thread-safe
+  // Nullable; asked only between SetStore(a store) and SetStore(nullptr).
+  std::function<std::optional<IoFacts>()> io_facts = nullptr;
 };
 
 // Thread-safe.

@@ -17,8 +17,12 @@ constexpr uint32_t kEvictSlice = 256;  // blocks under one lock
 }  // namespace
 
 StoreUsage Store::Usage() const {
-  Lock lock(&mutex_);
   StoreUsage usage;
+  if (local_ != nullptr) {
+    usage.local_tiers.push_back(
+        {std::string(local_->name()), local_->figures(), local_->scrub_progress()});
+  }
+  Lock lock(&mutex_);
   for (const auto& [id, ns] : [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
          std::vector<std::pair<uint32_t, const Namespace*>> all;
          for (uint32_t i = 0; i < namespaces_.size(); ++i) {
@@ -245,6 +249,20 @@ void Store::AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict,
 
 void Store::Verify(std::function<void(VerifyResult)> done) {
   RunJob(Priority::kLow, [this, done = std::move(done)] { RunVerify(0, {}, done); });
+}
+
+void Store::ScrubLocal(ScrubPace pace, std::function<void(absl::StatusOr<ScrubResult>)> done) {
+  if (local_ == nullptr) {
+    return done(absl::FailedPreconditionError("there is no local tier"));
+  }
+  JobStarted();  // until the answer has been given
+  local_->Scrub(pace, [this, done = std::move(done)](const ScrubResult& result) {
+    executor_.Run(Priority::kNormal, [this, done, result] {
+      done(result);
+      Lock lock(&mutex_);
+      JobEndedLocked();
+    });
+  });
 }
 
 void Store::RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done) {

@@ -80,6 +80,9 @@ class Store final : public BlockStore {
   void Delete(const Caller& caller,
               const StorePart& part,
               std::function<void(absl::StatusOr<DeleteResult>)> done) override;
+  [[nodiscard]] Level HighestLevel() const override {
+    return local_ == nullptr ? Level::kDram : Level::kLocalSynced;
+  }
   void Flush(TenantId tenant,
              Level level,
              absl::Duration deadline,
@@ -100,6 +103,7 @@ class Store final : public BlockStore {
              uint64_t target_used_bytes,
              std::function<void(absl::StatusOr<EvictResult>)> done) override;
   void Verify(std::function<void(VerifyResult)> done) override;
+  void ScrubLocal(ScrubPace pace, std::function<void(absl::StatusOr<ScrubResult>)> done) override;
 
  private:
   using Lock = absl::MutexLock;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +40,48 @@ uint64_t OpenDescriptors() {
 absl::Status CheckTier(const std::string& tier) {
   return tier.empty() || tier == kDramTier ? absl::OkStatus()
                                            : absl::NotFoundError("tier: none of this name");
+}
+
+std::string_view StateName(TierState state) {
+  switch (state) {
+    case TierState::kRecovering:
+      return "recovering";
+    case TierState::kOnline:
+      return "ready";
+    case TierState::kReadOnly:
+      return "read-only";
+    case TierState::kFaulty:
+      return "faulty";
+    case TierState::kDetached:
+      return "detached";
+    case TierState::kClosed:
+      break;
+  }
+  return "closed";
+}
+
+void FillLocalTier(const LocalTierUsage& usage,
+                   const StoreCounters& counters,
+                   size_t index,
+                   v1::TierStatus* tier) {
+  const SegmentTierFigures& figures = usage.figures;
+  tier->set_name(usage.name);
+  tier->set_kind("local");
+  tier->set_state(figures.reads_suspended ? "suspended" : std::string(StateName(figures.state)));
+  tier->set_capacity_bytes(figures.capacity_bytes);
+  tier->set_used_bytes(figures.live_bytes);
+  tier->set_blocks(figures.records);
+  tier->set_hits(counters.tier_hits[index]);
+  tier->set_file_bytes(figures.file_bytes);
+  tier->set_segments(figures.segments);
+  tier->set_free_segments(figures.free_segments);
+  tier->set_segments_to_recover(figures.segments_to_recover);
+  tier->set_written_bytes(figures.payload_bytes_written);
+  tier->set_device_written_bytes(figures.bytes_written);
+  tier->set_corrupt(figures.corrupt_headers + figures.corrupt_payloads);
+  tier->set_last_fault(figures.last_fault);
+  tier->set_lost_blocks(
+      std::accumulate(counters.local_losses.begin(), counters.local_losses.end(), uint64_t{0}));
 }
 
 void FillCounters(const StoreCounters& counters, v1::StatusReply* reply) {
@@ -76,7 +119,7 @@ void AdminCalls::Status(CallContext& /*context*/,
   reply.set_tickets(usage.tickets);
   reply.set_quarantined_bytes(usage.quarantined_bytes);
   reply.set_draining(draining_);
-  for (const v1::Feature feature : ServedFeatures()) {
+  for (const v1::Feature feature : ServedFeatures(shared_->store)) {
     reply.add_features(feature);
   }
   FillCounters(usage.counters, &reply);
@@ -107,6 +150,11 @@ void AdminCalls::Tiers(CallContext& /*context*/,
   tier->set_page_kind(std::string(PageKindName(usage.page_kind)));
   tier->set_read_bytes_per_s(usage.read_bytes_per_s);
   tier->set_write_bytes_per_s(usage.write_bytes_per_s);
+  tier->set_hits(usage.counters.tier_hits[0]);
+  tier->set_corrupt(usage.counters.corrupt);
+  for (size_t i = 0; i < usage.local_tiers.size(); ++i) {
+    FillLocalTier(usage.local_tiers[i], usage.counters, i + 1, reply.add_tiers());
+  }
   done(absl::OkStatus(), reply);
 }
 
@@ -253,14 +301,57 @@ void AdminCalls::Drain(CallContext& /*context*/,
 }
 
 void AdminCalls::Scrub(CallContext& /*context*/,
-                       v1::ScrubRequest& /*request*/,
-                       const CallDone<v1::ScrubReply>& done) {
-  Refuse(NotImplemented("Scrub"), done);
+                       v1::ScrubRequest& request,
+                       CallDone<v1::ScrubReply> done) {
+  if (!request.tier().empty() && !IsLocalTier(request.tier())) {
+    return Refuse(absl::NotFoundError("tier: no local one of this name"), done);
+  }
+  shared_->store.ScrubLocal(
+      ScrubPace::kBudget, [boot_id = shared_->boot_id,
+                           done = std::move(done)](const absl::StatusOr<ScrubResult>& result) {
+        if (!result.ok()) {
+          return Refuse(result.status(), done);
+        }
+        if (!result->complete) {
+          return Refuse(absl::CancelledError("the tier closed meanwhile"), done);
+        }
+        v1::ScrubReply reply;
+        reply.set_boot_id(boot_id);
+        reply.set_blocks(result->records);
+        reply.set_corrupt(result->corrupt);
+        reply.set_bytes(result->bytes);
+        reply.set_unreadable(result->unreadable);
+        done(absl::OkStatus(), reply);
+      });
+}
+
+bool AdminCalls::IsLocalTier(const std::string& name) const {
+  const StoreUsage usage = shared_->store.Usage();
+  return std::any_of(usage.local_tiers.begin(), usage.local_tiers.end(),
+                     [&name](const LocalTierUsage& tier) { return tier.name == name; });
+}
+
+void AdminCalls::VerifyLocal(CallDone<v1::VerifyReply> done) {
+  shared_->store.ScrubLocal(ScrubPace::kFast, [boot_id = shared_->boot_id, done = std::move(done)](
+                                                  const absl::StatusOr<ScrubResult>& result) {
+    if (!result.ok()) {
+      return Refuse(result.status(), done);
+    }
+    v1::VerifyReply reply;
+    reply.set_boot_id(boot_id);
+    reply.set_blocks(result->records);
+    reply.set_bytes(result->bytes);
+    reply.set_corrupt(result->corrupt);
+    done(result->complete ? absl::OkStatus() : absl::CancelledError("the tier closed"), reply);
+  });
 }
 
 void AdminCalls::Verify(CallContext& /*context*/,
                         v1::VerifyRequest& request,
                         CallDone<v1::VerifyReply> done) {
+  if (IsLocalTier(request.tier())) {
+    return VerifyLocal(std::move(done));
+  }
   if (absl::Status status = CheckTier(request.tier()); !status.ok()) {
     return Refuse(status, done);
   }

@@ -21,12 +21,15 @@ class AdminCalls {
   void SetQuota(CallContext&, v1::SetQuotaRequest& request, const CallDone<v1::SetQuotaReply>& done);
   void Evict(CallContext&, v1::EvictRequest& request, CallDone<v1::EvictReply> done);
   void Drain(CallContext&, v1::DrainRequest& request, const CallDone<v1::DrainReply>& done);
-  void Scrub(CallContext&, v1::ScrubRequest& request, const CallDone<v1::ScrubReply>& done);
+  void Scrub(CallContext&, v1::ScrubRequest& request, CallDone<v1::ScrubReply> done);
   void Verify(CallContext&, v1::VerifyRequest& request, CallDone<v1::VerifyReply> done);
   void Reload(CallContext&, v1::ReloadRequest& request, const CallDone<v1::ReloadReply>& done);
   void Checkpoint(CallContext&, v1::CheckpointRequest&, const CallDone<v1::CheckpointReply>& done);
 
  private:
+  [[nodiscard]] bool IsLocalTier(const std::string& name) const;
+  void VerifyLocal(CallDone<v1::VerifyReply> done);
+
   const std::shared_ptr<FrontShared> shared_;
   const AdminRoom room_;
   const absl::Duration started_at_;

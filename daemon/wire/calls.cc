@@ -10,17 +10,15 @@
 #include "daemon/wire/part_checks.h"
 
 namespace terrace {
-absl::Span<const v1::Feature> ServedFeatures() {
-  static constexpr std::array<v1::Feature, 9> kFeatures{v1::FEATURE_LEASES,
-                                                        v1::FEATURE_HOST_REGIONS,
-                                                        v1::FEATURE_HOLDS,
-                                                        v1::FEATURE_PREFETCH,
-                                                        v1::FEATURE_PINS,
-                                                        v1::FEATURE_DELETE,
-                                                        v1::FEATURE_CLEAR,
-                                                        v1::FEATURE_STREAMS,
-                                                        v1::FEATURE_CANCEL};
-  return kFeatures;
+std::vector<v1::Feature> ServedFeatures(const BlockStore& store) {
+  std::vector<v1::Feature> features{
+      v1::FEATURE_LEASES,   v1::FEATURE_HOST_REGIONS, v1::FEATURE_HOLDS,
+      v1::FEATURE_PREFETCH, v1::FEATURE_PINS,         v1::FEATURE_DELETE,
+      v1::FEATURE_CLEAR,    v1::FEATURE_STREAMS,      v1::FEATURE_CANCEL};
+  if (store.HighestLevel() >= Level::kLocalSynced) {
+    features.push_back(v1::FEATURE_LOCAL_LEVELS);
+  }
+  return features;
 }
 
 absl::Duration Calls::CapOf(v1::Method method) const {
@@ -133,7 +131,8 @@ void Calls::Release(CallContext& context,
 void Calls::Flush(CallContext& context,
                   v1::FlushRequest& request,
                   CallDone<v1::FlushReply> done) {
-  if (absl::Status status = CheckLevel(request.level(), "level"); !status.ok()) {
+  if (absl::Status status = CheckLevel(request.level(), store_.HighestLevel(), "level");
+      !status.ok()) {
     return Refuse(status, done);
   }
   store_.Flush(context.caller.tenant, LevelFrom(request.level()),

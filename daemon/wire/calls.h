@@ -126,6 +126,6 @@ class Calls {
 };
 
 // What the server does, for Hello and Status.
-absl::Span<const v1::Feature> ServedFeatures();
+std::vector<v1::Feature> ServedFeatures(const BlockStore& store);
 
 }  // namespace terrace

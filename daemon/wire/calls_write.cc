@@ -72,7 +72,8 @@ absl::Status Calls::CheckPut(const CallContext& context,
   if (absl::Status status = CheckMetadata(request, *keys); !status.ok()) {
     return status;
   }
-  if (absl::Status status = CheckLevel(request.wait_for(), "wait_for"); !status.ok()) {
+  if (absl::Status status = CheckLevel(request.wait_for(), store_.HighestLevel(), "wait_for");
+      !status.ok()) {
     return status;
   }
   return CheckSource(context, request, *keys);

@@ -177,12 +177,13 @@ Priority PriorityFrom(v1::Priority priority) {
   return priority == v1::PRIORITY_UNSPECIFIED ? Priority::kNormal : static_cast<Priority>(priority);
 }
 
-absl::Status CheckLevel(v1::Level level, absl::string_view field) {
+absl::Status CheckLevel(v1::Level level, Level highest, absl::string_view field) {
   if (!v1::Level_IsValid(level)) {
     return InvalidField(field, "unknown value");
   }
-  if (level > v1::LEVEL_DRAM) {
-    return NotImplemented(absl::StrCat(field, " beyond LEVEL_DRAM"));
+  if (LevelFrom(level) > highest) {
+    return NotImplemented(absl::StrCat(
+        field, " beyond ", v1::Level_Name(static_cast<v1::Level>(highest)), ", the highest here,"));
   }
   return absl::OkStatus();
 }

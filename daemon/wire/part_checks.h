@@ -55,7 +55,8 @@ Digest128 DigestFrom(const std::string& bytes);
 absl::Status CheckPriority(v1::Priority priority, absl::string_view field);
 Priority PriorityFrom(v1::Priority priority);
 // LEVEL_SOURCE_FREE and LEVEL_DRAM; UNIMPLEMENTED for what lies below DRAM.
-absl::Status CheckLevel(v1::Level level, absl::string_view field);
+// `highest`: of the levels that the store offers.
+absl::Status CheckLevel(v1::Level level, Level highest, absl::string_view field);
 Level LevelFrom(v1::Level level);
 
 absl::Duration HoldFrom(uint32_t hold_ms);

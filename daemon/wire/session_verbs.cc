@@ -273,7 +273,7 @@ v1::HelloReply Session::HelloReplyNow() const {
   reply.set_protocol_major(kProtocolMajor);
   reply.set_protocol_minor(kProtocolMinor);
   reply.set_server_version(shared_->version);
-  for (const v1::Feature feature : ServedFeatures()) {
+  for (const v1::Feature feature : ServedFeatures(shared_->store)) {
     reply.add_features(feature);
   }
   reply.set_leases(leases_);

@@ -65,11 +65,19 @@ void BlockSet::Fill() {
   }
 }
 
-absl::Status BlockSet::Put(uint32_t begin, uint32_t count) {
+absl::Status BlockSet::Put(uint32_t begin, uint32_t count, terrace_level wait_for) {
   const std::string_view parent = begin == 0 ? std::string_view() : Key(begin - 1);
-  absl::StatusOr<Completion> put =
-      session_.Put(Chain(begin, count), static_cast<uint32_t>(options_.block_bytes), parent);
-  return put.ok() ? AllOutcomes(**put, TERRACE_PUT_STORED, "put") : put.status();
+  absl::StatusOr<Completion> put = session_.Put(
+      Chain(begin, count), static_cast<uint32_t>(options_.block_bytes), parent, wait_for);
+  if (!put.ok()) {
+    return put.status();
+  }
+  for (uint32_t i = 0; i < (*put)->key_count && wait_for > TERRACE_LEVEL_DRAM; ++i) {
+    if ((*put)->levels[i] < wait_for) {
+      return absl::UnavailableError("put: a block did not reach the level that was asked for");
+    }
+  }
+  return AllOutcomes(**put, TERRACE_PUT_STORED, "put");
 }
 
 absl::Status BlockSet::Delete(uint32_t begin, uint32_t count) {

@@ -44,11 +44,15 @@ class BlockSet {
   void Fill();
 
   // Puts blocks from the region; an error unless all are stored.
-  absl::Status Put(uint32_t begin, uint32_t count);
+  absl::Status Put(uint32_t begin, uint32_t count, terrace_level wait_for = TERRACE_LEVEL_DRAM);
   absl::Status Delete(uint32_t begin, uint32_t count);
   // Gets all blocks by lease, some at a time, and compares every byte. What is missing is an error
   // of the report.
   absl::Status Verify(Report& report);
+  // Wrong bytes of what was delivered as block `i`.
+  [[nodiscard]] uint64_t WrongBytes(uint32_t i, absl::Span<const char> payload) const {
+    return source_.WrongBytes(Key(i), payload);
+  }
   // Wrong bytes in the place of block `i` in the region.
   [[nodiscard]] uint64_t WrongBytesInRegion(uint32_t i) const;
 

@@ -107,6 +107,12 @@ void ChildProcess::Stop() {
   }
   kill(pid_, SIGTERM);
   if (!WaitFor(kStopLimit)) {
+    Kill();
+  }
+}
+
+void ChildProcess::Kill() {
+  if (Running()) {
     kill(pid_, SIGKILL);
     WaitFor(kStopLimit);
   }

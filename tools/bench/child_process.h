@@ -32,6 +32,8 @@ class ChildProcess {
   // SIGTERM, and SIGKILL if it is still there after ten seconds. Returns when it is gone.
   // Idempotent.
   void Stop();
+  // SIGKILL at once. Returns when it is gone. Idempotent.
+  void Kill();
   [[nodiscard]] bool Running();
   [[nodiscard]] pid_t pid() const { return pid_; }
 

@@ -171,29 +171,33 @@ absl::StatusOr<Completion> ClientSession::Probe(const KeyChain& chain,
 
 absl::StatusOr<Completion> ClientSession::Get(const KeyChain& chain,
                                               const terrace_id128& hold,
-                                              terrace_delivery delivery) {
+                                              terrace_delivery delivery,
+                                              Pending pending) {
   const terrace_part part = PartOf(chain);
   const terrace_call call = CallOf(part);
   terrace_get_options options{};
   options.struct_bytes = sizeof(options);
   options.delivery = delivery;
   options.hold = hold;
+  options.wait_pending = pending == Pending::kWait ? 1 : 0;
   return Await(terrace_submit_get(client_, &call, &options, nullptr), "get");
 }
 
 absl::StatusOr<Completion> ClientSession::GetLease(const KeyChain& chain,
-                                                   const terrace_id128& hold) {
-  return Get(chain, hold, TERRACE_DELIVER_LEASE);
+                                                   const terrace_id128& hold,
+                                                   Pending pending) {
+  return Get(chain, hold, TERRACE_DELIVER_LEASE, pending);
 }
 
 absl::StatusOr<Completion> ClientSession::GetIntoRegion(const KeyChain& chain,
                                                         const terrace_id128& hold) {
-  return Get(chain, hold, TERRACE_DELIVER_REGION);
+  return Get(chain, hold, TERRACE_DELIVER_REGION, Pending::kMiss);
 }
 
 absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
                                               uint32_t payload_bytes,
-                                              std::string_view parent) {
+                                              std::string_view parent,
+                                              terrace_level wait_for) {
   const terrace_part part = PartOf(chain);
   const terrace_call call = CallOf(part);
   const std::vector<uint32_t> sizes(chain.count(), payload_bytes);
@@ -202,6 +206,7 @@ absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
   options.payload_bytes = sizes.data();
   options.parent = parent.empty() ? nullptr : parent.data();
   options.parent_bytes = static_cast<uint32_t>(parent.size());
+  options.wait_for = wait_for;
   return Await(terrace_submit_put(client_, &call, &options, nullptr, 0, nullptr), "put");
 }
 

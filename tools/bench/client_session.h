@@ -70,12 +70,17 @@ class ClientSession {
   // Each: the completion, its status OK; else the error that it carries.
   absl::StatusOr<Completion> Probe(const KeyChain& chain, std::chrono::milliseconds hold);
   // Zero hold: none.
-  absl::StatusOr<Completion> GetLease(const KeyChain& chain, const terrace_id128& hold);
+  // Waits for what is on its way or on a lower tier where kWait.
+  enum class Pending : uint8_t { kMiss, kWait };
+  absl::StatusOr<Completion> GetLease(const KeyChain& chain,
+                                      const terrace_id128& hold,
+                                      Pending pending = Pending::kMiss);
   absl::StatusOr<Completion> GetIntoRegion(const KeyChain& chain, const terrace_id128& hold);
   // parent "": the chain begins here.
   absl::StatusOr<Completion> Put(const KeyChain& chain,
                                  uint32_t payload_bytes,
-                                 std::string_view parent);
+                                 std::string_view parent,
+                                 terrace_level wait_for = TERRACE_LEVEL_DRAM);
   absl::Status Delete(const KeyChain& chain);
   // Does not wait. Zero ids are passed over.
   absl::Status Release(const terrace_id128& lease, const terrace_id128& hold);
@@ -85,7 +90,8 @@ class ClientSession {
   absl::StatusOr<Completion> Await(terrace_status submitted, const char* verb);
   absl::StatusOr<Completion> Get(const KeyChain& chain,
                                  const terrace_id128& hold,
-                                 terrace_delivery delivery);
+                                 terrace_delivery delivery,
+                                 Pending pending);
   terrace_call CallOf(const terrace_part& part);
 
   terrace_client* client_;

@@ -82,11 +82,13 @@ absl::StatusOr<std::string> MakePrivateFolder(const std::string& parent) {
 }
 
 absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const BenchOptions& options,
-                                                                    uint64_t dram_bytes) {
+                                                                    uint64_t dram_bytes,
+                                                                    uint64_t local_bytes) {
   std::unique_ptr<DaemonProcess> daemon(new DaemonProcess);
   absl::Status status;
   if (options.runtime_dir.empty()) {
-    status = daemon->StartOwn(options, options.dram_bytes != 0 ? options.dram_bytes : dram_bytes);
+    status = daemon->StartOwn(options, options.dram_bytes != 0 ? options.dram_bytes : dram_bytes,
+                              options.local_bytes != 0 ? options.local_bytes : local_bytes);
   } else {
     daemon->runtime_dir_ = options.runtime_dir;
     status = daemon->Attach();
@@ -97,7 +99,9 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const BenchO
   return daemon;
 }
 
-absl::Status DaemonProcess::StartOwn(const BenchOptions& options, uint64_t dram_bytes) {
+absl::Status DaemonProcess::StartOwn(const BenchOptions& options,
+                                     uint64_t dram_bytes,
+                                     uint64_t local_bytes) {
   absl::StatusOr<std::string> program = FindProgram(options);
   if (!program.ok()) {
     return program.status();
@@ -113,17 +117,22 @@ absl::Status DaemonProcess::StartOwn(const BenchOptions& options, uint64_t dram_
                                       std::to_string(kMaxRuntimeBytes - 25) + " bytes");
   }
   dram_bytes_ = dram_bytes;
-  const std::vector<std::string> args = {
-      *program,
-      "--data",
-      folder_ + "/data",
-      "--runtime",
-      runtime_dir_,
-      "--set",
-      "dram.capacity=" + std::to_string(dram_bytes) + "B",
-      "--set",
-      "daemon.copy_threads=" + std::to_string(options.copy_threads)};
-  absl::StatusOr<ChildProcess> child = ChildProcess::Start(args, folder_ + "/terraced.log");
+  args_ = {*program,
+           "--data",
+           folder_ + "/data",
+           "--runtime",
+           runtime_dir_,
+           "--set",
+           "dram.capacity=" + std::to_string(dram_bytes) + "B",
+           "--set",
+           "local.capacity=" + std::to_string(local_bytes) + "B",
+           "--set",
+           "daemon.copy_threads=" + std::to_string(options.copy_threads)};
+  return StartAgain();
+}
+
+absl::Status DaemonProcess::StartAgain() {
+  absl::StatusOr<ChildProcess> child = ChildProcess::Start(args_, folder_ + "/terraced.log");
   if (!child.ok()) {
     return child.status();
   }
@@ -186,6 +195,19 @@ double DaemonProcess::CpuSeconds() const {
     return -1;
   }
   return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
+}
+
+uint64_t DaemonProcess::DeviceWrittenBytes() const {
+  std::ifstream file("/proc/" + std::to_string(pid_) + "/io");
+  std::string word;
+  while (file >> word) {
+    if (word == "write_bytes:") {
+      uint64_t bytes = 0;
+      file >> bytes;
+      return bytes;
+    }
+  }
+  return 0;
 }
 
 uint64_t DaemonProcess::PrivateBytes() const {

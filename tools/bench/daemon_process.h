@@ -21,13 +21,15 @@ namespace terrace::bench {
 // Confined to the main thread.
 class DaemonProcess {
  public:
-  // Attaches to options.runtime_dir, or starts a daemon with `dram_bytes` (options.dram_bytes, when
-  // given, wins) and waits until a session with it stands. The program: options.terraced, else
-  // $TERRACE_TERRACED, else ../daemon/terraced or terraced beside this program. Errors: NOT_FOUND
-  // (no program), FAILED_PRECONDITION (it ended; the end of its log is in the message),
-  // DEADLINE_EXCEEDED (not ready within two minutes and a minute a GiB), CANCELLED.
+  // Attaches to options.runtime_dir, or starts a daemon with `dram_bytes` and `local_bytes` (those
+  // of the options, when given, win; local_bytes 0: no local tier) and waits until a session with
+  // it stands. The program: options.terraced, else $TERRACE_TERRACED, else ../daemon/terraced or
+  // terraced beside this program. Errors: NOT_FOUND (no program), FAILED_PRECONDITION (it ended;
+  // the end of its log is in the message), DEADLINE_EXCEEDED (not ready within two minutes and a
+  // minute a GiB), CANCELLED.
   static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const BenchOptions& options,
-                                                              uint64_t dram_bytes);
+                                                              uint64_t dram_bytes,
+                                                              uint64_t local_bytes = 0);
   // Stops an own daemon with SIGTERM, and SIGKILL after ten seconds; removes its folder.
   ~DaemonProcess();
   DaemonProcess(const DaemonProcess&) = delete;
@@ -37,6 +39,16 @@ class DaemonProcess {
 
   [[nodiscard]] const std::string& runtime_dir() const { return runtime_dir_; }
   [[nodiscard]] pid_t pid() const { return pid_; }
+  // The own daemon's private folder; "": attached.
+  [[nodiscard]] const std::string& folder() const { return folder_; }
+  // Of the own daemon; the folder of its local tier and that of the tier's index.
+  [[nodiscard]] std::string local_dir() const { return folder_ + "/data/local"; }
+  [[nodiscard]] std::string index_dir() const { return folder_ + "/data/local-index"; }
+  // Ends an own daemon, and starts it again on the same folders. Start waits as the first one did.
+  void Stop() { child_.Stop(); }
+  void Kill() { child_.Kill(); }
+  absl::Status StartAgain();
+
   // Of the own daemon's DRAM; 0: attached to one that was running.
   [[nodiscard]] uint64_t own_dram_bytes() const { return dram_bytes_; }
 
@@ -45,16 +57,20 @@ class DaemonProcess {
   // Resident memory of the process without its arena and without files (RssAnon), bytes; 0: cannot
   // be read.
   [[nodiscard]] uint64_t PrivateBytes() const;
+  // Bytes that the process has had written to its drives (write_bytes of proc(5)); 0: cannot be
+  // read.
+  [[nodiscard]] uint64_t DeviceWrittenBytes() const;
 
  private:
   DaemonProcess() = default;
-  absl::Status StartOwn(const BenchOptions& options, uint64_t dram_bytes);
+  absl::Status StartOwn(const BenchOptions& options, uint64_t dram_bytes, uint64_t local_bytes);
   absl::Status WaitReady();
   absl::Status Attach();
   [[nodiscard]] std::string LogEnd() const;
 
   std::string folder_;  // private; "": attached
   std::string runtime_dir_;
+  std::vector<std::string> args_;  // of the own daemon
   ChildProcess child_;
   pid_t pid_ = 0;
   uint64_t dram_bytes_ = 0;

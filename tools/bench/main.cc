@@ -22,6 +22,9 @@ constexpr uint32_t kMinPairs = 9;
 constexpr Scenario kScenarios[] = {
     {"dram", "leases, copies out of and into DRAM, each against the best copy of plain memory",
      RunDram},
+    {"local", "gets from and puts through to the local tier, against raw transfers", RunLocal},
+    {"restart", "how soon a daemon serves again: after a stop, kill -9, and without its index",
+     RunRestart},
     {"probe", "probes of 1,024 keys over a large index, against an empty gRPC call", RunProbe},
     {"rpc", "the smallest calls over both carriers, against an empty gRPC call", RunRpc},
     {"replay", "a recorded request trace: hit ratio, latencies, prefill saved", RunReplay},
@@ -40,6 +43,8 @@ void AddOptions(CLI::App& app, CommandLine& line) {
   app.add_option("--runtime", bench.runtime_dir, "use the daemon whose sockets lie in this folder");
   app.add_option("--data", bench.data_dir, "where the own daemon's private folder is made");
   app.add_option("--dram", bench.dram_bytes, "DRAM of the own daemon, e.g. 2GiB")
+      ->transform(CLI::AsSizeValue(false));
+  app.add_option("--local", bench.local_bytes, "local tier of the own daemon, e.g. 8GiB")
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--terraced", bench.terraced, "the daemon's program")->envname("TERRACE_TERRACED");
   app.add_option("--copy-threads", bench.copy_threads,

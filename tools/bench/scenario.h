@@ -18,6 +18,7 @@ struct BenchOptions {
   std::string data_dir;       // parent of the own daemon's private folder; "": $TMPDIR, else /tmp
   std::string terraced;       // program; "": beside terrace-bench, see DaemonProcess
   uint64_t dram_bytes = 0;    // of the own daemon; 0: what the scenario needs
+  uint64_t local_bytes = 0;   // of the own daemon's local tier; 0: what the scenario needs
   uint32_t copy_threads = 0;  // of the own daemon, and of what it is compared with; 0: one a core
   // What is measured.
   uint32_t pairs = 11;       // figure and limit alternate so often, at least 9
@@ -45,6 +46,8 @@ absl::Status RunDram(const BenchOptions& options, Report& report, Progress& prog
 absl::Status RunProbe(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunRpc(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunLocal(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunRestart(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunPeers(const BenchOptions& options, Report& report, Progress& progress);
 
 }  // namespace terrace::bench

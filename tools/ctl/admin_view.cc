@@ -30,6 +30,27 @@ Table::Column Right(const char* title) {
   return {title, Table::Align::kRight};
 }
 
+std::string LocalTierText(const v1::TierStatus& tier) {
+  std::string text = absl::StrCat("\n", Printable(tier.name()), ": ", FormatCount(tier.segments()),
+                                  " segments of ", FormatBytes(tier.file_bytes()), " in all, ",
+                                  FormatCount(tier.free_segments()), " free");
+  if (tier.segments_to_recover() > 0) {
+    absl::StrAppend(&text, ", ", FormatCount(tier.segments_to_recover()), " to be recovered");
+  }
+  absl::StrAppend(&text, "; ", FormatBytes(tier.written_bytes()), " of payload written");
+  if (tier.written_bytes() > 0) {
+    absl::StrAppend(&text, absl::StrFormat(" (%.3f times that on the device)",
+                                           static_cast<double>(tier.device_written_bytes()) /
+                                               static_cast<double>(tier.written_bytes())));
+  }
+  absl::StrAppend(&text, "; ", FormatCount(tier.lost_blocks()), " evicted blocks not taken, ",
+                  FormatCount(tier.corrupt()), " damaged records\n");
+  if (!tier.last_fault().empty()) {
+    absl::StrAppend(&text, "    last fault: ", Printable(tier.last_fault()), "\n");
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string StatusText(const v1::StatusReply& reply, const Style& style) {
@@ -72,8 +93,8 @@ std::string StatusText(const v1::StatusReply& reply, const Style& style) {
 
 std::string TiersText(const v1::TiersReply& reply, const Style& style) {
   Table table({Left("TIER"), Left("KIND"), Left("STATE"), Right("USED"), Right("CAPACITY"),
-               Right("USE"), Right("BLOCKS"), Right("SLABS"), Right("FREE"), Left("PAGES"),
-               Right("READ"), Right("WRITE")});
+               Right("USE"), Right("BLOCKS"), Right("HITS"), Right("SLABS"), Right("FREE"),
+               Left("PAGES"), Right("READ"), Right("WRITE")});
   for (const v1::TierStatus& tier : reply.tiers()) {
     const bool dram = tier.kind() == "dram";
     table.Add({Printable(tier.name()), Printable(tier.kind()),
@@ -81,11 +102,18 @@ std::string TiersText(const v1::TiersReply& reply, const Style& style) {
                            tier.state() == "ready" ? Tone::kGood : Tone::kWarning),
                FormatBytes(tier.used_bytes()), FormatBytes(tier.capacity_bytes()),
                FormatShare(tier.used_bytes(), tier.capacity_bytes()), FormatCount(tier.blocks()),
-               dram ? FormatCount(tier.slabs()) : "-", dram ? FormatCount(tier.free_slabs()) : "-",
+               FormatCount(tier.hits()), dram ? FormatCount(tier.slabs()) : "-",
+               dram ? FormatCount(tier.free_slabs()) : "-",
                tier.page_kind().empty() ? "-" : Printable(tier.page_kind()),
                RateOrDash(tier.read_bytes_per_s()), RateOrDash(tier.write_bytes_per_s())});
   }
-  return table.Render(style);
+  std::string text = table.Render(style);
+  for (const v1::TierStatus& tier : reply.tiers()) {
+    if (tier.kind() == "local") {
+      text += LocalTierText(tier);
+    }
+  }
+  return text;
 }
 
 std::string TenantsText(const v1::TenantsReply& reply, const Style& style) {

@@ -179,8 +179,8 @@ void AddOperatingVerbs(CLI::App& app, Typed& typed) {
                     "bytes that others cannot displace; left out: unchanged");
   quota->add_option("--limit", typed.limit, "bytes at most, 0: none; left out: unchanged");
   AddVerb(app, "reload", "read the configuration again", "reload");
-  CLI::App* scrub = AddVerb(
-      app, "scrub", "read a disk tier back and check it (not in this version)", "scrub --tier g3");
+  CLI::App* scrub = AddVerb(app, "scrub", "read a disk tier back within its budget and check it",
+                            "scrub --tier g3");
   scrub->add_option("--tier", typed.line.tier, "which");
   AddVerb(app, "events", "what is stored, removed and moved (not in this version)", "events");
   AddVerb(app, "pool", "nodes and segments of a shared tier (not in this version)", "pool");

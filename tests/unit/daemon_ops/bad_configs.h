@@ -55,6 +55,11 @@ inline std::vector<BadConfig> BadStructure() {
       {"NestedSection", "[dram.numa]\nnode = 1\n", "t.toml:1: unknown key 'numa' in [dram]"},
       {"SettingAsSection", "[dram.capacity]\nvalue = 1\n",
        "t.toml:1: dram.capacity: must be a size such as \"64MiB\", not a table"},
+      {"LocalTooSmall", "[local]\ncapacity = \"1GiB\"\n",
+       "t.toml:2: local.capacity: must be 0B, which means no local tier, or at least *"},
+      {"LocalIsTheDataFolder", "[daemon]\ndata_dir = \"/d\"\n[local]\ndir = \"/d\"\n",
+       "t.toml:4: local.dir: must be a folder of its own, not daemon.data_dir or "
+       "daemon.runtime_dir"},
       {"TierSection", "[[tier]]\nname = \"g3\"\nkind = \"local\"\n",
        "t.toml:1: [[tier]]: this version has a DRAM tier and a local one; write [dram] and "
        "[local]"},

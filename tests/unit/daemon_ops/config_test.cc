@@ -71,6 +71,15 @@ limit = "2GiB"
 [[tenant]]
 alias = "chat.v2_x-1"
 gids = [0, 4294967294]
+
+[local]
+capacity = "5GiB"
+dir = "/mnt/nvme/terrace"
+writes = "commit"
+max_block = "8MiB"
+free_reserve = "2GiB"
+max_wait = "1s"
+scrub_per_second = "0B"
 )";
 
 std::string ReadAll(const std::string& path) {
@@ -148,6 +157,13 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.store.policy, "phl");
   EXPECT_EQ(c.store.lease_share, 0.1);
   EXPECT_EQ(c.store.pin_share, 1.0);
+  EXPECT_EQ(c.local_bytes, uint64_t{5} << 30);
+  EXPECT_EQ(LocalDirOf(c), "/mnt/nvme/terrace");
+  EXPECT_EQ(c.store.local_writes, LocalWrites::kOnCommit);
+  EXPECT_EQ(c.store.local_max_payload_bytes, uint64_t{8} << 20);
+  EXPECT_EQ(c.local_free_reserve, uint64_t{2} << 30);
+  EXPECT_EQ(c.store.max_wait_for_room, absl::Seconds(1));
+  EXPECT_EQ(c.local_scrub_bytes_per_second, 0U);
   EXPECT_EQ(c.front.connections_per_uid, 65U);
   EXPECT_EQ(c.front.connections_total, 1025U);
   EXPECT_EQ(c.front.calls_in_flight_per_uid, 257U);

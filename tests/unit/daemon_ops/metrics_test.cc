@@ -47,6 +47,7 @@ StoreUsage FullUsage() {
   usage.metadata_bytes = 1400;
   StoreCounters& counters = usage.counters;
   for (size_t i = 0; i < counters.get_outcomes.size(); ++i) counters.get_outcomes[i] = 100 + i;
+  counters.tier_hits[0] = 101;
   for (size_t i = 0; i < counters.put_outcomes.size(); ++i) counters.put_outcomes[i] = 200 + i;
   for (size_t i = 0; i < counters.put_reasons.size(); ++i) counters.put_reasons[i] = 300 + i;
   counters.corrupt = 15;
@@ -121,6 +122,43 @@ TEST_F(MetricsTest, ShowWhatTheStoreUses) {
            "terrace_metadata_bytes 1400\n",
            "terrace_corrupt_records_total{tier=\"g2\"} 15\n",
            "terrace_tenant_used_bytes{tenant=\"search\"} 5\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+TEST_F(MetricsTest, ShowTheLocalTierWhereThereIsOne) {
+  EXPECT_THAT(FullText(), Not(HasSubstr("terrace_local_")));
+  store_.usage.local_tiers.push_back({.name = "g3"});
+  SegmentTierFigures& figures = store_.usage.local_tiers.front().figures;
+  figures.state = TierState::kReadOnly;
+  figures.capacity_bytes = 41;
+  figures.live_bytes = 42;
+  figures.records = 43;
+  figures.free_segments = 44;
+  figures.payload_bytes_written = 45;
+  figures.recovered_by_footer = 46;
+  figures.sync_faults = 47;
+  figures.corrupt_payloads = 48;
+  store_.usage.counters.tier_hits[1] = 49;
+  store_.usage.counters.local_losses[static_cast<size_t>(WriteOutcome::kNoSpace)] = 50;
+  store_.usage.counters.local_losses[0] = 51;
+  clock_.Advance(absl::Seconds(1));
+  const std::string text = metrics_->Text();
+  for (const char* line : {
+           "terrace_local_state{tier=\"g3\",state=\"read_only\"} 1\n",
+           "terrace_local_state{tier=\"g3\",state=\"online\"} 0\n",
+           "terrace_local_capacity_bytes{tier=\"g3\"} 41\n",
+           "terrace_local_live_bytes{tier=\"g3\"} 42\n",
+           "terrace_local_blocks{tier=\"g3\"} 43\n",
+           "terrace_local_segments{tier=\"g3\",state=\"free\"} 44\n",
+           "terrace_local_written_bytes_total{tier=\"g3\"} 45\n",
+           "terrace_local_recovered_blocks_total{tier=\"g3\",by=\"footer\"} 46\n",
+           "terrace_local_faults_total{tier=\"g3\",kind=\"sync\"} 47\n",
+           "terrace_local_damaged_records_total{tier=\"g3\",what=\"payload\"} 48\n",
+           "terrace_local_hits_total{tier=\"g3\"} 49\n",
+           "terrace_lost_blocks_total{reason=\"no_space\"} 50\n",
+           "terrace_lost_blocks_total{reason=\"too_large\"} 51\n",
        }) {
     EXPECT_THAT(text, HasSubstr(line));
   }

@@ -98,6 +98,7 @@ class StubStore final : public BlockStore {
               std::function<void(absl::StatusOr<DeleteResult>)>) override {
     std::abort();
   }
+  [[nodiscard]] Level HighestLevel() const override { std::abort(); }
   void Flush(TenantId, Level, absl::Duration, std::function<void(absl::Status)>) override {
     std::abort();
   }
@@ -117,6 +118,9 @@ class StubStore final : public BlockStore {
     std::abort();
   }
   void Verify(std::function<void(VerifyResult)>) override { std::abort(); }
+  void ScrubLocal(ScrubPace, std::function<void(absl::StatusOr<ScrubResult>)>) override {
+    std::abort();
+  }
 
  private:
   const uint64_t capacity_;

@@ -60,7 +60,7 @@ TEST_F(SessionTest, HelloTellsLimitsFeaturesAndTenant) {
   for (const int feature : hello->features()) {
     EXPECT_NE(feature, v1::FEATURE_WATCH);
     EXPECT_NE(feature, v1::FEATURE_GPU_REGIONS);
-    EXPECT_NE(feature, v1::FEATURE_LOCAL_LEVELS);
+    EXPECT_NE(feature, v1::FEATURE_LOCAL_LEVELS) << "there is no local tier here";
   }
 }
 

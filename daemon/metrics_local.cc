@@ -1,0 +1,173 @@
+#include "daemon/metrics_local.h"
+
+#include <array>
+
+namespace terrace {
+namespace {
+
+// By the values of WriteOutcome; "" is not a refusal. The first one is the store's own.
+constexpr std::array<std::string_view, 10> kRefusals = {"too_large", "",         "", "no_space",
+                                                        "busy",      "read_only", "fault",
+                                                        "deadline",  "deleted",  "closed"};
+constexpr std::array<std::string_view, 7> kStates = {"",       "recovering", "online", "read_only",
+                                                     "faulty", "detached",   "closed"};
+
+using Tiers = std::vector<LocalTierUsage>;
+
+Labels Of(const LocalTierUsage& tier) {
+  return {Label("tier", tier.name)};
+}
+
+template <typename Number>
+void AddEach(const Tiers& tiers, Number SegmentTierFigures::*member, Families* out) {
+  for (const LocalTierUsage& tier : tiers) out->Add(Of(tier), tier.figures.*member);
+}
+
+void AddState(const Tiers& tiers, Families* out) {
+  out->Gauge("local_state", "1 for the state that the tier is in.");
+  for (const LocalTierUsage& tier : tiers) {
+    for (size_t state = 1; state < kStates.size(); ++state) {
+      out->Add({Label("tier", tier.name), Label("state", kStates[state])},
+               static_cast<size_t>(tier.figures.state) == state ? 1 : 0);
+    }
+  }
+  out->Gauge("local_reads_suspended", "1 while reads are misses because they failed in a row.");
+  for (const LocalTierUsage& tier : tiers)
+    out->Add(Of(tier), tier.figures.reads_suspended ? 1 : 0);
+  out->Gauge("local_direct", "1 where transfers bypass the page cache.");
+  for (const LocalTierUsage& tier : tiers)
+    out->Add(Of(tier), tier.figures.transfers.caching == Caching::kDirect ? 1 : 0);
+}
+
+void AddSpace(const Tiers& tiers, Families* out) {
+  out->Gauge("local_capacity_bytes", "Bytes that the tier's files may take.");
+  AddEach(tiers, &SegmentTierFigures::capacity_bytes, out);
+  out->Gauge("local_file_bytes", "Bytes of the tier's files.");
+  AddEach(tiers, &SegmentTierFigures::file_bytes, out);
+  out->Gauge("local_live_bytes", "Bytes of records that can be read.");
+  AddEach(tiers, &SegmentTierFigures::live_bytes, out);
+  out->Gauge("local_blocks", "Blocks held.");
+  AddEach(tiers, &SegmentTierFigures::records, out);
+  out->Gauge("local_segments", "Segments by state.");
+  for (const LocalTierUsage& tier : tiers) {
+    const SegmentTierFigures& figures = tier.figures;
+    const auto add = [&](std::string_view state, uint32_t count) {
+      out->Add({Label("tier", tier.name), Label("state", state)}, count);
+    };
+    add("all", figures.segments);
+    add("free", figures.free_segments);
+    add("unproven", figures.unproven_segments);
+    add("retired", figures.retired_segments);
+    add("to_recover", figures.segments_to_recover);
+  }
+}
+
+void AddTraffic(const Tiers& tiers, Families* out) {
+  out->Counter("local_reads_total", "Records read.");
+  AddEach(tiers, &SegmentTierFigures::reads, out);
+  out->Counter("local_read_bytes_total", "Bytes of them.");
+  AddEach(tiers, &SegmentTierFigures::read_bytes, out);
+  out->Counter("local_writes_total", "Blocks written.");
+  AddEach(tiers, &SegmentTierFigures::writes, out);
+  out->Counter("local_written_bytes_total", "Payload bytes of them.");
+  AddEach(tiers, &SegmentTierFigures::payload_bytes_written, out);
+  out->Counter("local_device_written_bytes_total",
+               "Bytes written in all: with headers, footers and what reclaim wrote again.");
+  AddEach(tiers, &SegmentTierFigures::bytes_written, out);
+  out->Counter("local_reclaimed_segments_total", "Segments emptied for others.");
+  AddEach(tiers, &SegmentTierFigures::reclaimed_segments, out);
+  out->Counter("local_reclaimed_blocks_total", "Blocks let go with them.");
+  AddEach(tiers, &SegmentTierFigures::records_reclaimed, out);
+  out->Counter("local_rewritten_blocks_total", "Blocks written again instead.");
+  AddEach(tiers, &SegmentTierFigures::records_rewritten, out);
+  out->Counter("local_recovered_blocks_total", "Blocks found again at the start, by where.");
+  for (const LocalTierUsage& tier : tiers) {
+    out->Add({Label("tier", tier.name), Label("by", "index")}, tier.figures.recovered_by_index);
+    out->Add({Label("tier", tier.name), Label("by", "footer")}, tier.figures.recovered_by_footer);
+    out->Add({Label("tier", tier.name), Label("by", "header")}, tier.figures.recovered_by_header);
+  }
+}
+
+void AddFaults(const Tiers& tiers, Families* out) {
+  out->Counter("local_faults_total", "Calls of the medium that failed, by kind.");
+  for (const LocalTierUsage& tier : tiers) {
+    const auto add = [&](std::string_view kind, uint64_t count) {
+      out->Add({Label("tier", tier.name), Label("kind", kind)}, count);
+    };
+    add("read", tier.figures.read_faults);
+    add("write", tier.figures.write_faults);
+    add("sync", tier.figures.sync_faults);
+    add("index", tier.figures.index_faults);
+  }
+  out->Counter("local_damaged_records_total", "Records found damaged, by what was wrong.");
+  for (const LocalTierUsage& tier : tiers) {
+    const auto add = [&](std::string_view what, uint64_t count) {
+      out->Add({Label("tier", tier.name), Label("what", what)}, count);
+    };
+    add("header", tier.figures.corrupt_headers);
+    add("payload", tier.figures.corrupt_payloads);
+    add("stale", tier.figures.stale_records);
+  }
+  out->Counter("local_unsynced_blocks_dropped_total",
+               "Blocks given up because a sync of theirs failed.");
+  AddEach(tiers, &SegmentTierFigures::records_dropped_by_sync_faults, out);
+  out->Counter("local_read_suspensions_total", "Times that reads were suspended.");
+  AddEach(tiers, &SegmentTierFigures::read_suspensions, out);
+  out->Counter("local_scrub_passes_total", "Scrubs that came to their end.");
+  AddEach(tiers, &SegmentTierFigures::scrub_passes, out);
+  out->Counter("local_scrubbed_bytes_total", "Bytes that scrubs read.");
+  AddEach(tiers, &SegmentTierFigures::scrubbed_bytes, out);
+}
+
+// What the store did with the tier that is nearest below DRAM.
+void AddStoreSide(const StoreUsage& usage, Families* out) {
+  const std::string& name = usage.local_tiers.front().name;
+  const StoreCounters& counters = usage.counters;
+  out->Counter("local_hits_total", "Keys that a get delivered from the tier.")
+      .Add({Label("tier", name)}, counters.tier_hits[1]);
+  out->Gauge("local_writes_in_flight", "Blocks on their way to the tier.")
+      .Add({Label("tier", name)}, usage.local_writes_in_flight);
+  out->Gauge("waiting_for_room", "Blocks that wait for a victim to be written.")
+      .Add({}, usage.waiting_for_room);
+  out->Counter("room_waits_total", "Times that a block waited for a victim to be written.")
+      .Add({}, counters.room_waits);
+  out->Counter("local_refusals_total", "Blocks that the tier did not take, by reason.");
+  for (size_t i = 1; i < kRefusals.size(); ++i) {
+    if (!kRefusals[i].empty())
+      out->Add({Label("tier", name), Label("reason", kRefusals[i])}, counters.local_refusals[i]);
+  }
+  out->Counter("lost_blocks_total",
+               "Evicted blocks that no tier holds because the local one did not take them.");
+  for (size_t i = 0; i < kRefusals.size(); ++i) {
+    if (!kRefusals[i].empty())
+      out->Add({Label("reason", kRefusals[i])}, counters.local_losses[i]);
+  }
+}
+
+void AddIo(const IoFacts& io, Families* out) {
+  out->Gauge("io_engine", "1 for the engine of transfers that is in use.")
+      .Add({Label("engine", io.engine)}, 1);
+  out->Gauge("io_fallback", "1 where io_uring is not available.")
+      .Add({}, io.fallback_reason.empty() ? 0 : 1);
+  out->Gauge("io_registered_bytes", "Memory that transfers know.").Add({}, io.registered_bytes);
+  out->Gauge("io_registration_refused", "1 where memory could not be registered (memlock).")
+      .Add({}, io.registration_refusal.empty() ? 0 : 1);
+  out->Counter("io_resubmitted_total", "Transfers that were short, interrupted or refused.")
+      .Add({}, io.resubmitted);
+}
+
+}  // namespace
+
+void AddLocalTiers(const StoreUsage& usage, const std::optional<IoFacts>& io, Families* out) {
+  if (usage.local_tiers.empty())
+    return;
+  AddState(usage.local_tiers, out);
+  AddSpace(usage.local_tiers, out);
+  AddTraffic(usage.local_tiers, out);
+  AddFaults(usage.local_tiers, out);
+  AddStoreSide(usage, out);
+  if (io.has_value())
+    AddIo(*io, out);
+}
+
+}  // namespace terrace

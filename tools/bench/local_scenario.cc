@@ -1,0 +1,317 @@
+// local: what a get from the local tier and a put through to it cost, each beside raw O_DIRECT
+// transfers of the same size and number at a time on the same file system.
+//
+// The set is twice as large as DRAM and is gone through in order, so that every block that a get
+// delivers has just been read and verified. A put waits for LEVEL_LOCAL_WRITTEN. Both sides begin
+// so many transfers together, and the next ones when these have ended.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "tiers/dram/arena.h"
+#include "tools/bench/block_set.h"
+#include "tools/bench/daemon_process.h"
+#include "tools/bench/raw_transfers.h"
+#include "tools/bench/scenario.h"
+#include "tools/bench/stopwatch.h"
+
+namespace terrace::bench {
+namespace {
+
+constexpr uint64_t kBlockBytes = uint64_t{2} << 20;
+constexpr uint64_t kDramBytes = uint64_t{512} << 20;
+constexpr uint64_t kLocalBytes = uint64_t{8} << 30;
+constexpr uint64_t kPassBytes = uint64_t{256} << 20;  // of one side of a pair
+constexpr uint32_t kPassesOfSet = 4;                  // the set is so many passes long
+constexpr uint32_t kMostTogether = 32;
+constexpr uint32_t kHotSamples = 400;  // of one window
+
+class LocalScenario {
+ public:
+  LocalScenario(const BenchOptions& options, Report& report, Progress& progress)
+      : options_(options), report_(report), progress_(progress) {}
+
+  absl::Status Run();
+
+ private:
+  using Side = std::function<absl::StatusOr<double>()>;
+
+  absl::Status Prepare();
+  absl::Status Measure(const char* name, const char* text, const Side& figure, const Side& limit);
+  absl::StatusOr<double> ColdGet();
+  absl::StatusOr<double> RawRead();
+  absl::StatusOr<double> PutThrough();
+  absl::StatusOr<double> RawWrite();
+  absl::Status MeasureHotHits();
+  absl::StatusOr<double> HotP99(BlockSet& hot);
+  absl::Status GetTogether(BlockSet& set, uint32_t begin);
+
+  [[nodiscard]] double Rate(double seconds) const {
+    return static_cast<double>(pass_blocks_) * static_cast<double>(block_bytes_) / seconds / 1e9;
+  }
+
+  const BenchOptions& options_;
+  Report& report_;
+  Progress& progress_;
+  uint64_t block_bytes_ = 0;
+  uint32_t pass_blocks_ = 0;
+  uint32_t together_ = 0;
+  std::unique_ptr<DaemonProcess> daemon_;
+  std::unique_ptr<ClientSession> session_;
+  std::unique_ptr<BlockSet> set_;
+  std::unique_ptr<RawTransfers> raw_;
+  uint32_t get_at_ = 0;
+  uint32_t raw_at_ = 0;
+  uint64_t put_passes_ = 0;
+  uint64_t put_bytes_ = 0;
+};
+
+absl::Status LocalScenario::Prepare() {
+  block_bytes_ = options_.block_bytes != 0 ? options_.block_bytes : kBlockBytes;
+  if (!options_.runtime_dir.empty()) {
+    return absl::InvalidArgumentError(
+        "--runtime: this scenario needs a daemon of its own, whose folder it can write to");
+  }
+  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon =
+      DaemonProcess::Start(options_, kDramBytes, kLocalBytes);
+  if (!daemon.ok()) {
+    return daemon.status();
+  }
+  daemon_ = *std::move(daemon);
+  absl::StatusOr<std::unique_ptr<ClientSession>> session =
+      ClientSession::Connect(daemon_->runtime_dir());
+  if (!session.ok()) {
+    return session.status();
+  }
+  session_ = *std::move(session);
+  const uint64_t leasable = session_->LeaseLimitBytes() / SlotBytesFor(block_bytes_) / 2;
+  together_ = static_cast<uint32_t>(std::clamp<uint64_t>(leasable, 1, kMostTogether));
+  pass_blocks_ = static_cast<uint32_t>(
+                     std::clamp<uint64_t>(kPassBytes / block_bytes_, together_, kMaxKeysAGet)) /
+                 together_ * together_;
+  const uint32_t count = pass_blocks_ * kPassesOfSet;
+  absl::StatusOr<std::unique_ptr<BlockSet>> set =
+      BlockSet::Create(*session_, {"bench/local", options_.seed, 0, count, block_bytes_});
+  if (!set.ok()) {
+    return set.status();
+  }
+  set_ = *std::move(set);
+  absl::StatusOr<std::unique_ptr<RawTransfers>> raw = RawTransfers::Create(
+      {daemon_->folder() + "/raw", SlotBytesFor(block_bytes_), count, together_});
+  if (!raw.ok()) {
+    return raw.status();
+  }
+  raw_ = *std::move(raw);
+  progress_.Begin("writing the set", count);
+  for (uint32_t begin = 0; begin < count; begin += together_) {
+    if (absl::Status s = set_->Put(begin, together_, TERRACE_LEVEL_LOCAL_SYNCED); !s.ok()) {
+      return s;
+    }
+    progress_.Advance(begin);
+    if (Interrupted()) {
+      return absl::CancelledError("interrupted");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalScenario::Measure(const char* name,
+                                    const char* text,
+                                    const Side& figure,
+                                    const Side& limit) {
+  progress_.Begin(text, options_.pairs);
+  std::vector<Pair> pairs;
+  for (uint32_t i = 0; i <= options_.pairs; ++i) {
+    if (Interrupted()) {
+      return absl::CancelledError("interrupted");
+    }
+    absl::StatusOr<double> ours = i % 2 == 0 ? figure() : 0;
+    const absl::StatusOr<double> plain = limit();
+    ours = ours.ok() && i % 2 != 0 ? figure() : ours;
+    if (!ours.ok() || !plain.ok()) {
+      return ours.ok() ? plain.status() : ours.status();
+    }
+    if (i > 0) {  // the first pair warms up
+      pairs.push_back({Rate(*ours), Rate(*plain)});
+    }
+    progress_.Advance(i);
+  }
+  report_.AddPairs(name, text, "GB/s", pairs);
+  return absl::OkStatus();
+}
+
+absl::Status LocalScenario::GetTogether(BlockSet& set, uint32_t begin) {
+  const KeyChain chain = set.Chain(begin, together_);
+  absl::StatusOr<Completion> got = set.session().GetLease(chain, {}, ClientSession::Pending::kWait);
+  if (!got.ok()) {
+    return got.status();
+  }
+  if (absl::Status all = AllOutcomes(**got, TERRACE_GET_OK, "get"); !all.ok()) {
+    report_.AddError(std::string(all.message()));
+  }
+  return set.session().Release((*got)->lease, {});
+}
+
+absl::StatusOr<double> LocalScenario::ColdGet() {
+  const Stopwatch watch;
+  for (uint32_t i = 0; i < pass_blocks_; i += together_) {
+    if (absl::Status status = GetTogether(*set_, (get_at_ + i) % set_->count()); !status.ok()) {
+      return status;
+    }
+  }
+  const double seconds = watch.seconds();
+  get_at_ = (get_at_ + pass_blocks_) % set_->count();
+  return seconds;
+}
+
+absl::StatusOr<double> LocalScenario::RawRead() {
+  const uint32_t begin = std::exchange(raw_at_, (raw_at_ + pass_blocks_) % set_->count());
+  return raw_->Read(begin, pass_blocks_);
+}
+
+absl::StatusOr<double> LocalScenario::PutThrough() {
+  absl::StatusOr<std::unique_ptr<BlockSet>> fresh = BlockSet::Create(
+      *session_, {"bench/local", options_.seed, ++put_passes_ << 32, pass_blocks_, block_bytes_});
+  if (!fresh.ok()) {
+    return fresh.status();
+  }
+  double seconds = 0;
+  const Stopwatch watch;
+  for (uint32_t begin = 0; begin < pass_blocks_; begin += together_) {
+    if (absl::Status s = (*fresh)->Put(begin, together_, TERRACE_LEVEL_LOCAL_WRITTEN); !s.ok()) {
+      return s;
+    }
+  }
+  seconds = watch.seconds();
+  put_bytes_ += uint64_t{pass_blocks_} * block_bytes_;
+  return seconds;
+}
+
+absl::StatusOr<double> LocalScenario::RawWrite() {
+  const uint32_t begin = std::exchange(raw_at_, (raw_at_ + pass_blocks_) % set_->count());
+  return raw_->Write(begin, pass_blocks_);
+}
+
+// ---------------------------------------------------------------- DRAM beside a busy drive
+
+absl::StatusOr<double> LocalScenario::HotP99(BlockSet& hot) {
+  std::vector<double> times;
+  for (uint32_t i = 0; i < kHotSamples; ++i) {
+    const Stopwatch watch;
+    absl::StatusOr<Completion> got = session_->GetLease(hot.Chain(i % hot.count(), 1), {});
+    times.push_back(watch.microseconds());
+    if (!got.ok()) {
+      return got.status();
+    }
+    if (CountOutcomes(**got, TERRACE_GET_OK) != 1) {
+      return absl::FailedPreconditionError("a block that is kept in DRAM was not there");
+    }
+    if (absl::Status status = session_->Release((*got)->lease, {}); !status.ok()) {
+      return status;
+    }
+  }
+  return Percentile(times, 0.99);
+}
+
+absl::Status LocalScenario::MeasureHotHits() {
+  const auto count = static_cast<uint32_t>(std::min<uint64_t>(16, pass_blocks_));
+  absl::StatusOr<std::unique_ptr<BlockSet>> hot =
+      BlockSet::Create(*session_, {"bench/local-hot", options_.seed, 0, count, block_bytes_});
+  absl::StatusOr<std::unique_ptr<ClientSession>> other =
+      ClientSession::Connect(daemon_->runtime_dir());
+  if (!hot.ok() || !other.ok()) {
+    return hot.ok() ? other.status() : hot.status();
+  }
+  absl::StatusOr<std::unique_ptr<BlockSet>> cold =
+      BlockSet::Create(**other, {"bench/local", options_.seed, 0, set_->count(), block_bytes_});
+  if (!cold.ok()) {
+    return cold.status();
+  }
+  if (absl::Status stored = (*hot)->Put(0, count); !stored.ok()) {
+    return stored;
+  }
+  progress_.Begin("DRAM hits beside a busy drive", options_.pairs);
+  std::vector<Pair> pairs;
+  for (uint32_t i = 0; i < options_.pairs && !Interrupted(); ++i) {
+    const absl::StatusOr<double> idle = HotP99(**hot);
+    std::atomic<bool> stop{false};
+    absl::Status busy;
+    std::thread load([&] {
+      for (uint32_t at = 0; !stop && busy.ok(); at = (at + together_) % set_->count()) {
+        busy = GetTogether(**cold, at);
+      }
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const absl::StatusOr<double> loaded = HotP99(**hot);
+    stop = true;
+    load.join();
+    for (const absl::Status& status : {idle.status(), loaded.status(), busy}) {
+      if (!status.ok()) {
+        return status;
+      }
+    }
+    pairs.push_back({*loaded, *idle});
+    progress_.Advance(i);
+  }
+  report_.AddPairs("dram_hit_p99",
+                   "lease of one block in DRAM, p99, the drive busy; idle beside it", "us", pairs);
+  return absl::OkStatus();
+}
+
+absl::Status LocalScenario::Run() {
+  if (absl::Status status = Prepare(); !status.ok()) {
+    return status;
+  }
+  absl::Status status = Measure(
+      "cold_get", "blocks from the local tier, verified, by lease", [this] { return ColdGet(); },
+      [this] { return RawRead(); });
+  if (status.ok() && options_.verify == BenchOptions::Verify::kYes) {
+    progress_.Begin("comparing every byte", set_->count());
+    for (uint32_t begin = 0; begin < set_->count() && status.ok(); begin += together_) {
+      absl::StatusOr<Completion> got =
+          session_->GetLease(set_->Chain(begin, together_), {}, ClientSession::Pending::kWait);
+      status = got.status();
+      for (uint32_t i = 0; got.ok() && i < DeliveredPrefix(**got); ++i) {
+        report_.AddWrongBytes(set_->WrongBytes(
+            begin + i, {static_cast<const char*>((*got)->data[i]), (*got)->payload_bytes[i]}));
+      }
+      if (got.ok() && DeliveredPrefix(**got) < together_) {
+        report_.AddError("a block of the set is missing");
+      }
+      if (got.ok()) {
+        status = session_->Release((*got)->lease, {});
+      }
+      progress_.Advance(begin);
+    }
+  }
+  if (status.ok()) {
+    status = MeasureHotHits();
+  }
+  const uint64_t written_before = daemon_->DeviceWrittenBytes();
+  if (status.ok()) {
+    status = Measure(
+        "put_through", "blocks into DRAM and the local tier, written",
+        [this] { return PutThrough(); }, [this] { return RawWrite(); });
+  }
+  if (!status.ok()) {
+    return status;
+  }
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // the index follows within a second
+  const uint64_t written = daemon_->DeviceWrittenBytes() - written_before;
+  report_.AddValue("write_amplification", "bytes on the device for a byte of payload", "x",
+                   static_cast<double>(written) / static_cast<double>(put_bytes_));
+  report_.AddNote(std::to_string(together_) + " blocks at a time on both sides");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status RunLocal(const BenchOptions& options, Report& report, Progress& progress) {
+  return LocalScenario(options, report, progress).Run();
+}
+
+}  // namespace terrace::bench

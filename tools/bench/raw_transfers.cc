@@ -1,0 +1,90 @@
+#include "tools/bench/raw_transfers.h"
+
+#include <cstring>
+#include <utility>
+
+#include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/mutex.h"
+
+#include "tiers/vocab/clock.h"
+#include "tools/bench/stopwatch.h"
+
+namespace terrace::bench {
+namespace {
+
+constexpr uint64_t kMemoryBytes = uint64_t{512} << 20;  // slots are taken in turn, as in an arena
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RawTransfers>> RawTransfers::Create(const Options& options) {
+  std::unique_ptr<RawTransfers> raw(new RawTransfers(options));
+  absl::StatusOr<std::unique_ptr<Folder>> folder =
+      KernelFileSystem().OpenFolder(options.folder, FolderMode::kCreate);
+  if (!folder.ok()) {
+    return folder.status();
+  }
+  raw->folder_ = *std::move(folder);
+  absl::StatusOr<std::unique_ptr<File>> file =
+      raw->folder_->Open("raw", OpenMode::kCreateNew, Caching::kDirect);
+  if (!file.ok()) {
+    return file.status();
+  }
+  raw->file_ = *std::move(file);
+  absl::StatusOr<SealedMemory> memory =
+      SealedMemory::Create({.bytes = std::max(kMemoryBytes, options.depth * options.block_bytes),
+                            .huge_pages = true,
+                            .touch_threads = 1});
+  if (!memory.ok()) {
+    return memory.status();
+  }
+  raw->memory_ = *std::move(memory);
+  std::memset(raw->memory_.memory().data(), 0x5a, raw->memory_.memory().size());
+  absl::StatusOr<std::unique_ptr<AsyncIo>> io = MakeUringIo({}, BootClock());
+  if (!io.ok()) {
+    return io.status();
+  }
+  raw->io_ = *std::move(io);
+  raw->io_->RegisterMemory(raw->memory_.memory()).IgnoreError();  // as the daemon does
+  absl::Status status = raw->file_->Preallocate(options.block_bytes * options.blocks);
+  if (status.ok()) {
+    status = raw->Write(0, options.blocks).status();
+  }
+  return status.ok() ? absl::StatusOr<std::unique_ptr<RawTransfers>>(std::move(raw)) : status;
+}
+
+absl::StatusOr<double> RawTransfers::Run(IoKind kind, uint32_t begin, uint32_t count) {
+  const auto slots = static_cast<uint32_t>(memory_.memory().size() / options_.block_bytes);
+  absl::Mutex mutex;
+  absl::Status status;
+  const Stopwatch watch;
+  for (uint32_t at = begin; at < begin + count; at += options_.depth) {
+    absl::BlockingCounter left(static_cast<int>(options_.depth));
+    const auto ended = [&](const absl::Status& result) {
+      {
+        absl::MutexLock lock(&mutex);
+        status.Update(result);
+      }
+      left.DecrementCount();
+    };
+    for (uint32_t i = at; i < at + options_.depth; ++i) {
+      IoRequest request;
+      request.kind = kind;
+      request.file = file_.get();
+      request.offset = uint64_t{i} % options_.blocks * options_.block_bytes;
+      request.pieces = {memory_.memory().subspan(uint64_t{i} % slots * options_.block_bytes,
+                                                 options_.block_bytes)};
+      const absl::StatusOr<uint64_t> token = io_->Submit(
+          std::move(request), [&ended](const IoCompletion& done) { ended(done.status); });
+      if (!token.ok()) {
+        ended(token.status());
+      }
+    }
+    left.Wait();
+  }
+  if (!status.ok()) {
+    return status;
+  }
+  return watch.seconds();
+}
+
+}  // namespace terrace::bench
