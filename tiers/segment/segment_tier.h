@@ -198,6 +198,7 @@ class SegmentTier : public LowerTier {
   // Small values that the tier keeps for its owner through restarts and reclaim: namespace records,
   // generations. Written like blocks; a later value of the name replaces the earlier.
   static constexpr uint32_t kMaxNoteBytes = 64 * 1024;
+  static constexpr uint32_t kMaxWrappedNoteBytes = kMaxNoteBytes + 16;  // for who adds to a note
   static constexpr uint32_t kMaxNotes = 65536;
   virtual void PutNote(std::string_view name,  // 1 to kMaxKeyBytes
                        std::string_view value,

@@ -70,6 +70,7 @@ struct Append {
   absl::Duration deadline = absl::InfiniteDuration();
   Digest128 fingerprint;
   uint64_t sequence = 0;  // 0: given when it is placed
+  uint32_t segment = 0;   // where it was placed
   uint32_t page = 0;
   uint32_t pages = 0;
   bool is_rewrite = false;  // of what lies at `old_place`

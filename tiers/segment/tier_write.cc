@@ -190,6 +190,7 @@ bool Tier::PlaceLocked(Segment& segment, std::unique_ptr<Append> append, Deferre
   if (append->sequence == 0) {
     append->sequence = NextSequenceLocked();
   }
+  append->segment = segment.number;
   append->page = segment.next_page;
   segment.next_page += append->pages;
   ++segment.placed_records;
@@ -342,6 +343,7 @@ void Tier::EndAppendLocked(std::unique_ptr<Append> append,
     LowerBlock block;
     block.payload_bytes = ended->payload_bytes;
     block.checksum = ended->checksum;
+    block.location = LocationOf(ended->segment, ended->page);
     ended->done(outcome, block);
   });
 }
@@ -455,7 +457,8 @@ void Tier::Delete(absl::Span<const BlockIdentity> identities,
 void Tier::PutNote(std::string_view name,
                    std::string_view value,
                    std::function<void(WriteOutcome)> done) {
-  TERRACE_CHECK(!name.empty() && name.size() <= kMaxKeyBytes && value.size() <= kMaxNoteBytes);
+  TERRACE_CHECK(!name.empty() && name.size() <= kMaxKeyBytes &&
+                value.size() <= kMaxWrappedNoteBytes);
   std::unique_ptr<Append> append = MakeOwnRecord(RecordKind::kNote, name, value);
   Deferred deferred;
   absl::MutexLock lock(&mutex_);
