@@ -194,7 +194,7 @@ void DriveSet::Write(const WriteRequest& request,
 }
 
 int DriveSet::ChooseLocked(const SetWrite& write) const {
-  const auto usable = [&](size_t number) {
+  const auto usable = [&](size_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const DriveState& state = drives_[number];
     return state.mounted != nullptr && (write.tried >> number & 1) == 0;
   };

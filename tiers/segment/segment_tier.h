@@ -83,9 +83,9 @@ struct WriteRequest {
 struct SegmentView {
   uint32_t number = 0;
   uint64_t epoch = 0;  // rises with every use of a segment: the lower, the older
-  uint64_t live_bytes = 0;
+  uint64_t live_bytes = 0;  // tombstones that have to stay included: to reclaim them gains nothing
   uint64_t used_bytes = 0;
-  uint32_t live_records = 0;
+  uint32_t live_records = 0;     // blocks
   uint32_t corrupt_records = 0;  // found by reads
 };
 

@@ -113,7 +113,9 @@ struct Segment {
   uint64_t live_pages = 0;
   uint32_t live_records = 0;
   uint32_t corrupt_records = 0;
-  uint32_t pins = 0;  // reads in flight
+  uint32_t tombstone_pages = 0;
+  uint64_t newest_tombstone = 0;  // its sequence
+  uint32_t pins = 0;              // reads in flight
   bool free_when_unpinned = false;
   bool reclaim_failed = false;  // tried again when another one was freed, or later
 
@@ -297,6 +299,7 @@ class Tier final : public SegmentTier {
   [[nodiscard]] uint32_t MaxSegments() const;
   // Segments that could be opened now without reclaim.
   [[nodiscard]] uint32_t AvailableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool AnySealingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: there is none.
   bool StartOpenLocked(uint32_t writer, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenJob(uint32_t writer, Segment* segment, uint64_t epoch);

@@ -38,6 +38,11 @@ uint32_t Tier::AvailableLocked() const {
   return available;
 }
 
+bool Tier::AnySealingLocked() const {
+  return std::any_of(segments_.begin(), segments_.end(),
+                     [](const auto& entry) { return entry.second->stage == Stage::kSealing; });
+}
+
 bool Tier::StartOpenLocked(uint32_t writer, Deferred& deferred) {
   if (RefusalLocked() != WriteOutcome::kWritten) {
     EndWaitingLocked(writer, RefusalLocked(), deferred);
@@ -136,6 +141,8 @@ void Tier::OpenedLocked(uint32_t writer,
   segment->next_page = 1;
   segment->placed_records = 0;
   segment->corrupt_records = 0;
+  segment->tombstone_pages = 0;
+  segment->newest_tombstone = 0;
   segment->entries.clear();
   segment->indexed_entries = 0;
   segment->failed = false;

@@ -155,8 +155,10 @@ void Tier::PumpLocked(uint32_t writer, Deferred& deferred) {
   while (!to.waiting.empty()) {
     if (to.segment == nullptr) {
       if (!to.opening && !StartOpenLocked(writer, deferred)) {
-        // Room may come from a reclaim that runs, unless it is that one which waits here.
-        const bool room_may_come = reclaim_ != nullptr || choosing_ || recovering_ > 0;
+        // Room may come from a reclaim that runs, unless it is that one which waits here, or from
+        // one of a segment that is about to be sealed.
+        const bool room_may_come =
+            reclaim_ != nullptr || choosing_ || recovering_ > 0 || AnySealingLocked();
         if (!room_may_come || (writer == own_writer_ && ReclaimWaitsLocked())) {
           EndWaitingLocked(writer, WriteOutcome::kNoSpace, deferred);
         }
@@ -295,7 +297,10 @@ void Tier::CommitLocked(Segment& segment, std::unique_ptr<Append> append, Deferr
                              static_cast<uint8_t>(append->kind),
                              static_cast<uint8_t>(ExtraPages(append->metadata_bytes))});
   WriteOutcome outcome = WriteOutcome::kWritten;
-  if (append->kind == RecordKind::kNote) {
+  if (append->kind == RecordKind::kTombstones) {
+    segment.tombstone_pages += append->pages;
+    segment.newest_tombstone = std::max(segment.newest_tombstone, append->sequence);
+  } else if (append->kind == RecordKind::kNote) {
     NoteState& note = notes_[append->identity.key];
     if (append->sequence >= note.sequence) {
       note.sequence = append->sequence;

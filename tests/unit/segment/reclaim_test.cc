@@ -184,5 +184,39 @@ TEST(ReclaimTest, NotesOutliveEverySegment) {
   }
 }
 
+TEST(ReclaimTest, TombstonesThatHaveToStayAreNotReclaimedAgainAndAgain) {
+  TierRoom room;
+  room.Open();
+  const auto write = [&](const TestBlock& block) {
+    const auto outcome = room.StartWrite(block);
+    for (int step = 0; step < 2000 && !outcome->has_value(); ++step) {
+      room.Step();
+    }
+    ASSERT_EQ(outcome->value_or(WriteOutcome::kClosed), WriteOutcome::kWritten)
+        << "the tier is busy with itself";
+  };
+  // Two of eight segments come to hold nothing but tombstones, each still needed, and every other
+  // segment something that lives.
+  for (uint64_t i = 0; i < 75 && !HasFatalFailure(); ++i) {
+    write(TestBlock(i, 9000));
+    std::optional<WriteOutcome> deleted;
+    const TestBlock block(i, 9000);
+    const BlockIdentity identity = block.identity();
+    if (i % 4 == 0) {
+      write(TestBlock(500 + i, 9000));
+    }
+    room.tier().Delete({&identity, 1}, [&](WriteOutcome ended, uint32_t) { deleted = ended; });
+    for (int step = 0; step < 2000 && !deleted.has_value(); ++step) {
+      room.Step();
+    }
+    ASSERT_EQ(deleted.value_or(WriteOutcome::kClosed), WriteOutcome::kWritten);
+  }
+  for (uint64_t i = 1000; i < 1300 && !HasFatalFailure(); ++i) {
+    write(TestBlock(i, 9000));
+  }
+  ASSERT_FALSE(HasFatalFailure());
+  EXPECT_LT(room.tier().figures().reclaimed_segments, 60U);
+}
+
 }  // namespace
 }  // namespace terrace
