@@ -99,7 +99,8 @@ enum class Stage : uint8_t {
   kSealed,
   kReclaiming,
   kUnproven,
-  kRetired  // damaged too often
+  kRetired,  // damaged too often
+  kRemoving  // its file goes, and then the segment
 };
 
 struct Segment {
@@ -299,6 +300,10 @@ class Tier final : public SegmentTier {
   [[nodiscard]] uint32_t MaxSegments() const;
   // Segments that could be opened now without reclaim.
   [[nodiscard]] uint32_t AvailableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Segments beyond the capacity, which an earlier life had.
+  [[nodiscard]] uint32_t ExcessLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ShrinkLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveJob(uint32_t number);
   [[nodiscard]] bool AnySealingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: there is none.
   bool StartOpenLocked(uint32_t writer, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

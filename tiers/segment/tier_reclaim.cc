@@ -108,8 +108,10 @@ void Tier::MaybeReclaimLocked(Deferred& deferred) {
       RefusalLocked() != WriteOutcome::kWritten) {
     return;
   }
+  ShrinkLocked(deferred);
   const bool room_wanted =
-      AvailableLocked() < WantedAvailable(MaxSegments()) && !CandidatesLocked().empty();
+      (AvailableLocked() < WantedAvailable(MaxSegments()) || ExcessLocked() > 0) &&
+      !CandidatesLocked().empty();
   if (!room_wanted && ToRetireLocked() == nullptr) {
     return;
   }
@@ -400,6 +402,9 @@ void Tier::EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
     reclaim->victim->stage = Stage::kSealed;
     reclaim->victim->reclaim_failed = true;
   }
+  if (ExcessLocked() > 0) {
+    MaybeReclaimLocked(deferred);  // writes wait for all of it
+  }
   PumpAllLocked(deferred);
   MaybeEndCloseLocked(deferred);
 }
@@ -433,6 +438,7 @@ void Tier::FreeLocked(Segment& segment, Deferred& deferred) {
   segment.entries = {};
   ForgetReclaimFailuresLocked();
   forgotten_.push_back(segment.number);
+  ShrinkLocked(deferred);
   PumpAllLocked(deferred);
 }
 
