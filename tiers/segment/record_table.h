@@ -28,6 +28,11 @@ struct RecordPlace {
   }
 };
 
+// As LowerBlock has it.
+constexpr uint64_t LocationOf(uint32_t segment, uint32_t page) {
+  return uint64_t{segment} << 32 | page;
+}
+
 // Thread-safe: shards with a lock each, held for one look-up. About 100 bytes a record.
 class RecordTable {
  public:

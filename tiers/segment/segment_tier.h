@@ -83,9 +83,9 @@ struct WriteRequest {
 struct SegmentView {
   uint32_t number = 0;
   uint64_t epoch = 0;  // rises with every use of a segment: the lower, the older
-  uint64_t live_bytes = 0;
+  uint64_t live_bytes = 0;  // tombstones that have to stay included: to reclaim them gains nothing
   uint64_t used_bytes = 0;
-  uint32_t live_records = 0;
+  uint32_t live_records = 0;     // blocks
   uint32_t corrupt_records = 0;  // found by reads
 };
 
@@ -151,7 +151,8 @@ struct SegmentTierFigures {
   uint64_t scrub_corrupt = 0;     // found by a scrub; counted by their kind as well
   uint64_t scrub_unreadable = 0;  // the medium failed: left as they are
   uint64_t notes_restored = 0;    // damaged on the medium, and written again from memory
-  uint32_t retired_segments = 0;  // damaged too often: not used any more
+  uint32_t retired_segments = 0;  // damaged too often, or not removable: not used any more
+  uint64_t removed_segments = 0;  // that an earlier, larger capacity had room for
 };
 
 struct ScrubResult {
@@ -198,6 +199,7 @@ class SegmentTier : public LowerTier {
   // Small values that the tier keeps for its owner through restarts and reclaim: namespace records,
   // generations. Written like blocks; a later value of the name replaces the earlier.
   static constexpr uint32_t kMaxNoteBytes = 64 * 1024;
+  static constexpr uint32_t kMaxWrappedNoteBytes = kMaxNoteBytes + 16;  // for who adds to a note
   static constexpr uint32_t kMaxNotes = 65536;
   virtual void PutNote(std::string_view name,  // 1 to kMaxKeyBytes
                        std::string_view value,
@@ -246,6 +248,8 @@ class SegmentTier : public LowerTier {
 struct SegmentTierOptions {
   std::string name = "g3";
   std::string path;
+  // Where an earlier life left more, segments are reclaimed, what is worth least first, and their
+  // files removed until it fits; until then nothing new is taken.
   uint64_t capacity_bytes = uint64_t{4} << 30;
   uint64_t max_payload_bytes = kMaxPayloadBytes;
   uint64_t segment_bytes = 0;  // 0: max(256 MiB, 16 maximal records); counts when the tier is made

@@ -70,6 +70,7 @@ struct Append {
   absl::Duration deadline = absl::InfiniteDuration();
   Digest128 fingerprint;
   uint64_t sequence = 0;  // 0: given when it is placed
+  uint32_t segment = 0;   // where it was placed
   uint32_t page = 0;
   uint32_t pages = 0;
   bool is_rewrite = false;  // of what lies at `old_place`
@@ -98,7 +99,8 @@ enum class Stage : uint8_t {
   kSealed,
   kReclaiming,
   kUnproven,
-  kRetired  // damaged too often
+  kRetired,  // damaged too often
+  kRemoving  // its file goes, and then the segment
 };
 
 struct Segment {
@@ -112,7 +114,9 @@ struct Segment {
   uint64_t live_pages = 0;
   uint32_t live_records = 0;
   uint32_t corrupt_records = 0;
-  uint32_t pins = 0;  // reads in flight
+  uint32_t tombstone_pages = 0;
+  uint64_t newest_tombstone = 0;  // its sequence
+  uint32_t pins = 0;              // reads in flight
   bool free_when_unpinned = false;
   bool reclaim_failed = false;  // tried again when another one was freed, or later
 
@@ -296,6 +300,11 @@ class Tier final : public SegmentTier {
   [[nodiscard]] uint32_t MaxSegments() const;
   // Segments that could be opened now without reclaim.
   [[nodiscard]] uint32_t AvailableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Segments beyond the capacity, which an earlier life had.
+  [[nodiscard]] uint32_t ExcessLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ShrinkLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RemoveJob(uint32_t number);
+  [[nodiscard]] bool AnySealingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: there is none.
   bool StartOpenLocked(uint32_t writer, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenJob(uint32_t writer, Segment* segment, uint64_t epoch);

@@ -267,6 +267,14 @@ absl::StatusOr<std::shared_ptr<File>> TierFolder::MakeSegment(uint32_t number,
   return std::shared_ptr<File>(*std::move(file));
 }
 
+absl::Status TierFolder::RemoveSegment(uint32_t number) {
+  absl::Status status = folder_->Remove(SegmentName(number));
+  if (absl::IsNotFound(status)) {
+    status = absl::OkStatus();
+  }
+  return status.ok() ? folder_->Sync() : status;
+}
+
 absl::Status TierFolder::BeginSegment(File& file,
                                       uint32_t number,
                                       SegmentRole role,

@@ -59,6 +59,8 @@ class TierFolder {
   // Makes a segment's file, durably: ALREADY_EXISTS, RESOURCE_EXHAUSTED (also when less than the
   // reserve would be left). What it made is removed when it fails later.
   absl::StatusOr<std::shared_ptr<File>> MakeSegment(uint32_t number, uint64_t free_reserve_bytes);
+  // Removes a segment's file, durably; whoever asks has proven that it is ours and holds nothing.
+  absl::Status RemoveSegment(uint32_t number);
   // Writes and syncs the head of a new use.
   absl::Status BeginSegment(File& file, uint32_t number, SegmentRole role, uint64_t epoch);
 

@@ -38,6 +38,59 @@ uint32_t Tier::AvailableLocked() const {
   return available;
 }
 
+uint32_t Tier::ExcessLocked() const {
+  const auto made = static_cast<uint32_t>(segments_.size());
+  return made > MaxSegments() ? made - MaxSegments() : 0;
+}
+
+void Tier::ShrinkLocked(Deferred& deferred) {
+  // One free segment stays for what a reclaim rescues.
+  uint32_t excess = ExcessLocked();
+  if (excess == 0 || closing_ || recovering_ > 0) {
+    return;
+  }
+  uint32_t spare = 0;
+  for (const auto& [number, segment] : segments_) {
+    spare += segment->stage == Stage::kFree ? 1 : 0;
+    excess -= segment->stage == Stage::kRemoving ? 1 : 0;
+  }
+  for (auto at = segments_.rbegin(); at != segments_.rend() && excess > 0 && spare > 1; ++at) {
+    if (at->second->stage == Stage::kFree && at->second->pins == 0) {
+      at->second->stage = Stage::kRemoving;
+      --excess;
+      --spare;
+      RunJobLocked(
+          Priority::kLow, [this, number = at->first] { RemoveJob(number); }, deferred);
+    }
+  }
+}
+
+void Tier::RemoveJob(uint32_t number) {
+  absl::Status status;
+  {
+    absl::MutexLock folder_lock(&folder_mutex_);
+    status = folder_->RemoveSegment(number);
+  }
+  Deferred deferred;
+  absl::MutexLock lock(&mutex_);
+  if (status.ok()) {
+    ++figures_.removed_segments;
+    segments_.erase(number);
+  } else {
+    // Tried again in the next life; in this one nobody needs it.
+    NoteFaultLocked(status);
+    segments_.at(number)->stage = Stage::kRetired;
+  }
+  MaybeReclaimLocked(deferred);
+  PumpAllLocked(deferred);
+  MaybeEndCloseLocked(deferred);
+}
+
+bool Tier::AnySealingLocked() const {
+  return std::any_of(segments_.begin(), segments_.end(),
+                     [](const auto& entry) { return entry.second->stage == Stage::kSealing; });
+}
+
 bool Tier::StartOpenLocked(uint32_t writer, Deferred& deferred) {
   if (RefusalLocked() != WriteOutcome::kWritten) {
     EndWaitingLocked(writer, RefusalLocked(), deferred);
@@ -48,7 +101,7 @@ bool Tier::StartOpenLocked(uint32_t writer, Deferred& deferred) {
   // The last one is for what the tier itself writes: without it a reclaim that has to keep
   // something could not make room.
   const uint32_t needed = writer == own_writer_ ? 1 : 2;
-  if (AvailableLocked() < needed) {
+  if (AvailableLocked() < needed || (writer != own_writer_ && ExcessLocked() > 0)) {
     return false;
   }
   Segment* segment = nullptr;
@@ -136,6 +189,8 @@ void Tier::OpenedLocked(uint32_t writer,
   segment->next_page = 1;
   segment->placed_records = 0;
   segment->corrupt_records = 0;
+  segment->tombstone_pages = 0;
+  segment->newest_tombstone = 0;
   segment->entries.clear();
   segment->indexed_entries = 0;
   segment->failed = false;

@@ -98,7 +98,7 @@ bool Tier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   }
   out->payload_bytes = place->payload_bytes;
   out->checksum = place->checksum;
-  out->location = uint64_t{place->segment} << 32 | place->page;
+  out->location = LocationOf(place->segment, place->page);
   return true;
 }
 

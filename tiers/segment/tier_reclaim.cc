@@ -44,10 +44,23 @@ struct Reclaim {
 };
 
 std::vector<SegmentView> Tier::SealedLocked() const {
+  // Of all uses of segments the two that began first: tombstones stay until every segment that was
+  // begun before them has been used again.
+  uint64_t first = UINT64_MAX;
+  uint64_t second = UINT64_MAX;
+  for (const auto& [number, segment] : segments_) {
+    if (segment->epoch != 0) {
+      second = std::min(second, std::max(first, segment->epoch));
+      first = std::min(first, segment->epoch);
+    }
+  }
   std::vector<SegmentView> views;
   for (const auto& [number, segment] : segments_) {
     if (segment->stage == Stage::kSealed) {
-      views.push_back({number, segment->epoch, segment->live_pages * kPageBytes,
+      const uint64_t oldest_other = segment->epoch == first ? second : first;
+      const uint64_t kept_pages =
+          oldest_other < segment->newest_tombstone ? segment->tombstone_pages : 0;
+      views.push_back({number, segment->epoch, (segment->live_pages + kept_pages) * kPageBytes,
                        uint64_t{segment->end_page} * kPageBytes, segment->live_records,
                        segment->corrupt_records});
     }
@@ -95,8 +108,10 @@ void Tier::MaybeReclaimLocked(Deferred& deferred) {
       RefusalLocked() != WriteOutcome::kWritten) {
     return;
   }
+  ShrinkLocked(deferred);
   const bool room_wanted =
-      AvailableLocked() < WantedAvailable(MaxSegments()) && !CandidatesLocked().empty();
+      (AvailableLocked() < WantedAvailable(MaxSegments()) || ExcessLocked() > 0) &&
+      !CandidatesLocked().empty();
   if (!room_wanted && ToRetireLocked() == nullptr) {
     return;
   }
@@ -387,6 +402,9 @@ void Tier::EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
     reclaim->victim->stage = Stage::kSealed;
     reclaim->victim->reclaim_failed = true;
   }
+  if (ExcessLocked() > 0) {
+    MaybeReclaimLocked(deferred);  // writes wait for all of it
+  }
   PumpAllLocked(deferred);
   MaybeEndCloseLocked(deferred);
 }
@@ -420,6 +438,7 @@ void Tier::FreeLocked(Segment& segment, Deferred& deferred) {
   segment.entries = {};
   ForgetReclaimFailuresLocked();
   forgotten_.push_back(segment.number);
+  ShrinkLocked(deferred);
   PumpAllLocked(deferred);
 }
 

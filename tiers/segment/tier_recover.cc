@@ -207,6 +207,11 @@ void Tier::ApplyFoundLocked(const Found& found) {
     }
   }
   for (const IndexedRecord& record : found.records) {
+    if (record.kind == static_cast<uint8_t>(RecordKind::kTombstones)) {
+      Segment& segment = *segments_.at(record.segment);
+      segment.tombstone_pages += static_cast<uint32_t>(RecordBytes(record) / kPageBytes);
+      segment.newest_tombstone = std::max(segment.newest_tombstone, record.sequence);
+    }
     if (record.kind != static_cast<uint8_t>(RecordKind::kBlock)) {
       continue;
     }

@@ -155,8 +155,10 @@ void Tier::PumpLocked(uint32_t writer, Deferred& deferred) {
   while (!to.waiting.empty()) {
     if (to.segment == nullptr) {
       if (!to.opening && !StartOpenLocked(writer, deferred)) {
-        // Room may come from a reclaim that runs, unless it is that one which waits here.
-        const bool room_may_come = reclaim_ != nullptr || choosing_ || recovering_ > 0;
+        // Room may come from a reclaim that runs, unless it is that one which waits here, or from
+        // one of a segment that is about to be sealed.
+        const bool room_may_come =
+            reclaim_ != nullptr || choosing_ || recovering_ > 0 || AnySealingLocked();
         if (!room_may_come || (writer == own_writer_ && ReclaimWaitsLocked())) {
           EndWaitingLocked(writer, WriteOutcome::kNoSpace, deferred);
         }
@@ -190,6 +192,7 @@ bool Tier::PlaceLocked(Segment& segment, std::unique_ptr<Append> append, Deferre
   if (append->sequence == 0) {
     append->sequence = NextSequenceLocked();
   }
+  append->segment = segment.number;
   append->page = segment.next_page;
   segment.next_page += append->pages;
   ++segment.placed_records;
@@ -294,7 +297,10 @@ void Tier::CommitLocked(Segment& segment, std::unique_ptr<Append> append, Deferr
                              static_cast<uint8_t>(append->kind),
                              static_cast<uint8_t>(ExtraPages(append->metadata_bytes))});
   WriteOutcome outcome = WriteOutcome::kWritten;
-  if (append->kind == RecordKind::kNote) {
+  if (append->kind == RecordKind::kTombstones) {
+    segment.tombstone_pages += append->pages;
+    segment.newest_tombstone = std::max(segment.newest_tombstone, append->sequence);
+  } else if (append->kind == RecordKind::kNote) {
     NoteState& note = notes_[append->identity.key];
     if (append->sequence >= note.sequence) {
       note.sequence = append->sequence;
@@ -342,6 +348,7 @@ void Tier::EndAppendLocked(std::unique_ptr<Append> append,
     LowerBlock block;
     block.payload_bytes = ended->payload_bytes;
     block.checksum = ended->checksum;
+    block.location = LocationOf(ended->segment, ended->page);
     ended->done(outcome, block);
   });
 }
@@ -455,7 +462,8 @@ void Tier::Delete(absl::Span<const BlockIdentity> identities,
 void Tier::PutNote(std::string_view name,
                    std::string_view value,
                    std::function<void(WriteOutcome)> done) {
-  TERRACE_CHECK(!name.empty() && name.size() <= kMaxKeyBytes && value.size() <= kMaxNoteBytes);
+  TERRACE_CHECK(!name.empty() && name.size() <= kMaxKeyBytes &&
+                value.size() <= kMaxWrappedNoteBytes);
   std::unique_ptr<Append> append = MakeOwnRecord(RecordKind::kNote, name, value);
   Deferred deferred;
   absl::MutexLock lock(&mutex_);

@@ -184,5 +184,135 @@ TEST(ReclaimTest, NotesOutliveEverySegment) {
   }
 }
 
+TEST(ReclaimTest, TombstonesThatHaveToStayAreNotReclaimedAgainAndAgain) {
+  TierRoom room;
+  room.Open();
+  const auto write = [&](const TestBlock& block) {
+    const auto outcome = room.StartWrite(block);
+    for (int step = 0; step < 2000 && !outcome->has_value(); ++step) {
+      room.Step();
+    }
+    ASSERT_EQ(outcome->value_or(WriteOutcome::kClosed), WriteOutcome::kWritten)
+        << "the tier is busy with itself";
+  };
+  // Two of eight segments come to hold nothing but tombstones, each still needed, and every other
+  // segment something that lives.
+  for (uint64_t i = 0; i < 75 && !HasFatalFailure(); ++i) {
+    write(TestBlock(i, 9000));
+    std::optional<WriteOutcome> deleted;
+    const TestBlock block(i, 9000);
+    const BlockIdentity identity = block.identity();
+    if (i % 4 == 0) {
+      write(TestBlock(500 + i, 9000));
+    }
+    room.tier().Delete({&identity, 1}, [&](WriteOutcome ended, uint32_t) { deleted = ended; });
+    for (int step = 0; step < 2000 && !deleted.has_value(); ++step) {
+      room.Step();
+    }
+    ASSERT_EQ(deleted.value_or(WriteOutcome::kClosed), WriteOutcome::kWritten);
+  }
+  for (uint64_t i = 1000; i < 1300 && !HasFatalFailure(); ++i) {
+    write(TestBlock(i, 9000));
+  }
+  ASSERT_FALSE(HasFatalFailure());
+  EXPECT_LT(room.tier().figures().reclaimed_segments, 60U);
+}
+
+TEST(ShrinkTest, ASmallerCapacityRemovesFilesAndKeepsWhatTheJudgeKeeps) {
+  ListJudge judge;
+  TierRoom room;
+  room.options().capacity_bytes = 24 * kTestSegmentBytes;
+  room.SetJudge(&judge);
+  room.Open();
+  std::vector<TestBlock> kept;
+  for (uint64_t i = 0; i < 150; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+    if (i % 40 == 0) {  // what a reclaim keeps at most, half a segment
+      kept.emplace_back(i, 30000);
+      judge.keys.insert(kept.back().key);
+    }
+  }
+  const TestBlock deleted(kept.back());
+  kept.pop_back();
+  ASSERT_EQ(room.Delete({deleted}), WriteOutcome::kWritten);
+  ASSERT_EQ(room.PutNote("note", "value"), WriteOutcome::kWritten);
+  ASSERT_GT(room.SegmentNames().size(), 18U);
+  room.Close();
+  room.options().capacity_bytes = 8 * kTestSegmentBytes;
+  room.Open();
+  room.Advance(absl::Seconds(1));
+  EXPECT_LE(room.SegmentNames().size(), 8U);
+  EXPECT_GT(room.tier().figures().removed_segments, 9U);
+  EXPECT_LE(room.tier().figures().file_bytes, room.options().capacity_bytes);
+  for (const TestBlock& block : kept) {
+    EXPECT_EQ(room.Read(block), ReadOutcome::kVerified);
+  }
+  EXPECT_FALSE(room.Holds(deleted));
+  EXPECT_EQ(room.tier().Notes().size(), 1U);
+  // It goes on as a tier of that size, and back to a larger one.
+  for (uint64_t i = 1000; i < 1100; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+    ASSERT_LE(room.SegmentNames().size(), 8U);
+  }
+  room.Kill();
+  room.Open();
+  EXPECT_EQ(room.tier().figures().removed_segments, 0U);
+  for (const TestBlock& block : kept) {
+    EXPECT_EQ(room.Read(block), ReadOutcome::kVerified);
+  }
+  EXPECT_FALSE(room.Holds(deleted));
+}
+
+TEST(ShrinkTest, APowerLossAtAnyCallOfItLosesNothingThatIsKept) {
+  for (uint64_t cut = 1; cut < 120; cut += 3) {
+    ListJudge judge;
+    TierRoom room(cut);
+    room.options().capacity_bytes = 12 * kTestSegmentBytes;
+    room.SetJudge(&judge);
+    room.Open();
+    std::vector<TestBlock> kept;
+    for (uint64_t i = 0; i < 75; ++i) {
+      ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+      if (i % 15 == 0) {
+        kept.emplace_back(i, 30000);
+        judge.keys.insert(kept.back().key);
+      }
+    }
+    room.Close();
+    room.options().capacity_bytes = 6 * kTestSegmentBytes;
+    room.Open();
+    room.disk().CutPowerAfter(static_cast<int64_t>(cut));
+    room.Advance(absl::Seconds(1));
+    room.LosePower(cut);
+    room.Open();
+    room.Advance(absl::Seconds(1));
+    for (const TestBlock& block : kept) {
+      ASSERT_EQ(room.Read(block), ReadOutcome::kVerified) << cut;
+    }
+    EXPECT_LE(room.SegmentNames().size(), 6U);
+  }
+}
+
+TEST(ShrinkTest, AFileThatCannotBeRemovedIsLeftAloneUntilTheNextLife) {
+  TierRoom room;
+  room.options().capacity_bytes = 16 * kTestSegmentBytes;
+  room.Open();
+  for (uint64_t i = 0; i < 100; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+  }
+  room.Close();
+  room.options().capacity_bytes = 8 * kTestSegmentBytes;
+  room.faults().Fail(doubles::FileCall::kRemove, 1, absl::InternalError("EIO"), 2);
+  room.Open();
+  room.Advance(absl::Seconds(1));
+  EXPECT_EQ(room.tier().figures().retired_segments, 2U);
+  EXPECT_LE(room.SegmentNames().size(), 8U) << "others go instead";
+  EXPECT_EQ(room.Write(TestBlock(1000, 30000)), WriteOutcome::kWritten);
+  room.Close();
+  room.Open();
+  EXPECT_EQ(room.tier().figures().retired_segments, 0U);
+  EXPECT_EQ(room.Read(TestBlock(1000, 30000)), ReadOutcome::kVerified);
+}
+
 }  // namespace
 }  // namespace terrace

@@ -1,0 +1,450 @@
+// Several drives as one tier: placement, and drives that fail, disappear and come back.
+#include "tiers/segment/tier_set.h"
+
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/segment/tier_room.h"
+#include "tiers/segment/set_note_format.h"
+
+namespace terrace {
+namespace {
+
+using doubles::FileCall;
+
+const absl::Status kEio = absl::InternalError("EIO");
+constexpr uint32_t kPayload = 30000;
+
+// Each path is another disk's.
+class Mounts final : public FileSystem {
+ public:
+  absl::StatusOr<std::unique_ptr<Folder>> OpenFolder(const std::string& path,
+                                                     FolderMode mode) override {
+    return systems.at(path)->OpenFolder(path, mode);
+  }
+  std::map<std::string, FileSystem*> systems;
+};
+
+class TierSetTest : public testing::Test {
+ protected:
+  struct TestDrive {
+    doubles::SimulatedDisk disk;
+    doubles::FaultPlan plan;
+    doubles::FaultyFileSystem files{disk, plan};
+  };
+  static std::string PathOf(size_t number) { return "/drive" + std::to_string(number); }
+
+  void Make(size_t count) {
+    for (size_t i = 0; i < count; ++i) {
+      drives_.push_back(std::make_unique<TestDrive>());
+      mounts_.systems[PathOf(i)] = &drives_[i]->files;
+      Drive drive;
+      drive.options.path = PathOf(i);
+      drive.options.segment_bytes = kTestSegmentBytes;
+      drive.options.max_payload_bytes = 40000;
+      drive.options.capacity_bytes = 16 * kTestSegmentBytes;
+      drive.options.free_reserve_bytes = 0;
+      drive.options.hash_inline_bytes = 4096;
+      drive.options.scrub_interval = absl::InfiniteDuration();
+      options_.drives.push_back(drive);
+    }
+  }
+  absl::Status TryOpen() {
+    io_ = std::make_unique<doubles::StepIo>(clock_, 0);
+    for (Drive& drive : options_.drives) {
+      drive.io = io_.get();
+    }
+    SegmentTierParts parts;
+    parts.files = &mounts_;
+    parts.clock = &clock_;
+    parts.hashing = &executor_;
+    parts.maintenance = &executor_;
+    absl::StatusOr<std::unique_ptr<TierSet>> opened = OpenTierSet(options_, parts);
+    if (!opened.ok()) {
+      return opened.status();
+    }
+    set_ = *std::move(opened);
+    RunAll();
+    return absl::OkStatus();
+  }
+  void Open() { ASSERT_TRUE(TryOpen().ok()); }
+  void TearDown() override { Kill(); }
+  void Kill() {
+    if (set_ == nullptr) {
+      return;
+    }
+    io_->ScatterWaiting(17);
+    for (const auto& drive : drives_) {
+      drive->disk.CutPower();
+    }
+    RunAll();
+    set_.reset();
+    for (const auto& drive : drives_) {
+      drive->plan.Heal();
+      drive->disk.RestoreAfterKill();
+    }
+  }
+  void RunAll() {
+    while (io_->Step() || executor_.Step()) {
+    }
+  }
+  void Advance(absl::Duration by) {
+    for (absl::Duration left = by; left > absl::ZeroDuration(); left -= absl::Milliseconds(500)) {
+      clock_.Advance(std::min(left, absl::Milliseconds(500)));
+      set_->Tick();
+      RunAll();
+    }
+  }
+  WriteOutcome Write(const TestBlock& block, LowerBlock* placed = nullptr) {
+    slots_.push_back(std::make_unique<AlignedBuffer>(
+        kPageBytes + uint64_t{PagesOf(block.payload_bytes)} * kPageBytes));
+    const absl::Span<char> slot = slots_.back()->span();
+    const std::string payload = block.payload();
+    std::memcpy(slot.data() + kPageBytes, payload.data(), payload.size());
+    WriteRequest request;
+    request.identity = block.identity();
+    request.slot = slot;
+    request.payload_bytes = block.payload_bytes;
+    request.checksum = PayloadChecksum({payload.data(), payload.size()});
+    std::optional<WriteOutcome> outcome;
+    set_->Write(request, [&](WriteOutcome ended, const LowerBlock& at) {
+      EXPECT_FALSE(outcome.has_value());
+      outcome = ended;
+      if (placed != nullptr) {
+        *placed = at;
+      }
+    });
+    RunAll();
+    EXPECT_TRUE(outcome.has_value());
+    return outcome.value_or(WriteOutcome::kClosed);
+  }
+  ReadOutcome Read(const TestBlock& block) {
+    LowerTier::ReadRequest request;
+    request.identity = block.identity();
+    if (!set_->Lookup(request.identity, &request.block)) {
+      return ReadOutcome::kGone;
+    }
+    const AlignedBuffer slot(kPageBytes + uint64_t{PagesOf(block.payload_bytes)} * kPageBytes);
+    request.destination = slot.span().subspan(kPageBytes);
+    request.header_page_in_front = true;
+    request.deadline = absl::InfiniteDuration();
+    std::optional<ReadOutcome> outcome;
+    set_->Read(request, [&](ReadOutcome ended) { outcome = ended; });
+    RunAll();
+    EXPECT_TRUE(outcome.has_value());
+    if (outcome == ReadOutcome::kVerified) {
+      const std::string payload = block.payload();
+      EXPECT_EQ(std::memcmp(request.destination.data(), payload.data(), payload.size()), 0)
+          << "WRONG BYTES";
+    }
+    return outcome.value_or(ReadOutcome::kFault);
+  }
+  WriteOutcome Delete(const TestBlock& block) {
+    std::optional<WriteOutcome> outcome;
+    const BlockIdentity identity = block.identity();
+    set_->Delete({&identity, 1}, [&](WriteOutcome ended, uint32_t) { outcome = ended; });
+    RunAll();
+    EXPECT_TRUE(outcome.has_value());
+    return outcome.value_or(WriteOutcome::kClosed);
+  }
+  WriteOutcome PutNote(const std::string& name, const std::string& value) {
+    std::optional<WriteOutcome> outcome;
+    set_->PutNote(name, value, [&](WriteOutcome ended) { outcome = ended; });
+    RunAll();
+    EXPECT_TRUE(outcome.has_value());
+    return outcome.value_or(WriteOutcome::kClosed);
+  }
+  absl::Status Sync() {
+    absl::Status result = absl::UnknownError("did not end");
+    set_->Sync([&](const absl::Status& status) { result = status; });
+    RunAll();
+    return result;
+  }
+  int DriveOf(const TestBlock& block) {
+    LowerBlock found;
+    return set_->Lookup(block.identity(), &found) ? static_cast<int>(found.location >> 56) : -1;
+  }
+  std::vector<TestBlock> Fill(uint64_t first, uint64_t count) {
+    std::vector<TestBlock> blocks;
+    for (uint64_t i = 0; i < count; ++i) {
+      blocks.emplace_back(first + i, kPayload);
+      EXPECT_EQ(Write(blocks.back()), WriteOutcome::kWritten);
+    }
+    EXPECT_TRUE(Sync().ok());
+    return blocks;
+  }
+  void FailDrive(size_t number) {
+    for (const FileCall call : doubles::kAllFileCalls) {
+      drives_[number]->plan.Fail(call, 1, kEio, 1000000);
+    }
+  }
+  std::string NoteValue(const std::string& name) {
+    for (const SegmentTier::Note& note : set_->Notes()) {
+      if (note.name == name) {
+        return note.value;
+      }
+    }
+    return "";
+  }
+
+  doubles::ManualClock clock_;
+  doubles::StepExecutor executor_;
+  std::vector<std::unique_ptr<TestDrive>> drives_;
+  Mounts mounts_;
+  std::unique_ptr<doubles::StepIo> io_;
+  std::vector<std::unique_ptr<AlignedBuffer>> slots_;
+  TierSetOptions options_;
+  std::unique_ptr<TierSet> set_;
+};
+
+TEST(SetNoteFormatTest, BytesAreAsWrittenDownAndForeignOnesAreVersionZero) {
+  const std::string note = EncodeSetNote(0x0102030405060708, "value");
+  EXPECT_EQ(note, std::string("TRRCSET\n\x08\x07\x06\x05\x04\x03\x02\x01value", 21));
+  uint64_t version = 0;
+  std::string_view value;
+  DecodeSetNote(note, &version, &value);
+  EXPECT_EQ(version, 0x0102030405060708U);
+  EXPECT_EQ(value, "value");
+  for (const std::string foreign : {"", "value", "TRRCSET\n", "TRRCSET\n1234567"}) {
+    DecodeSetNote(foreign, &version, &value);
+    EXPECT_EQ(version, 0U);
+    EXPECT_EQ(value, foreign);
+  }
+}
+
+TEST_F(TierSetTest, BlocksSpreadOverTheDrivesByTheirSizesAndAreFound) {
+  Make(3);
+  options_.drives[2].options.capacity_bytes = 64 * kTestSegmentBytes;
+  Open();
+  const std::vector<TestBlock> blocks = Fill(0, 120);
+  std::map<int, int> on;
+  for (const TestBlock& block : blocks) {
+    ++on[DriveOf(block)];
+    EXPECT_EQ(Read(block), ReadOutcome::kVerified);
+  }
+  EXPECT_EQ(on.size(), 3U);
+  EXPECT_NEAR(on[0], on[1], 4);
+  EXPECT_NEAR(on[2], 4 * on[0], 16);
+  EXPECT_EQ(set_->figures().records, 120U);
+  EXPECT_EQ(set_->figures().capacity_bytes, 96 * kTestSegmentBytes);
+  EXPECT_EQ(set_->figures().state, TierState::kOnline);
+}
+
+TEST_F(TierSetTest, ABlockIsHeldOnceAndItsLocationSaysWhere) {
+  Make(2);
+  Open();
+  LowerBlock placed;
+  ASSERT_EQ(Write(TestBlock(1, kPayload), &placed), WriteOutcome::kWritten);
+  LowerBlock found;
+  ASSERT_TRUE(set_->Lookup(TestBlock(1, kPayload).identity(), &found));
+  EXPECT_EQ(placed.location, found.location);
+  EXPECT_EQ(placed.checksum, found.checksum);
+  EXPECT_EQ(Write(TestBlock(1, kPayload)), WriteOutcome::kHeld);
+  EXPECT_EQ(Delete(TestBlock(1, kPayload)), WriteOutcome::kWritten);
+  EXPECT_EQ(Read(TestBlock(1, kPayload)), ReadOutcome::kGone);
+}
+
+TEST_F(TierSetTest, AWriteThatOneDriveFailsIsTakenByAnother) {
+  Make(2);
+  Open();
+  for (uint64_t i = 0; i < 10; ++i) {
+    drives_[i % 2]->plan.Fail(FileCall::kWrite, 1, kEio);
+    EXPECT_EQ(Write(TestBlock(i, kPayload)), WriteOutcome::kWritten);
+    drives_[i % 2]->plan.Heal();
+    Advance(absl::Seconds(6));
+  }
+  for (uint64_t i = 0; i < 10; ++i) {
+    EXPECT_EQ(Read(TestBlock(i, kPayload)), ReadOutcome::kVerified);
+  }
+}
+
+TEST_F(TierSetTest, ADriveThatDiesTakesOnlyItsOwnBlocksAndReturnsByItself) {
+  Make(3);
+  Open();
+  const std::vector<TestBlock> blocks = Fill(0, 60);
+  std::vector<int> on;
+  for (const TestBlock& block : blocks) {
+    on.push_back(DriveOf(block));
+  }
+  FailDrive(1);
+  // Who reads finds it out; then it is given up, and what lies on it are misses.
+  for (int turn = 0; turn < 2; ++turn) {
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      const ReadOutcome outcome = Read(blocks[i]);
+      EXPECT_EQ(outcome == ReadOutcome::kVerified, on[i] != 1);
+    }
+    Advance(absl::Seconds(15));
+  }
+  EXPECT_FALSE(set_->Drives()[1].open);
+  EXPECT_NE(set_->Drives()[1].problem, "");
+  EXPECT_EQ(set_->figures().state, TierState::kOnline);
+  const std::vector<TestBlock> more = Fill(1000, 20);
+  drives_[1]->plan.Heal();
+  Advance(absl::Seconds(30));
+  EXPECT_TRUE(set_->Drives()[1].open);
+  EXPECT_EQ(set_->Drives()[1].problem, "");
+  for (const std::vector<TestBlock>& all : {blocks, more}) {
+    for (const TestBlock& block : all) {
+      EXPECT_EQ(Read(block), ReadOutcome::kVerified);
+    }
+  }
+}
+
+TEST_F(TierSetTest, ADriveWhosePathIsAnEmptyFolderForAWhileIsNotFormatted) {
+  Make(2);
+  Open();
+  const std::vector<TestBlock> blocks = Fill(0, 30);
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  Advance(absl::Seconds(15));
+  EXPECT_FALSE(set_->Drives()[0].open);
+  EXPECT_TRUE(drives_[0]->disk.Names(PathOf(0)).empty()) << "nothing is made in it";
+  for (const TestBlock& block : blocks) {
+    const ReadOutcome outcome = Read(block);
+    EXPECT_TRUE(outcome == ReadOutcome::kVerified || outcome == ReadOutcome::kGone);
+  }
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  Advance(absl::Seconds(30));
+  for (const TestBlock& block : blocks) {
+    EXPECT_EQ(Read(block), ReadOutcome::kVerified);
+  }
+}
+
+TEST_F(TierSetTest, WhatIsDeletedWhileADriveIsAwayDoesNotComeBackWithIt) {
+  Make(2);
+  Open();
+  const std::vector<TestBlock> blocks = Fill(0, 30);
+  std::vector<TestBlock> lost;
+  for (const TestBlock& block : blocks) {
+    if (DriveOf(block) == 0) {
+      lost.push_back(block);
+    }
+  }
+  ASSERT_GT(lost.size(), 5U);
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  Advance(absl::Seconds(15));
+  ASSERT_FALSE(set_->Drives()[0].open);
+  EXPECT_EQ(Delete(lost[0]), WriteOutcome::kFault) << "it may be back after a restart";
+  EXPECT_EQ(set_->Drives()[0].pending_deletes, 1U);
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  for (int i = 0; i < 60; ++i) {
+    Advance(absl::Milliseconds(500));
+    EXPECT_EQ(Read(lost[0]), ReadOutcome::kGone);
+  }
+  EXPECT_EQ(Read(lost[1]), ReadOutcome::kVerified);
+  EXPECT_EQ(set_->Drives()[0].pending_deletes, 0U);
+  ASSERT_TRUE(Sync().ok());
+  Kill();
+  Open();
+  EXPECT_EQ(Read(lost[0]), ReadOutcome::kGone) << "durable by now";
+  EXPECT_EQ(Read(lost[1]), ReadOutcome::kVerified);
+}
+
+TEST_F(TierSetTest, TheLatestNoteCountsWhicheverDriveHasIt) {
+  Make(2);
+  Open();
+  ASSERT_EQ(PutNote("generation", "1"), WriteOutcome::kWritten);
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  Advance(absl::Seconds(15));
+  ASSERT_EQ(PutNote("generation", "2"), WriteOutcome::kWritten);
+  ASSERT_TRUE(Sync().ok());
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  Kill();
+  Open();
+  EXPECT_EQ(NoteValue("generation"), "2");
+  Advance(absl::Seconds(2));
+  ASSERT_TRUE(Sync().ok());
+  // By now the other drive has it, too.
+  Kill();
+  drives_[1]->disk.SwapFolder(PathOf(1));
+  options_.drives.pop_back();
+  Open();
+  EXPECT_EQ(NoteValue("generation"), "2");
+}
+
+TEST_F(TierSetTest, OpensWithADriveMissingAndNotWithoutAny) {
+  Make(2);
+  Open();
+  const std::vector<TestBlock> blocks = Fill(0, 20);
+  Kill();
+  FailDrive(0);
+  Open();
+  EXPECT_FALSE(set_->Drives()[0].open);
+  const std::vector<TestBlock> more = Fill(100, 5);
+  drives_[0]->plan.Heal();
+  Advance(absl::Seconds(10));
+  for (const TestBlock& block : blocks) {
+    EXPECT_EQ(Read(block), ReadOutcome::kVerified);
+  }
+  Kill();
+  FailDrive(0);
+  FailDrive(1);
+  EXPECT_FALSE(TryOpen().ok());
+}
+
+TEST_F(TierSetTest, OptionsOutOfRangeAreRefusedNamingThem) {
+  EXPECT_TRUE(absl::IsInvalidArgument(TryOpen())) << "no drives";
+  Make(2);
+  options_.drives[1].options.path = options_.drives[0].options.path;
+  EXPECT_TRUE(absl::IsInvalidArgument(TryOpen()));
+  options_.drives[1].options.path = PathOf(1);
+  options_.drives[1].options.heats = 0;
+  EXPECT_TRUE(absl::IsInvalidArgument(TryOpen()));
+}
+
+TEST_F(TierSetTest, AFullSetReclaimsOnEveryDriveAndNeverGoesOverItsCapacities) {
+  Make(2);
+  Open();
+  for (uint64_t i = 0; i < 900; ++i) {
+    ASSERT_EQ(Write(TestBlock(i, kPayload)), WriteOutcome::kWritten) << i;
+    if (i % 10 == 0) {
+      Advance(absl::Milliseconds(500));
+    }
+  }
+  for (const DriveView& drive : set_->Drives()) {
+    EXPECT_LE(drive.figures.file_bytes, 16 * kTestSegmentBytes);
+    EXPECT_GT(drive.figures.reclaimed_segments, 10U);
+  }
+  EXPECT_EQ(Read(TestBlock(899, kPayload)), ReadOutcome::kVerified);
+  EXPECT_EQ(set_->Sealed().size(), set_->Drives()[0].figures.segments +
+                                       set_->Drives()[1].figures.segments -
+                                       set_->figures().free_segments - 2);
+}
+
+TEST_F(TierSetTest, ScrubCoversAllDrivesAndMetadataIsFoundOnAny) {
+  Make(2);
+  Open();
+  Fill(0, 60);
+  std::optional<ScrubResult> result;
+  set_->Scrub(ScrubPace::kFast, [&](const ScrubResult& ended) { result = ended; });
+  RunAll();
+  ASSERT_TRUE(result.has_value() && result->complete);
+  EXPECT_GT(result->records, 20U);
+  EXPECT_EQ(set_->figures().scrub_passes, 2U);
+  std::optional<ReadOutcome> outcome;
+  set_->ReadMetadata(TestBlock(7, kPayload).identity(), absl::InfiniteDuration(),
+                     [&](ReadOutcome ended, const RecordMetadata&) { outcome = ended; });
+  RunAll();
+  EXPECT_EQ(outcome, ReadOutcome::kVerified);
+}
+
+TEST_F(TierSetTest, ClosesAllDrivesAndRefusesAfterwards) {
+  Make(2);
+  Open();
+  Fill(0, 10);
+  std::optional<absl::Status> closed;
+  set_->Close([&](const absl::Status& status) { closed = status; });
+  RunAll();
+  ASSERT_TRUE(closed.has_value() && closed->ok());
+  EXPECT_EQ(Write(TestBlock(50)), WriteOutcome::kClosed);
+  EXPECT_EQ(Read(TestBlock(1, kPayload)), ReadOutcome::kGone);
+}
+
+}  // namespace
+}  // namespace terrace
