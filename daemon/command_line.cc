@@ -21,8 +21,9 @@ constexpr char kFooter[] =
 
 std::optional<std::string> Environment(const char* name) {
   const char* value = std::getenv(name);
-  if (value == nullptr)
+  if (value == nullptr) {
     return std::nullopt;
+  }
   return value;
 }
 
@@ -75,20 +76,25 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, const std::strin
   } catch (const CLI::ParseError& error) {
     return WrongUsage(error.what());
   }
-  if (worker_option->count() > 0)
+  if (worker_option->count() > 0) {
     return End(kExitUsage, "terraced: this version has no workers\n");
+  }
   if (show_version) {
     return End(kExitOk, command.json ? Concat("{\"version\":", QuotedText(version), "}\n")
                                      : Concat("terraced ", version, "\n"));
   }
-  if (check && print)
+  if (check && print) {
     return WrongUsage("--check-config and --print-config exclude each other");
-  if (command.json && !check && !print)
+  }
+  if (command.json && !check && !print) {
     return WrongUsage("--json goes with --check-config, --print-config or --version");
-  if (check)
+  }
+  if (check) {
     command.action = CommandLine::Action::kCheckConfig;
-  if (print)
+  }
+  if (print) {
     command.action = CommandLine::Action::kPrintConfig;
+  }
   command.request.environment_config = Environment("TERRACE_CONFIG");
   command.request.environment_runtime = Environment("TERRACE_RUNTIME");
   return command;
@@ -98,8 +104,9 @@ int AnswerConfigQuestion(const CommandLine& command) {
   const absl::StatusOr<LoadedConfig> loaded = LoadConfig(command.request);
   if (!loaded.ok()) {
     const std::string error(loaded.status().message());
-    if (command.json)
+    if (command.json) {
       Print(stdout, Concat("{\"valid\":false,\"error\":", QuotedText(error), "}\n"));
+    }
     Print(stderr, Concat("terraced: ", error, "\n"));
     return kExitConfig;
   }

@@ -38,8 +38,9 @@ std::string ErrorText(int error) {
 absl::Status CheckNotWorldWritable(const struct stat& status,
                                    std::string_view origin,
                                    std::string_view what) {
-  if ((status.st_mode & S_IWOTH) == 0)
+  if ((status.st_mode & S_IWOTH) == 0) {
     return absl::OkStatus();
+  }
   return absl::PermissionDeniedError(
       Concat(origin, ": ", what, " is writable by everyone; chmod o-w it"));
 }
@@ -47,44 +48,54 @@ absl::Status CheckNotWorldWritable(const struct stat& status,
 absl::StatusOr<std::string> ReadConfigFile(const std::string& path) {
   // Not blocking: a FIFO must not keep the daemon from starting.
   const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file.valid())
+  if (!file.valid()) {
     return absl::NotFoundError(Concat(path, ": cannot be opened: ", ErrorText(errno)));
+  }
   struct stat status = {};
-  if (fstat(file.get(), &status) != 0)
+  if (fstat(file.get(), &status) != 0) {
     return absl::NotFoundError(Concat(path, ": ", ErrorText(errno)));
-  if (!S_ISREG(status.st_mode))
+  }
+  if (!S_ISREG(status.st_mode)) {
     return Refuse(path, "is not a regular file");
-  if (absl::Status ok = CheckNotWorldWritable(status, path, "the file"); !ok.ok())
+  }
+  if (absl::Status ok = CheckNotWorldWritable(status, path, "the file"); !ok.ok()) {
     return ok;
+  }
   const std::string folder = std::filesystem::path(path).parent_path().string();
   struct stat parent = {};
   if (stat(folder.empty() ? "." : folder.c_str(), &parent) != 0) {
     return absl::NotFoundError(Concat(path, ": ", ErrorText(errno)));
   }
-  if (absl::Status ok = CheckNotWorldWritable(parent, path, "its folder"); !ok.ok())
+  if (absl::Status ok = CheckNotWorldWritable(parent, path, "its folder"); !ok.ok()) {
     return ok;
+  }
 
   std::string text;
   char buffer[16384];
   while (text.size() <= kMaxConfigBytes) {
     const ssize_t got = read(file.get(), buffer, sizeof(buffer));
-    if (got < 0 && errno == EINTR)
+    if (got < 0 && errno == EINTR) {
       continue;
-    if (got < 0)
+    }
+    if (got < 0) {
       return absl::NotFoundError(Concat(path, ": cannot be read: ", ErrorText(errno)));
-    if (got == 0)
+    }
+    if (got == 0) {
       return text;
+    }
     text.append(buffer, static_cast<size_t>(got));
   }
   return Refuse(path, Concat("is larger than ", SizeText(kMaxConfigBytes)));
 }
 
 absl::Status ApplyText(std::string_view text, std::string_view file, LoadedConfig* loaded) {
-  if (text.size() > kMaxConfigBytes)
+  if (text.size() > kMaxConfigBytes) {
     return Refuse(file, Concat("is larger than ", SizeText(kMaxConfigBytes)));
+  }
   const absl::StatusOr<std::vector<TomlEntry>> entries = ParseToml(text, file);
-  if (!entries.ok())
+  if (!entries.ok()) {
     return entries.status();
+  }
   return ApplyEntries(*entries, file, loaded);
 }
 
@@ -106,27 +117,33 @@ absl::Status AssignFolder(std::string_view name,
                           const std::string& folder,
                           std::string_view origin,
                           LoadedConfig* loaded) {
-  if (folder.empty())
+  if (folder.empty()) {
     return Refuse(origin, "must not be empty");
+  }
   std::error_code error;
   const std::filesystem::path absolute = std::filesystem::absolute(folder, error);
-  if (error)
+  if (error) {
     return Refuse(origin, error.message());
+  }
   std::string text = absolute.lexically_normal().string();
-  while (text.size() > 1 && text.back() == '/') text.pop_back();
+  while (text.size() > 1 && text.back() == '/') {
+    text.pop_back();
+  }
   return AssignFrom(name, text, origin, loaded);
 }
 
 // SECTION.KEY=VALUE, the value without TOML's quotes.
 absl::Status ApplyOverride(const std::string& text, LoadedConfig* loaded) {
   const size_t equals = text.find('=');
-  if (equals == std::string::npos)
+  if (equals == std::string::npos) {
     return Refuse("--set", Concat("must be SECTION.KEY=VALUE, not ", ShownValue(text)));
+  }
   const std::string name = text.substr(0, equals);
   const std::string value = text.substr(equals + 1);
   const int index = FindSetting(name);
-  if (index < 0)
+  if (index < 0) {
     return Refuse("--set", Concat("unknown setting ", ShownValue(name)));
+  }
   TomlValue typed = value;
   switch (Settings()[static_cast<size_t>(index)].kind) {
     case SettingKind::kInteger:
@@ -134,8 +151,9 @@ absl::Status ApplyOverride(const std::string& text, LoadedConfig* loaded) {
     case SettingKind::kShare: {
       const bool one_line = value.find_first_of("\r\n") == std::string::npos;
       const auto entries = ParseToml(one_line ? Concat("x = ", value) : "", "");
-      if (entries.ok() && entries->size() == 1)
+      if (entries.ok() && entries->size() == 1) {
         typed = entries->front().value;
+      }
       break;
     }
     case SettingKind::kFolder:
@@ -155,8 +173,9 @@ void ApplyEmbedded(const ConfigRequest& request, LoadedConfig* loaded) {
   loaded->config.metrics_listen = "127.0.0.1:0";
   loaded->origins[static_cast<size_t>(FindSetting("metrics.listen"))] = "default without a file";
   std::optional<std::string> runtime = request.runtime_dir;
-  if (!runtime)
+  if (!runtime) {
     runtime = request.environment_runtime;
+  }
   if (request.data_dir && !runtime) {
     loaded->config.runtime_dir = Concat(loaded->config.data_dir, "/run");
     loaded->origins[static_cast<size_t>(FindSetting("daemon.runtime_dir"))] =
@@ -178,11 +197,13 @@ absl::Status ApplyFolders(const ConfigRequest& request, LoadedConfig* loaded) {
   } else if (request.environment_runtime) {
     absl::Status s =
         AssignFolder("daemon.runtime_dir", *request.environment_runtime, "TERRACE_RUNTIME", loaded);
-    if (!s.ok())
+    if (!s.ok()) {
       return s;
+    }
   }
-  if (request.data_dir)
+  if (request.data_dir) {
     return AssignFolder("daemon.data_dir", *request.data_dir, "--data", loaded);
+  }
   return absl::OkStatus();
 }
 
@@ -191,10 +212,12 @@ absl::Status ApplyFolders(const ConfigRequest& request, LoadedConfig* loaded) {
 absl::StatusOr<LoadedConfig> ParseConfig(std::string_view text, std::string_view file) {
   LoadedConfig loaded = Defaults();
   loaded.file = std::string(file);
-  if (absl::Status status = ApplyText(text, file, &loaded); !status.ok())
+  if (absl::Status status = ApplyText(text, file, &loaded); !status.ok()) {
     return status;
-  if (absl::Status status = CheckTogether(&loaded); !status.ok())
+  }
+  if (absl::Status status = CheckTogether(&loaded); !status.ok()) {
     return status;
+  }
   return loaded;
 }
 
@@ -210,21 +233,27 @@ absl::StatusOr<LoadedConfig> LoadConfig(const ConfigRequest& request) {
   }
   if (!loaded.file.empty()) {
     const absl::StatusOr<std::string> text = ReadConfigFile(loaded.file);
-    if (!text.ok())
+    if (!text.ok()) {
       return text.status();
-    if (absl::Status status = ApplyText(*text, loaded.file, &loaded); !status.ok())
+    }
+    if (absl::Status status = ApplyText(*text, loaded.file, &loaded); !status.ok()) {
       return status;
+    }
   }
-  if (absl::Status status = ApplyFolders(request, &loaded); !status.ok())
+  if (absl::Status status = ApplyFolders(request, &loaded); !status.ok()) {
     return status;
-  if (loaded.file.empty())
+  }
+  if (loaded.file.empty()) {
     ApplyEmbedded(request, &loaded);
-  for (const std::string& text : request.overrides) {
-    if (absl::Status status = ApplyOverride(text, &loaded); !status.ok())
-      return status;
   }
-  if (absl::Status status = CheckTogether(&loaded); !status.ok())
+  for (const std::string& text : request.overrides) {
+    if (absl::Status status = ApplyOverride(text, &loaded); !status.ok()) {
+      return status;
+    }
+  }
+  if (absl::Status status = CheckTogether(&loaded); !status.ok()) {
     return status;
+  }
   return loaded;
 }
 

@@ -11,7 +11,9 @@ namespace {
 
 std::string IdsText(const std::vector<uint32_t>& ids) {
   std::string text = "[";
-  for (size_t i = 0; i < ids.size(); ++i) text.append(i == 0 ? "" : ", ").append(Concat(ids[i]));
+  for (size_t i = 0; i < ids.size(); ++i) {
+    text.append(i == 0 ? "" : ", ").append(Concat(ids[i]));
+  }
   return text + "]";
 }
 
@@ -19,8 +21,9 @@ std::string IdsText(const std::vector<uint32_t>& ids) {
 std::string CommentText(std::string_view origin) {
   std::string text(origin);
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
       c = '?';
+    }
   }
   return text;
 }
@@ -48,8 +51,9 @@ void Compare(std::string_view subject,
   for (const TenantConfig& tenant : from) {
     const bool same = std::find(to.begin(), to.end(), tenant) != to.end();
     const std::string name = Concat(subject, ".", tenant.alias);
-    if (!same && std::find(out->begin(), out->end(), name) == out->end())
+    if (!same && std::find(out->begin(), out->end(), name) == out->end()) {
       out->push_back(name);
+    }
   }
 }
 
@@ -97,8 +101,9 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
 ConfigDifference CompareConfigs(const Config& running, const Config& wanted) {
   ConfigDifference difference;
   for (const Setting& setting : Settings()) {
-    if (SettingText(setting, running) == SettingText(setting, wanted))
+    if (SettingText(setting, running) == SettingText(setting, wanted)) {
       continue;
+    }
     auto& list = setting.applies == Applies::kLive ? difference.live : difference.needs_restart;
     list.emplace_back(setting.name);
   }
@@ -120,15 +125,18 @@ absl::StatusOr<std::string> TenantOf(const Config& config, const PeerCredentials
     return std::find(ids.begin(), ids.end(), id) != ids.end();
   };
   for (const TenantConfig& tenant : config.tenants) {
-    if (lists(tenant.uids, peer.uid))
+    if (lists(tenant.uids, peer.uid)) {
       return tenant.alias;
+    }
   }
   for (const TenantConfig& tenant : config.tenants) {
-    if (lists(tenant.gids, peer.gid))
+    if (lists(tenant.gids, peer.gid)) {
       return tenant.alias;
+    }
   }
-  if (config.unlisted == UnlistedPeers::kPerUid)
+  if (config.unlisted == UnlistedPeers::kPerUid) {
     return Concat("uid-", peer.uid);
+  }
   return absl::PermissionDeniedError("no tenant lists this user, and sockets.unlisted is \"deny\"");
 }
 

@@ -29,7 +29,9 @@ absl::Status Refuse(std::string_view origin, std::string_view what) {
 // Levenshtein; both are short.
 size_t EditDistance(std::string_view a, std::string_view b) {
   std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t j = 0; j <= b.size(); ++j) {
+    row[j] = j;
+  }
   for (size_t i = 1; i <= a.size(); ++i) {
     size_t diagonal = std::exchange(row[0], i);
     for (size_t j = 1; j <= b.size(); ++j) {
@@ -43,14 +45,16 @@ size_t EditDistance(std::string_view a, std::string_view b) {
 
 // "; did you mean capacity?" when one of the names is near.
 std::string Suggestion(std::string_view wrong, absl::Span<const std::string_view> names) {
-  if (wrong.size() > 64)
+  if (wrong.size() > 64) {
     return "";
+  }
   std::string_view nearest;
   size_t best = 3;
   for (const std::string_view name : names) {
     const size_t distance = EditDistance(wrong, name);
-    if (distance >= best || distance >= name.size())
+    if (distance >= best || distance >= name.size()) {
       continue;
+    }
     best = distance;
     nearest = name;
   }
@@ -60,8 +64,9 @@ std::string Suggestion(std::string_view wrong, absl::Span<const std::string_view
 std::vector<std::string_view> SectionNames() {
   std::vector<std::string_view> names;
   for (const Setting& setting : Settings()) {
-    if (names.empty() || names.back() != setting.section())
+    if (names.empty() || names.back() != setting.section()) {
       names.push_back(setting.section());
+    }
   }
   return names;
 }
@@ -69,8 +74,9 @@ std::vector<std::string_view> SectionNames() {
 std::vector<std::string_view> KeysOf(std::string_view section) {
   std::vector<std::string_view> keys;
   for (const Setting& setting : Settings()) {
-    if (setting.section() == section)
+    if (setting.section() == section) {
       keys.push_back(setting.key());
+    }
   }
   return keys;
 }
@@ -91,10 +97,12 @@ class FileReader {
           entry,
           "[[tier]]: this version has a DRAM tier and a local one; write [dram] and [local]");
     }
-    if (entry.section.empty())
+    if (entry.section.empty()) {
       return ApplyTop(entry);
-    if (entry.section == "tenant")
+    }
+    if (entry.section == "tenant") {
       return ApplyTenant(entry);
+    }
     if (!Contains(sections_, entry.section)) {
       std::vector<std::string_view> known = sections_;
       known.push_back("tenant");
@@ -104,8 +112,9 @@ class FileReader {
     if (entry.element >= 0) {
       return RefuseAt(entry, Concat("write [", entry.section, "], not [[", entry.section, "]]"));
     }
-    if (entry.opens_section)
+    if (entry.opens_section) {
       return absl::OkStatus();
+    }
     return ApplySetting(entry);
   }
 
@@ -114,8 +123,9 @@ class FileReader {
     for (size_t i = 0; i < loaded_.config.tenants.size(); ++i) {
       const TenantConfig& tenant = loaded_.config.tenants[i];
       const std::string& origin = loaded_.tenant_origins[i];
-      if (tenant.alias.empty())
+      if (tenant.alias.empty()) {
         return Refuse(origin, "tenant: alias is missing");
+      }
       if (tenant.uids.empty() && tenant.gids.empty()) {
         return Refuse(origin, Concat("tenant ", tenant.alias,
                                      ": names neither uids nor gids, so nobody belongs to it"));
@@ -138,8 +148,9 @@ class FileReader {
   }
 
   absl::Status ApplyTop(const TomlEntry& entry) {
-    if (entry.key == "tenant")
+    if (entry.key == "tenant") {
       return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
+    }
     if (Contains(sections_, entry.key)) {
       return RefuseAt(entry, Concat(entry.key, ": must be a section, not ", TomlKind(entry.value)));
     }
@@ -161,15 +172,17 @@ class FileReader {
   }
 
   absl::Status ApplyTenant(const TomlEntry& entry) {
-    if (entry.element < 0)
+    if (entry.element < 0) {
       return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
+    }
     const auto element = static_cast<size_t>(entry.element);
     if (element >= loaded_.config.tenants.size()) {
       loaded_.config.tenants.resize(element + 1);
       loaded_.tenant_origins.resize(element + 1, OriginOf(entry));
     }
-    if (entry.opens_section)
+    if (entry.opens_section) {
       return absl::OkStatus();
+    }
     TenantConfig& tenant = loaded_.config.tenants[element];
     absl::Status status;
     if (entry.key == "alias") {
@@ -186,15 +199,17 @@ class FileReader {
       return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[tenant]]",
                                     Suggestion(entry.key, kTenantKeys)));
     }
-    if (status.ok())
+    if (status.ok()) {
       return status;
+    }
     return RefuseAt(entry, Concat("tenant.", entry.key, ": ", std::string(status.message())));
   }
 
   static absl::Status SetAlias(const TomlEntry& entry, TenantConfig* tenant) {
     const auto* alias = std::get_if<std::string>(&entry.value);
-    if (alias == nullptr)
+    if (alias == nullptr) {
       return absl::InvalidArgumentError(Concat("must be a string, not ", TomlKind(entry.value)));
+    }
     bool allowed = !alias->empty() && alias->size() <= kMaxAliasBytes;
     for (size_t i = 0; i < alias->size(); ++i) {
       const char c = (*alias)[i];
@@ -231,8 +246,9 @@ class FileReader {
     constexpr int64_t kMostId = std::numeric_limits<uint32_t>::max() - int64_t{1};
     out->clear();
     for (const int64_t id : *ids) {
-      if (id < 0 || id > kMostId)
+      if (id < 0 || id > kMostId) {
         return absl::InvalidArgumentError(Concat("must be 0 to ", kMostId, ", not ", id));
+      }
       const auto number = static_cast<uint32_t>(id);
       if (std::find(out->begin(), out->end(), number) != out->end()) {
         return absl::InvalidArgumentError(Concat("has ", id, " twice"));
@@ -244,8 +260,9 @@ class FileReader {
 
   static absl::Status SetBytes(const TomlValue& value, uint64_t* out) {
     const absl::StatusOr<uint64_t> bytes = SizeOf(value);
-    if (!bytes.ok())
+    if (!bytes.ok()) {
       return bytes.status();
+    }
     *out = *bytes;
     return absl::OkStatus();
   }
@@ -260,8 +277,9 @@ std::optional<uint32_t> FirstTaken(const std::vector<uint32_t>& ids,
                                    std::map<uint32_t, std::string>* owners,
                                    const std::string& alias) {
   for (const uint32_t id : ids) {
-    if (!owners->emplace(id, alias).second)
+    if (!owners->emplace(id, alias).second) {
       return id;
+    }
   }
   return std::nullopt;
 }
@@ -276,8 +294,9 @@ absl::Status CheckTenants(const LoadedConfig& loaded) {
     const TenantConfig& tenant = config.tenants[i];
     const std::string& origin = loaded.tenant_origins[i];
     const std::string subject = Concat("tenant ", tenant.alias, ": ");
-    if (Contains(aliases, tenant.alias))
+    if (Contains(aliases, tenant.alias)) {
       return Refuse(origin, Concat(subject, "there are two of this alias"));
+    }
     aliases.push_back(tenant.alias);
     if (const auto uid = FirstTaken(tenant.uids, &uid_owners, tenant.alias)) {
       return Refuse(origin, Concat(subject, "uid ", *uid, " belongs to tenant ", uid_owners[*uid],
@@ -309,8 +328,9 @@ absl::StatusOr<gid_t> GroupOf(const std::string& name) {
   uint32_t number = 0;
   const std::from_chars_result parsed =
       std::from_chars(name.data(), name.data() + name.size(), number);
-  if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size())
+  if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) {
     return static_cast<gid_t>(number);
+  }
   std::vector<char> buffer(size_t{64} << 10);
   struct group entry = {};
   struct group* found = nullptr;
@@ -328,8 +348,9 @@ const std::string& OriginOf(const LoadedConfig& loaded, std::string_view name) {
 
 absl::Status CheckLocal(const LoadedConfig& loaded) {
   const Config& config = loaded.config;
-  if (config.local_bytes == 0)
+  if (config.local_bytes == 0) {
     return absl::OkStatus();
+  }
   SegmentTierOptions tier;
   tier.max_payload_bytes = config.store.local_max_payload_bytes;
   const uint64_t least = LeastTierCapacity(tier);
@@ -360,8 +381,9 @@ absl::Status ApplyEntries(const std::vector<TomlEntry>& entries,
                           LoadedConfig* loaded) {
   FileReader reader(file, loaded);
   for (const TomlEntry& entry : entries) {
-    if (absl::Status status = reader.Apply(entry); !status.ok())
+    if (absl::Status status = reader.Apply(entry); !status.ok()) {
       return status;
+    }
   }
   return reader.FinishTenants();
 }
@@ -381,8 +403,9 @@ absl::Status CheckTogether(LoadedConfig* loaded) {
         OriginOf(*loaded, "daemon.data_dir"),
         "daemon.data_dir: must not be daemon.runtime_dir: the former is closed to clients");
   }
-  if (absl::Status status = CheckLocal(*loaded); !status.ok())
+  if (absl::Status status = CheckLocal(*loaded); !status.ok()) {
     return status;
+  }
   config.socket_gid = static_cast<gid_t>(-1);
   if (!config.socket_group.empty()) {
     const absl::StatusOr<gid_t> gid = GroupOf(config.socket_group);

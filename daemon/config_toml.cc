@@ -55,21 +55,26 @@ std::string_view KindOf(const toml::node& node) {
 }
 
 TomlValue ValueOf(const toml::node& node) {
-  if (const auto* boolean = node.as_boolean())
+  if (const auto* boolean = node.as_boolean()) {
     return boolean->get();
-  if (const auto* integer = node.as_integer())
+  }
+  if (const auto* integer = node.as_integer()) {
     return integer->get();
-  if (const auto* number = node.as_floating_point())
+  }
+  if (const auto* number = node.as_floating_point()) {
     return number->get();
-  if (const auto* text = node.as_string())
+  }
+  if (const auto* text = node.as_string()) {
     return text->get();
+  }
   if (const auto* array = node.as_array()) {
     std::vector<int64_t> numbers;
     numbers.reserve(array->size());
     for (const toml::node& element : *array) {
       const auto* integer = element.as_integer();
-      if (integer == nullptr)
+      if (integer == nullptr) {
         return TomlOther{"an array that holds more than integers"};
+      }
       numbers.push_back(integer->get());
     }
     return numbers;
@@ -83,8 +88,9 @@ void AppendSection(const std::string& section,
                    const toml::table& table,
                    std::vector<TomlEntry>* out) {
   // A table that exists only because of "[a.b]" or "a.b = 1" has no position of its own.
-  if (line > 0)
+  if (line > 0) {
     out->push_back({section, element, "", TomlOther{"a table"}, line, true});
+  }
   for (const auto& [key, node] : table) {
     out->push_back({section, element, std::string(key.str()), ValueOf(node), LineOf(node), false});
     TomlEntry& entry = out->back();
@@ -135,16 +141,19 @@ std::string Explain(const toml::parse_error& error, const AsciiText& ascii) {
     return "something is set twice";
   }
   constexpr std::string_view kPrefix = "Error while parsing ";
-  if (text.starts_with(kPrefix))
+  if (text.starts_with(kPrefix)) {
     text = text.substr(kPrefix.size());
+  }
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20)
+    if (static_cast<unsigned char>(c) < 0x20) {
       c = ' ';
+    }
   }
   const std::string character = ascii.CharacterAt(OffsetOf(ascii.text(), error.source().begin));
   if (!character.empty()) {
-    if (!text.starts_with("string") && !text.starts_with("unicode scalar"))
+    if (!text.starts_with("string") && !text.starts_with("unicode scalar")) {
       return "not TOML: characters outside ASCII belong into quotes";
+    }
     // What it saw is a marker, of which the operator knows nothing.
     if (const size_t seen = text.rfind(ascii.marker()); seen != std::string::npos) {
       const std::string shown = ShownValue(character);

@@ -28,14 +28,17 @@ absl::Status Failure(int error, std::string_view folder, std::string_view what) 
 absl::StatusOr<Descriptor> OpenFolder(const std::string& path, bool* made) {
   std::error_code error;
   const std::filesystem::path parent = std::filesystem::path(path).parent_path();
-  if (!parent.empty())
+  if (!parent.empty()) {
     std::filesystem::create_directories(parent, error);
+  }
   *made = mkdir(path.c_str(), 0700) == 0;
-  if (!*made && errno != EEXIST)
+  if (!*made && errno != EEXIST) {
     return Failure(errno, path, "cannot be made");
+  }
   Descriptor folder(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid())
+  if (!folder.valid()) {
     return Failure(errno, path, "cannot be opened");
+  }
   return folder;
 }
 
@@ -44,8 +47,9 @@ bool HoldsNothingElse(const std::string& path) {
   bool empty = true;
   for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
        it.increment(error)) {
-    if (it->path().filename() == kLockName)
+    if (it->path().filename() == kLockName) {
       return true;
+    }
     empty = false;
   }
   return empty && !error;
@@ -55,19 +59,22 @@ absl::Status PrepareRuntime(const FolderOptions& options) {
   const std::string& path = options.runtime_dir;
   bool made = false;
   const absl::StatusOr<Descriptor> folder = OpenFolder(path, &made);
-  if (!folder.ok())
+  if (!folder.ok()) {
     return folder.status();
+  }
   if (made) {
     if (options.group != static_cast<gid_t>(-1) &&
         fchown(folder->get(), static_cast<uid_t>(-1), options.group) != 0) {
       return Failure(errno, path, "cannot be given to the group of the sockets");
     }
-    if (fchmod(folder->get(), 0750) != 0)
+    if (fchmod(folder->get(), 0750) != 0) {
       return Failure(errno, path, "cannot be opened to its group");
+    }
   }
   struct stat status = {};
-  if (fstat(folder->get(), &status) != 0)
+  if (fstat(folder->get(), &status) != 0) {
     return Failure(errno, path, "cannot be looked at");
+  }
   if ((status.st_mode & S_IWOTH) != 0) {
     return absl::FailedPreconditionError(Concat(
         path,
@@ -78,18 +85,21 @@ absl::Status PrepareRuntime(const FolderOptions& options) {
 
 absl::Status CloseToOthers(const std::string& path, const Descriptor& folder) {
   struct stat status = {};
-  if (fstat(folder.get(), &status) != 0)
+  if (fstat(folder.get(), &status) != 0) {
     return Failure(errno, path, "cannot be looked at");
-  if ((status.st_mode & 0077) == 0)
+  }
+  if ((status.st_mode & 0077) == 0) {
     return absl::OkStatus();
+  }
   if (!HoldsNothingElse(path)) {
     return absl::FailedPreconditionError(Concat(path,
                                                 ": is open to other users and holds files that are "
                                                 "not this daemon's; name an empty folder, or "
                                                 "chmod 0700 it"));
   }
-  if (fchmod(folder.get(), 0700) != 0)
+  if (fchmod(folder.get(), 0700) != 0) {
     return Failure(errno, path, "is open to other users and cannot be closed");
+  }
   return absl::OkStatus();
 }
 
@@ -97,8 +107,9 @@ std::string HolderText(const Descriptor& lock) {
   char buffer[32];
   const ssize_t got = pread(lock.get(), buffer, sizeof(buffer), 0);
   int pid = 0;
-  if (got <= 0 || std::from_chars(buffer, buffer + got, pid).ec != std::errc())
+  if (got <= 0 || std::from_chars(buffer, buffer + got, pid).ec != std::errc()) {
     return "another daemon";
+  }
   return Concat("another daemon (process ", pid, ")");
 }
 
@@ -106,17 +117,20 @@ absl::StatusOr<Descriptor> LockData(const std::string& path, const Descriptor& f
   const std::string name(kLockName);
   Descriptor lock(
       openat(folder.get(), name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!lock.valid())
+  if (!lock.valid()) {
     return Failure(errno, path, "cannot make the lock file in it");
+  }
   if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK)
+    if (errno != EWOULDBLOCK) {
       return Failure(errno, path, "cannot be locked");
+    }
     return absl::AlreadyExistsError(Concat(path, ": is in use by ", HolderText(lock)));
   }
   // For the message above only: that it is not written does no harm.
   const std::string pid = Concat(getpid(), "\n");
-  if (ftruncate(lock.get(), 0) != 0 || pwrite(lock.get(), pid.data(), pid.size(), 0) < 0)
+  if (ftruncate(lock.get(), 0) != 0 || pwrite(lock.get(), pid.data(), pid.size(), 0) < 0) {
     return lock;
+  }
   return lock;
 }
 
@@ -125,15 +139,19 @@ absl::StatusOr<Descriptor> LockData(const std::string& path, const Descriptor& f
 absl::StatusOr<Descriptor> PrepareFolders(const FolderOptions& options) {
   bool made = false;
   const absl::StatusOr<Descriptor> data = OpenFolder(options.data_dir, &made);
-  if (!data.ok())
+  if (!data.ok()) {
     return data.status();
-  if (absl::Status status = CloseToOthers(options.data_dir, *data); !status.ok())
+  }
+  if (absl::Status status = CloseToOthers(options.data_dir, *data); !status.ok()) {
     return status;
+  }
   absl::StatusOr<Descriptor> lock = LockData(options.data_dir, *data);
-  if (!lock.ok())
+  if (!lock.ok()) {
     return lock.status();
-  if (absl::Status status = PrepareRuntime(options); !status.ok())
+  }
+  if (absl::Status status = PrepareRuntime(options); !status.ok()) {
     return status;
+  }
   return lock;
 }
 

@@ -47,13 +47,15 @@ class DescriptorSink final : public spdlog::sinks::base_sink<spdlog::details::nu
     const uint64_t overruns = overruns_ ? overruns_() : 0;
     if (overruns > told_) {
       const std::string line = DroppedLine(overruns - told_);
-      if (WriteLine(line))
+      if (WriteLine(line)) {
         told_ = overruns;
+      }
     }
     std::string line(message.payload.data(), message.payload.size());
     line.push_back('\n');
-    if (!WriteLine(line))
+    if (!WriteLine(line)) {
       lost_.fetch_add(1);
+    }
   }
   void flush_() override {}
 
@@ -70,16 +72,20 @@ class DescriptorSink final : public spdlog::sinks::base_sink<spdlog::details::nu
 
   bool WriteLine(std::string_view line) {
     while (!line.empty()) {
-      if (!WaitForRoom())
+      if (!WaitForRoom()) {
         return false;
+      }
       // A pipe that polls as writable takes PIPE_BUF bytes without blocking (pipe(7)).
       const ssize_t put = write(fd_, line.data(), line.size());
-      if (put < 0 && errno == EINTR)
+      if (put < 0 && errno == EINTR) {
         continue;
-      if (put < 0 && errno == EAGAIN)
+      }
+      if (put < 0 && errno == EAGAIN) {
         continue;
-      if (put <= 0)
+      }
+      if (put <= 0) {
         return false;
+      }
       line.remove_prefix(static_cast<size_t>(put));
     }
     return true;
@@ -92,10 +98,12 @@ class DescriptorSink final : public spdlog::sinks::base_sink<spdlog::details::nu
       const bool over = deadline >= 0 && absl::ToInt64Nanoseconds(BootClock().Now()) >= deadline;
       pollfd poll_fd = {.fd = fd_, .events = POLLOUT, .revents = 0};
       const int ready = poll(&poll_fd, 1, over ? 0 : 50);
-      if (ready > 0)
+      if (ready > 0) {
         return (poll_fd.revents & POLLOUT) != 0 && (poll_fd.revents & (POLLERR | POLLNVAL)) == 0;
-      if (over || (ready < 0 && errno != EINTR))
+      }
+      if (over || (ready < 0 && errno != EINTR)) {
         return false;
+      }
     }
   }
 
@@ -115,8 +123,9 @@ class RepeatLimit {
   bool Allow(std::string_view event, absl::Duration now, uint64_t* suppressed) {
     auto found = windows_.find(event);
     if (found == windows_.end()) {
-      if (windows_.size() >= kMaxLogEvents)
+      if (windows_.size() >= kMaxLogEvents) {
         return true;
+      }
       found = windows_.emplace(std::string(event), Window{.begin = now}).first;
     }
     Window& window = found->second;
@@ -162,11 +171,13 @@ std::string LogfmtLine(LogLevel level,
     const std::string_view value = std::string_view(field.value).substr(0, kMaxLogValueBytes);
     const std::string piece =
         Concat(" ", field.name, "=", IsPlain(value) ? std::string(value) : QuotedText(value));
-    if (line.size() + piece.size() <= kMaxLogLineBytes)
+    if (line.size() + piece.size() <= kMaxLogLineBytes) {
       line.append(piece);
+    }
   }
-  if (suppressed > 0)
+  if (suppressed > 0) {
     line.append(Concat(" suppressed=", suppressed));
+  }
   return line;
 }
 
@@ -180,11 +191,13 @@ std::string JsonLine(LogLevel level,
     const std::string_view value = std::string_view(field.value).substr(0, kMaxLogValueBytes);
     const std::string piece = Concat(",", QuotedText(field.name), ":",
                                      field.quoted ? QuotedText(value) : std::string(value));
-    if (line.size() + piece.size() <= kMaxLogLineBytes)
+    if (line.size() + piece.size() <= kMaxLogLineBytes) {
       line.append(piece);
+    }
   }
-  if (suppressed > 0)
+  if (suppressed > 0) {
     line.append(Concat(",\"suppressed\":", suppressed));
+  }
   return line + "}";
 }
 
@@ -235,8 +248,9 @@ class SpdlogLog final : public Log {
   void Write(LogLevel level,
              std::string_view event,
              std::initializer_list<LogField> fields) override {
-    if (level < level_.load())
+    if (level < level_.load()) {
       return;
+    }
     uint64_t repeated = 0;
     {
       absl::MutexLock lock(&mutex_);
@@ -293,11 +307,13 @@ std::string_view LogLevelName(LogLevel level) {
 }
 
 absl::StatusOr<std::unique_ptr<Log>> MakeLog(const LogOptions& options, const Clock& clock) {
-  if (options.queue_lines == 0)
+  if (options.queue_lines == 0) {
     return absl::InvalidArgumentError("queue_lines must be at least 1");
+  }
   auto log = std::make_unique<SpdlogLog>(options, clock);
-  if (absl::Status status = log->Open(options.queue_lines); !status.ok())
+  if (absl::Status status = log->Open(options.queue_lines); !status.ok()) {
     return status;
+  }
   return log;
 }
 

@@ -32,10 +32,12 @@ std::string ReadSmall(const std::string& path) {
   char buffer[8192];
   while (file.valid()) {
     const ssize_t got = read(file.get(), buffer, sizeof(buffer));
-    if (got < 0 && errno == EINTR)
+    if (got < 0 && errno == EINTR) {
       continue;
-    if (got <= 0)
+    }
+    if (got <= 0) {
       break;
+    }
     text.append(buffer, static_cast<size_t>(got));
   }
   return text;
@@ -43,13 +45,15 @@ std::string ReadSmall(const std::string& path) {
 
 std::optional<uint64_t> LeadingNumber(std::string_view text) {
   const size_t begin = text.find_first_not_of(" \t");
-  if (begin == std::string_view::npos)
+  if (begin == std::string_view::npos) {
     return std::nullopt;
+  }
   uint64_t number = 0;
   const std::from_chars_result result =
       std::from_chars(text.data() + begin, text.data() + text.size(), number);
-  if (result.ec != std::errc())
+  if (result.ec != std::errc()) {
     return std::nullopt;
+  }
   return number;
 }
 
@@ -58,11 +62,13 @@ std::optional<uint64_t> LineNumber(std::string_view text, std::string_view name)
   size_t line = 0;
   while (line < text.size()) {
     const std::string_view rest = text.substr(line);
-    if (rest.starts_with(name))
+    if (rest.starts_with(name)) {
       return LeadingNumber(rest.substr(name.size()));
+    }
     const size_t end = rest.find('\n');
-    if (end == std::string_view::npos)
+    if (end == std::string_view::npos) {
       break;
+    }
     line += end + 1;
   }
   return std::nullopt;
@@ -73,8 +79,9 @@ std::optional<uint64_t> LineNumber(std::string_view text, std::string_view name)
 std::optional<uint64_t> CgroupHeadroom(const KernelFolders& folders) {
   const std::string own = ReadSmall(folders.proc + "/self/cgroup");
   const size_t at = own.find("0::/");
-  if (at == std::string::npos)
+  if (at == std::string::npos) {
     return std::nullopt;
+  }
   std::filesystem::path path = own.substr(at + 4, own.find('\n', at) - at - 4);
   std::optional<uint64_t> least;
   while (true) {
@@ -89,8 +96,9 @@ std::optional<uint64_t> CgroupHeadroom(const KernelFolders& folders) {
       const uint64_t room = *most - std::min(*most, busy);
       least = std::min(least.value_or(room), room);
     }
-    if (path.empty())
+    if (path.empty()) {
       return least;
+    }
     path = path.parent_path();
   }
 }
@@ -104,8 +112,9 @@ absl::Status DoesNotFit(uint64_t arena_bytes, uint64_t available, std::string_vi
 
 void RaiseDescriptorLimit() {
   rlimit limit = {};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
     return;
+  }
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -115,8 +124,9 @@ void RaiseDescriptorLimit() {
 uint64_t ResidentBytes() {
   const std::string statm = ReadSmall("/proc/self/statm");
   const size_t space = statm.find(' ');
-  if (space == std::string::npos)
+  if (space == std::string::npos) {
     return 0;
+  }
   return LeadingNumber(std::string_view(statm).substr(space)).value_or(0) *
          static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
@@ -140,8 +150,9 @@ absl::Status CheckMemory(uint64_t arena_bytes, bool huge_pages, const KernelFold
       const uint64_t pages = LineNumber(meminfo, "HugePages_Free:").value_or(0);
       available += pages * LineNumber(meminfo, "Hugepagesize:").value_or(0) * 1024;
     }
-    if (arena_bytes > available)
+    if (arena_bytes > available) {
       return DoesNotFit(arena_bytes, available, "the machine has available");
+    }
   }
   if (const std::optional<uint64_t> room = CgroupHeadroom(folders); room && arena_bytes > *room) {
     return DoesNotFit(arena_bytes, *room, "the memory limit of the control group leaves");

@@ -24,8 +24,9 @@ struct Change {
 
 absl::Status Set(BlockStore& store, const Change& change, const Quota& quota) {
   absl::Status status = store.SetQuota(change.tenant, quota.guaranteed, quota.limit);
-  if (status.ok())
+  if (status.ok()) {
     return status;
+  }
   return absl::Status(
       status.code(), Concat("quota of tenant ", change.alias, ": ", std::string(status.message())));
 }
@@ -41,12 +42,14 @@ absl::Status Move(BlockStore& store,
                   Quota Change::*from,
                   Quota Change::*to) {
   for (const Change& change : changes) {
-    if (absl::Status s = Set(store, change, Lowered(change.*from, change.*to)); !s.ok())
+    if (absl::Status s = Set(store, change, Lowered(change.*from, change.*to)); !s.ok()) {
       return s;
+    }
   }
   for (const Change& change : changes) {
-    if (absl::Status s = Set(store, change, change.*to); !s.ok())
+    if (absl::Status s = Set(store, change, change.*to); !s.ok()) {
       return s;
+    }
   }
   return absl::OkStatus();
 }
@@ -72,13 +75,15 @@ absl::Status ApplyQuotas(BlockStore& store,
     }
     change.alias = alias;
     change.tenant = *tenant;
-    if (!(change.from == change.to))
+    if (!(change.from == change.to)) {
       changes.push_back(change);
+    }
   }
   absl::Status status = Move(store, changes, &Change::from, &Change::to);
   // Going back needs no more than was there before, so it cannot fail.
-  if (!status.ok())
+  if (!status.ok()) {
     static_cast<void>(Move(store, changes, &Change::to, &Change::from));
+  }
   return status;
 }
 

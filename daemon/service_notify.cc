@@ -13,8 +13,9 @@ namespace {
 // A status is one line of the protocol; a line break in it would begin another variable.
 std::string OneLine(std::string text) {
   for (char& c : text) {
-    if (c == '\n' || c == '\r')
+    if (c == '\n' || c == '\r') {
       c = ' ';
+    }
   }
   return text;
 }
@@ -27,8 +28,9 @@ void Send(const std::string& message) {
 
 ServiceNotify::ServiceNotify() {
   uint64_t interval_us = 0;
-  if (sd_watchdog_enabled(0, &interval_us) > 0)
+  if (sd_watchdog_enabled(0, &interval_us) > 0) {
     watchdog_interval_ = absl::Microseconds(interval_us);
+  }
 }
 
 void ServiceNotify::Ready(const std::string& status) const {

@@ -30,15 +30,17 @@ std::optional<uint64_t> DecimalNumber(std::string_view text) {
   uint64_t number = 0;
   const char* end = text.data() + text.size();
   const std::from_chars_result result = std::from_chars(text.data(), end, number);
-  if (text.empty() || result.ec != std::errc() || result.ptr != end)
+  if (text.empty() || result.ec != std::errc() || result.ptr != end) {
     return std::nullopt;
+  }
   return number;
 }
 
 std::string Choices(const Setting& setting) {
   std::string joined;
-  for (const std::string_view choice : setting.choices)
+  for (const std::string_view choice : setting.choices) {
     joined.append(joined.empty() ? "" : ", ").append(choice);
+  }
   return joined;
 }
 
@@ -69,8 +71,9 @@ absl::Status AssignWhole(const Setting& setting,
                          std::string_view shown,
                          SettingField field) {
   const auto number = static_cast<double>(value);
-  if (number < setting.least || number > setting.most)
+  if (number < setting.least || number > setting.most) {
     return OutOfRange(setting, shown);
+  }
   if (auto* wide = std::get_if<uint64_t*>(&field)) {
     **wide = value;
   } else {
@@ -81,25 +84,29 @@ absl::Status AssignWhole(const Setting& setting,
 
 absl::Status AssignInteger(const Setting& setting, const TomlValue& value, SettingField field) {
   const auto* number = std::get_if<int64_t>(&value);
-  if (number == nullptr)
+  if (number == nullptr) {
     return Wrong("an integer", value);
-  if (*number < 0)
+  }
+  if (*number < 0) {
     return OutOfRange(setting, Concat(*number));
+  }
   return AssignWhole(setting, static_cast<uint64_t>(*number), Concat(*number), field);
 }
 
 absl::Status AssignSize(const Setting& setting, const TomlValue& value, SettingField field) {
   const absl::StatusOr<uint64_t> bytes = SizeOf(value);
-  if (!bytes.ok())
+  if (!bytes.ok()) {
     return bytes.status();
+  }
   return AssignWhole(setting, *bytes, SizeText(*bytes), field);
 }
 
 absl::Status AssignDuration(const Setting& setting, const TomlValue& value, SettingField field) {
   constexpr std::string_view kWanted = "a duration such as \"500ms\" or \"30s\"";
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr)
+  if (text == nullptr) {
     return Wrong(kWanted, value);
+  }
   absl::Duration duration;
   if (!absl::ParseDuration(*text, &duration)) {
     return absl::InvalidArgumentError(Concat("must be ", kWanted, ", not ", ShownValue(*text)));
@@ -120,8 +127,9 @@ absl::Status AssignShare(const Setting& setting, const TomlValue& value, Setting
   } else {
     return Wrong("a number from 0 to 1", value);
   }
-  if (!(share >= setting.least && share <= setting.most))
+  if (!(share >= setting.least && share <= setting.most)) {
     return OutOfRange(setting, absl::StrFormat("%g", share));
+  }
   *std::get<double*>(field) = share;
   return absl::OkStatus();
 }
@@ -129,11 +137,13 @@ absl::Status AssignShare(const Setting& setting, const TomlValue& value, Setting
 absl::Status AssignChoice(const Setting& setting, const TomlValue& value, SettingField field) {
   const std::string wanted = Choices(setting);
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr)
+  if (text == nullptr) {
     return Wrong(Concat("one of ", wanted), value);
+  }
   for (size_t i = 0; i < setting.choices.size(); ++i) {
-    if (*text != setting.choices[i])
+    if (*text != setting.choices[i]) {
       continue;
+    }
     if (auto* level = std::get_if<LogLevel*>(&field)) {
       **level = static_cast<LogLevel>(i);
     } else if (auto* format = std::get_if<LogFormat*>(&field)) {
@@ -153,17 +163,20 @@ absl::Status AssignChoice(const Setting& setting, const TomlValue& value, Settin
 absl::Status AssignMode(const TomlValue& value, SettingField field) {
   constexpr std::string_view kWanted = "four octal digits in quotes, such as \"0660\"";
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr)
+  if (text == nullptr) {
     return Wrong(kWanted, value);
+  }
   uint32_t mode = 0;
   bool octal = text->size() == 4 && text->front() == '0';
   for (const char c : *text) {
     octal = octal && c >= '0' && c <= '7';
-    if (octal)
+    if (octal) {
       mode = mode * 8 + static_cast<uint32_t>(c - '0');
+    }
   }
-  if (!octal)
+  if (!octal) {
     return absl::InvalidArgumentError(Concat("must be ", kWanted, ", not ", ShownValue(*text)));
+  }
   if ((mode & 0600) != 0600 || (mode & 0111) != 0) {
     return absl::InvalidArgumentError(
         Concat("must let the owner read and write and nobody execute, not ", *text));
@@ -174,8 +187,9 @@ absl::Status AssignMode(const TomlValue& value, SettingField field) {
 
 absl::Status AssignFolder(const Setting& setting, const TomlValue& value, SettingField field) {
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr)
+  if (text == nullptr) {
     return Wrong("an absolute path", value);
+  }
   if (text->empty() || text->front() != '/') {
     return absl::InvalidArgumentError(Concat("must be an absolute path, not ", ShownValue(*text)));
   }
@@ -205,8 +219,9 @@ absl::Status AssignFolderOrNone(const Setting& setting,
 
 absl::Status AssignGroup(const TomlValue& value, SettingField field) {
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr)
+  if (text == nullptr) {
     return Wrong("the name of a group", value);
+  }
   bool named = text->size() <= 32;
   for (const char c : *text) {
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
@@ -227,14 +242,17 @@ bool IsLoopback(std::string_view host) {
   while (true) {
     const size_t dot = host.find('.');
     const std::string_view part = host.substr(0, dot);
-    if (part.size() > 1 && part.front() == '0')
+    if (part.size() > 1 && part.front() == '0') {
       return false;
+    }
     const std::optional<uint64_t> number = DecimalNumber(part);
-    if (!number || *number > 255 || (parts == 0 && *number != 127))
+    if (!number || *number > 255 || (parts == 0 && *number != 127)) {
       return false;
+    }
     ++parts;
-    if (dot == std::string_view::npos)
+    if (dot == std::string_view::npos) {
       return parts == 4;
+    }
     host.remove_prefix(dot + 1);
   }
 }
@@ -243,8 +261,9 @@ absl::Status AssignListen(const TomlValue& value, SettingField field) {
   constexpr std::string_view kWanted =
       "\"off\", or a loopback address and port such as \"127.0.0.1:9464\"";
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr)
+  if (text == nullptr) {
     return Wrong(kWanted, value);
+  }
   if (*text == "off") {
     std::get<std::string*>(field)->clear();
     return absl::OkStatus();
@@ -277,8 +296,9 @@ std::string ChoiceText(const Setting& setting, SettingField field) {
 }
 
 uint64_t WholeOf(SettingField field) {
-  if (auto* wide = std::get_if<uint64_t*>(&field))
+  if (auto* wide = std::get_if<uint64_t*>(&field)) {
     return **wide;
+  }
   return *std::get<uint32_t*>(field);
 }
 
@@ -286,8 +306,9 @@ uint64_t WholeOf(SettingField field) {
 std::string ShareText(double share) {
   std::string text = absl::StrFormat("%.6g", share);
   double back = 0;
-  if (!absl::SimpleAtod(text, &back) || back != share)
+  if (!absl::SimpleAtod(text, &back) || back != share) {
     text = absl::StrFormat("%.17g", share);
+  }
   return text.find_first_of(".e") != std::string::npos ? text : text + ".0";
 }
 
@@ -301,8 +322,9 @@ absl::Span<const Setting> Settings() {
 int FindSetting(std::string_view name) {
   const absl::Span<const Setting> settings = Settings();
   for (size_t i = 0; i < settings.size(); ++i) {
-    if (settings[i].name == name)
+    if (settings[i].name == name) {
       return static_cast<int>(i);
+    }
   }
   return -1;
 }
@@ -322,8 +344,9 @@ absl::Status AssignSetting(const Setting& setting, const TomlValue& value, Confi
       return AssignDuration(setting, value, field);
     case SettingKind::kBoolean: {
       const auto* boolean = std::get_if<bool>(&value);
-      if (boolean == nullptr)
+      if (boolean == nullptr) {
         return Wrong("true or false", value);
+      }
       *std::get<bool*>(field) = *boolean;
       return absl::OkStatus();
     }
@@ -377,14 +400,16 @@ absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
   std::string_view number = text;
   uint64_t unit = 1;
   for (const Unit& candidate : kUnits) {
-    if (!number.ends_with(candidate.name))
+    if (!number.ends_with(candidate.name)) {
       continue;
+    }
     number.remove_suffix(candidate.name.size());
     unit = candidate.bytes;
     break;
   }
-  if (number.ends_with(' '))
+  if (number.ends_with(' ')) {
     number.remove_suffix(1);
+  }
   const std::optional<uint64_t> count = DecimalNumber(number);
   if (!count || *count > std::numeric_limits<int64_t>::max() / unit) {
     return absl::InvalidArgumentError(Concat(kWanted, ShownValue(text)));
@@ -394,21 +419,24 @@ absl::StatusOr<uint64_t> ParseSize(std::string_view text) {
 
 std::string SizeText(uint64_t bytes) {
   for (const Unit& unit : kUnits) {
-    if (bytes >= unit.bytes && bytes % unit.bytes == 0)
+    if (bytes >= unit.bytes && bytes % unit.bytes == 0) {
       return Concat(bytes / unit.bytes, unit.name);
+    }
   }
   return "0B";
 }
 
 absl::StatusOr<uint64_t> SizeOf(const TomlValue& value) {
   if (const auto* number = std::get_if<int64_t>(&value)) {
-    if (*number < 0)
+    if (*number < 0) {
       return absl::InvalidArgumentError(Concat("must not be negative: ", *number));
+    }
     return static_cast<uint64_t>(*number);
   }
   const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr)
+  if (text == nullptr) {
     return Wrong("a size such as \"64MiB\"", value);
+  }
   return ParseSize(*text);
 }
 

@@ -40,7 +40,9 @@ class ThreadExecutor final : public Executor {
       stopping_ = true;
       wake_.SignalAll();
     }
-    for (std::thread& thread : threads_) thread.join();
+    for (std::thread& thread : threads_) {
+      thread.join();
+    }
   }
 
   // Called once, before the executor is handed out.
@@ -71,8 +73,9 @@ class ThreadExecutor final : public Executor {
       // signal.
       wake = sleeping_ > 0 && queued_ > spinning_;
     }
-    if (wake)
+    if (wake) {
       wake_.Signal();
+    }
   }
 
   [[nodiscard]] int parallelism() const override { return parallelism_; }
@@ -120,8 +123,9 @@ class ThreadExecutor final : public Executor {
 
   std::function<void()> TakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     for (std::deque<std::function<void()>>& queue : queues_) {
-      if (queue.empty())
+      if (queue.empty()) {
         continue;
+      }
       std::function<void()> work = std::move(queue.front());
       queue.pop_front();
       --queued_;
@@ -136,8 +140,9 @@ class ThreadExecutor final : public Executor {
     const auto until = std::chrono::steady_clock::now() + spin_;
     do {
       for (int i = 0; i < 32; ++i) {
-        if (hint_.load(std::memory_order_acquire) > 0)
+        if (hint_.load(std::memory_order_acquire) > 0) {
           return;
+        }
         RelaxCpu();
       }
     } while (std::chrono::steady_clock::now() < until);
@@ -170,8 +175,9 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeThreadExecutor(const ThreadExecuto
         absl::StrCat("threads must be 1 to ", kMaxExecutorThreads, ", not ", options.threads));
   }
   auto executor = std::make_unique<ThreadExecutor>(options);
-  if (absl::Status launched = executor->Launch(options); !launched.ok())
+  if (absl::Status launched = executor->Launch(options); !launched.ok()) {
     return launched;
+  }
   return executor;
 }
 

@@ -24,8 +24,8 @@ void* MapAligned(const Descriptor& fd, size_t bytes, int protection) {
       break;
     }
     ::munmap(found, slack);
-    const uintptr_t up = reinterpret_cast<uintptr_t>(found) + kHugePageBytes - 1;
-    void* const place = reinterpret_cast<void*>(up - up % kHugePageBytes);
+    const uintptr_t beyond = reinterpret_cast<uintptr_t>(found) % kHugePageBytes;
+    void* const place = static_cast<char*>(found) + (beyond == 0 ? 0 : kHugePageBytes - beyond);
     void* const mapped =
         ::mmap(place, bytes, protection, MAP_SHARED | MAP_FIXED_NOREPLACE, fd.get(), 0);
     if (mapped != MAP_FAILED) {

@@ -279,7 +279,7 @@ void ResidentIndex::Insert(BlockId id) {
   block.hash_tag = static_cast<uint32_t>(hash);
   block.shard = static_cast<uint16_t>(hash >> 58U);
   Shard& shard = shards_[block.shard];
-  if ((shard.used + 1) * 4 > shard.entries.size() * 3) {
+  if ((uint64_t{shard.used} + 1) * 4 > shard.entries.size() * 3) {
     Grow(shard);
   }
   Place(shard, {block.hash_tag, id});

@@ -69,6 +69,8 @@ class BlockTable {
   ~BlockTable();
   BlockTable(const BlockTable&) = delete;
   BlockTable& operator=(const BlockTable&) = delete;
+  BlockTable(BlockTable&&) = delete;
+  BlockTable& operator=(BlockTable&&) = delete;
 
   // A fresh block in state kFilling with this identity.
   BlockId Add(ScopeId scope, KeyView key);

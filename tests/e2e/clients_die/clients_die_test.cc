@@ -103,7 +103,7 @@ class ClientsDie : public testing::Test {
 
   // "" when everything that clients hold is what the witness alone holds, else what differs.
   std::string Difference() {
-    const absl::StatusOr<v1::StatusReply> now = daemon_->Status();
+    const absl::StatusOr<v1::StatusReply> now = daemon_->StatusBesideTiers();
     if (!now.ok()) {
       return std::string(now.status().message());
     }
@@ -182,7 +182,7 @@ TEST_F(ClientsDie, AndTheDaemonHoldsWhatItHeldBefore) {
   std::printf("seed %llu, %llu kills\n", static_cast<unsigned long long>(seed_),
               static_cast<unsigned long long>(kills));
   ASSERT_TRUE(witness_->Pause(kLimit));
-  const absl::StatusOr<v1::StatusReply> baseline = daemon_->Status();
+  const absl::StatusOr<v1::StatusReply> baseline = daemon_->StatusBesideTiers();
   ASSERT_TRUE(baseline.ok()) << baseline.status();
   baseline_ = *baseline;
   EXPECT_EQ(baseline_.sessions(), 1U);

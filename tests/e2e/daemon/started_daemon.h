@@ -43,11 +43,15 @@ class StartedDaemon {
   [[nodiscard]] bool Running() const;
 
   absl::StatusOr<v1::StatusReply> Status() const;
+  // Status, but open_descriptors leaves out the files of tiers, which come and go by themselves.
+  // Errors: those of Status; UNAVAILABLE when they came and went at every try.
+  absl::StatusOr<v1::StatusReply> StatusBesideTiers() const;
   std::shared_ptr<grpc::Channel> AdminChannel() const;
   std::shared_ptr<grpc::Channel> CacheChannel() const;
 
  private:
   explicit StartedDaemon(std::string dir) : dir_(std::move(dir)) {}
+  [[nodiscard]] uint64_t OpenTierFiles() const;
 
   std::string dir_;
   pid_t pid_ = -1;

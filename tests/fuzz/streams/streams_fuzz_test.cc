@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "terrace/v1/cache.pb.h"
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
@@ -177,7 +179,12 @@ TEST_F(StreamsFuzz, MutatedStreamsAreRefusedOrServedAndLeaveNothing) {
   EXPECT_GT(served, streams_ / 10);
   EXPECT_LT(served, streams_ * 9 / 10);
   EXPECT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == 0; }));
-  ASSERT_TRUE(room_->store().Evict("", 0).ok());
+  absl::Notification evicted;
+  room_->store().Evict("", 0, [&evicted](const absl::StatusOr<EvictResult>& result) {
+    EXPECT_TRUE(result.ok()) << result.status();
+    evicted.Notify();
+  });
+  ASSERT_TRUE(evicted.WaitForNotificationWithTimeout(absl::Seconds(60)));
   EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U) << "something is still held";
 }
 
