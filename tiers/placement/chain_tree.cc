@@ -123,6 +123,9 @@ RunId ChainTree::Split(RunId id, uint32_t position) {
   tail.resident_end = tail.resident_end > position ? tail.resident_end - position : 0;
   head.shadow = std::min(tail.shadow, position);
   tail.shadow -= head.shadow;
+  head.phl_shadow = std::min(tail.phl_shadow, position);
+  tail.phl_shadow -= head.phl_shadow;
+  head.phl_children = tail.phl_shadow > 0 ? 1 : 0;
   LinkChild(parent, head_id);
   LinkChild(head_id, id);
   head.live_children = tail.live() ? 1 : 0;
@@ -152,6 +155,8 @@ void ChainTree::Join(RunId id) {
   }
   run.live_children = child.live_children;
   run.shadow = run.shadow < length ? run.shadow : length + child.shadow;
+  run.phl_shadow = run.phl_shadow < length ? run.phl_shadow : length + child.phl_shadow;
+  run.phl_children = child.phl_children;
   run.end = child.end;
   run.children = 0;
   run.first_child = kNoRun;

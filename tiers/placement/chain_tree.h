@@ -62,6 +62,8 @@ struct Run {
   uint32_t resident = 0;
   uint32_t resident_end = 0;  // behind the last resident position
   uint32_t shadow = 0;        // leading blocks that an LRU of the same size would hold
+  uint32_t phl_shadow = 0;    // leading blocks that PHL would hold, while LRU rules
+  uint32_t phl_children = 0;  // children of which it holds any
   bool anonymous = false;     // not found by name
   std::vector<uint32_t> prints;
   std::vector<BlockId> blocks;  // kNoBlock: a ghost; shorter than prints where the rest are ghosts
@@ -72,7 +74,9 @@ struct Run {
   RunLink by_age;
   RunLink by_rank;
   RunLink by_use;
+  RunLink by_lru;
   int16_t rank_list = -1;  // the list that it is in; -1: none
+  bool in_lru = false;     // it is in the list of by_lru
 
   [[nodiscard]] uint32_t length() const { return static_cast<uint32_t>(prints.size()); }
   [[nodiscard]] bool live() const { return resident > 0 || live_children > 0; }

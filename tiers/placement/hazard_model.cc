@@ -12,6 +12,9 @@ constexpr float kPriorLogit = -2.9178F;  // 5.13 % a half-octave: 10 % an octave
 constexpr float kRate = 0.05F;
 constexpr float kFirstSquares = 1;
 constexpr float kDecay = 1e-4F;
+constexpr float kLeastChance = 1e-6F;
+constexpr double kMostUses = 2'000;      // that the constant rate is made of
+constexpr double kMostSquares = 65'536;  // that skill is made of: some 50,000 observations
 
 struct Buckets {
   std::array<double, HazardModel::kBuckets + 1> begin;
@@ -45,6 +48,18 @@ float Exp(float x) {
 float InverseRoot(float x) {
   const float guess = std::bit_cast<float>(0x5F3759DF - (std::bit_cast<int32_t>(x) >> 1));
   return guess * (1.5F - 0.5F * x * guess * guess);
+}
+
+// log(x) to seven digits, for x above 0.
+float Log(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t shift = (bits - std::bit_cast<uint32_t>(0.70710678F)) & 0xFF800000U;
+  const float mantissa = std::bit_cast<float>(bits - shift);
+  const auto exponent = static_cast<float>(static_cast<int32_t>(shift) >> 23);
+  const float s = (mantissa - 1) / (mantissa + 1);
+  const float square = s * s;
+  const float odd = 2 * s * (1 + square * (1.0F / 3 + square * (1.0F / 5 + square / 7)));
+  return exponent * 0.69314718F + odd;
 }
 
 float Sigmoid(float logit) {
@@ -107,6 +122,7 @@ float HazardModel::Hazard(absl::Span<const Row> rows, uint32_t bucket) const {
 void HazardModel::Survived(absl::Span<const Row> rows, uint32_t first, uint32_t end, float weight) {
   Hazards hazards;
   HazardsOf(rows, first, end, hazards);
+  Score(hazards, first, end, false, weight);
   Weights error{};
   for (uint32_t b = first; b < end; ++b) {
     Blame(b, hazards[b] * weight, error);
@@ -117,12 +133,46 @@ void HazardModel::Survived(absl::Span<const Row> rows, uint32_t first, uint32_t 
 void HazardModel::Used(absl::Span<const Row> rows, uint32_t first, uint32_t bucket, float weight) {
   Hazards hazards;
   HazardsOf(rows, first, bucket + 1, hazards);
+  Score(hazards, first, bucket, true, weight);
   Weights error{};
   for (uint32_t b = first; b < bucket; ++b) {
     Blame(b, hazards[b] * weight, error);
   }
   Blame(bucket, (hazards[bucket] - 1) * weight, error);
   Step(rows, error, first / kStep, bucket / kStep + 2 - first / kStep);
+}
+
+void HazardModel::Score(
+    const Hazards& hazards, uint32_t first, uint32_t end, bool used, float weight) {
+  const auto rate = static_cast<float>((uses_ + 1e-3) / (lived_s_ + 1));
+  float gain = 0;
+  for (uint32_t b = first; b < end; ++b) {
+    const auto length_s = static_cast<float>(kBucketTable.begin[b + 1] - kBucketTable.begin[b]);
+    gain += Log(std::max(kLeastChance, 1 - hazards[b])) + rate * length_s;
+    lived_s_ += static_cast<double>(length_s) * weight;
+  }
+  if (used) {
+    const auto length_s = static_cast<float>(kBucketTable.begin[end + 1] - kBucketTable.begin[end]);
+    gain += Log(std::max(kLeastChance, hazards[end])) -
+            Log(std::max(kLeastChance, 1 - Exp(-rate * length_s)));
+    lived_s_ += static_cast<double>(length_s) * weight / 2;
+    uses_ += weight;
+  }
+  if (uses_ > kMostUses) {
+    uses_ /= 2;
+    lived_s_ /= 2;
+  }
+  gain *= weight;
+  gain_ += gain;
+  gain_squares_ += static_cast<double>(gain) * gain;
+  if (gain_squares_ > kMostSquares) {
+    gain_ /= 2;
+    gain_squares_ /= 2;
+  }
+}
+
+double HazardModel::skill() const {
+  return gain_ / std::sqrt(gain_squares_ + 1);
 }
 
 void HazardModel::Blame(uint32_t bucket, float error, Weights& out) {

@@ -48,6 +48,11 @@ class HazardModel {
   // Probability of use in the bucket, given that it was reached.
   [[nodiscard]] float Hazard(absl::Span<const Row> rows, uint32_t bucket) const;
 
+  // By how much its forecasts have beaten those of one rate for everything at every age, as a sum
+  // over what it learnt from, in standard deviations. Below 0: they did worse. Each was made before
+  // the weights knew better.
+  [[nodiscard]] double skill() const;
+
   [[nodiscard]] uint64_t memory_bytes() const;
 
  private:
@@ -73,7 +78,15 @@ class HazardModel {
   using Hazards = std::array<float, kBuckets>;
   void HazardsOf(absl::Span<const Row> rows, uint32_t first, uint32_t end, Hazards& out) const;
 
+  // Compares what was forecast for buckets first to end - 1, and for use in bucket `end` where
+  // it was used, with what a constant rate says.
+  void Score(const Hazards& hazards, uint32_t first, uint32_t end, bool used, float weight);
+
   std::unique_ptr<Table> table_;
+  double uses_ = 0;
+  double lived_s_ = 0;
+  double gain_ = 0;  // in log likelihood
+  double gain_squares_ = 0;
 };
 
 }  // namespace terrace

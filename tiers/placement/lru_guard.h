@@ -1,6 +1,16 @@
-// Decides whether LRU should rule instead of PHL: it does for a while when PHL's hits have trailed
-// those that LRU would have had by more than a small share of all blocks, net of what PHL gained
-// before, up to a limit. A minute the first time; each relapse lasts twice as long, up to an hour.
+// Decides whether LRU should rule instead of PHL. PHL has to show two things: that its forecasts
+// are of use at all, and that what it hits is not less than what LRU would hit.
+//
+// LRU rules
+//   - while the forecasts do worse than those of one rate for everything (HazardModel::skill);
+//   - when PHL has fallen too far behind its best lead over LRU: by half of that lead, by a share
+//   of
+//     all blocks at most, and a small allowance;
+//   - when request after request hits less than with LRU, before PHL is far ahead.
+// After the latter two it rules until a shadow of PHL has won against LRU by several times the
+// allowance, and twice as much each time. Chance alone wins that seldom, and then for a short time.
+//
+// What is counted is halved now and then, so that old merit does not pay for new losses for ever.
 //
 // Thread-compatible.
 #pragma once
@@ -14,47 +24,88 @@ class LruGuard {
  public:
   [[nodiscard]] bool lru_rules() const { return lru_rules_; }
 
-  // A request for `blocks` blocks hit `hits` of them, where LRU would have hit `lru_hits`. True:
-  // who rules has changed.
-  bool Count(double now_s, uint64_t blocks, uint64_t hits, uint64_t lru_hits) {
-    blocks_ += static_cast<double>(blocks);
+  // Of one request, in blocks.
+  struct Hits {
+    uint64_t blocks = 0;  // asked for
+    uint64_t own = 0;     // hit, whoever rules
+    uint64_t lru = 0;     // that LRU would have hit
+    uint64_t phl = 0;     // that PHL would have hit; looked at while LRU rules
+  };
+
+  // skill: in standard deviations. True: who rules has changed.
+  bool Count(const Hits& hits, double skill) {
+    Add(hits);
+    skilled_ = skilled_ ? skill >= kNoSkill : skill > 0;
+    const bool ruled = lru_rules_;
+    const double allowance = std::max(kLeastAllowance, kAllowanceShare * blocks_);
     if (lru_rules_) {
-      if (now_s < until_s_) {
-        return false;
+      if (skilled_ && won_back_ >= kWinBack * relapses_ * allowance) {
+        LetPhlRule();
       }
-      lru_rules_ = false;
-      trailing_ = 0;
-      calm_since_s_ = now_s;
-      return true;
+    } else if (HasFallen(allowance)) {
+      relapses_ = std::max(1.0, 2 * relapses_);
+      LetLruRule();
+    } else if (!skilled_) {
+      LetLruRule();
     }
-    trailing_ = std::max(-kCreditShare * blocks_,
-                         trailing_ + static_cast<double>(lru_hits) - static_cast<double>(hits));
-    if (trailing_ <= std::max(kLeastTrail, kTrailShare * blocks_)) {
-      return false;
-    }
-    if (now_s - calm_since_s_ > kCalm * pause_s_) {
-      pause_s_ = kFirstPause;
-    }
-    lru_rules_ = true;
-    until_s_ = now_s + pause_s_;
-    pause_s_ = std::min(2 * pause_s_, kLongestPause);
-    return true;
+    return ruled != lru_rules_;
   }
 
  private:
-  static constexpr double kLeastTrail = 128;     // blocks
-  static constexpr double kTrailShare = 0.0005;  // of all blocks asked for so far
-  static constexpr double kCreditShare = 0.01;   // of them, that may count for PHL
-  static constexpr double kFirstPause = 60;
-  static constexpr double kLongestPause = 3600;
-  static constexpr double kCalm = 4;
+  static constexpr double kNoSkill = -2;
+  static constexpr double kLeastAllowance = 32;      // blocks
+  static constexpr double kAllowanceShare = 0.0003;  // of all blocks asked for so far
+  static constexpr double kLeadShare = 0.5;          // of the best lead, that may be lost
+  static constexpr double kMostLost = 0.01;          // of all blocks, that may be lost of it
+  static constexpr double kLosses = 8;               // requests, net of those that hit more
+  static constexpr double kLossDecay = 0.995;        // a request
+  static constexpr double kFarAhead = 0.005;         // of all blocks
+  static constexpr double kWinBack = 2;              // allowances
+  static constexpr double kMostBlocks = 16e6;        // then everything is halved
+
+  void Add(const Hits& hits) {
+    const auto own = static_cast<double>(hits.own);
+    const auto lru = static_cast<double>(hits.lru);
+    blocks_ += static_cast<double>(hits.blocks);
+    lead_ += own - lru;
+    best_lead_ = std::max(best_lead_, lead_);
+    const double loss = own < lru ? 1 : own > lru ? -1 : 0;
+    losses_ = std::max(0.0, kLossDecay * losses_ + loss);
+    won_back_ = std::max(0.0, won_back_ + static_cast<double>(hits.phl) - lru);
+    if (blocks_ > kMostBlocks) {
+      blocks_ /= 2;
+      lead_ /= 2;
+      best_lead_ /= 2;
+      first_lead_ /= 2;
+    }
+  }
+  [[nodiscard]] bool HasFallen(double allowance) const {
+    const double fall = best_lead_ - lead_;
+    const double may_lose = std::min(kLeadShare * best_lead_, kMostLost * blocks_);
+    return fall > may_lose + allowance - first_lead_ ||
+           (fall > allowance && losses_ >= kLosses && lead_ < kFarAhead * blocks_);
+  }
+  void LetLruRule() {
+    lru_rules_ = true;
+    won_back_ = 0;
+  }
+  // What was lost before is not held against it again.
+  void LetPhlRule() {
+    lru_rules_ = false;
+    first_lead_ = std::min(lead_, 0.0);
+    best_lead_ = std::max(lead_, 0.0);
+    losses_ = 0;
+  }
 
   bool lru_rules_ = false;
+  bool skilled_ = true;
   double blocks_ = 0;
-  double trailing_ = 0;
-  double until_s_ = 0;
-  double pause_s_ = kFirstPause;
-  double calm_since_s_ = 0;
+  double lead_ = 0;  // of what was hit over what LRU would have hit
+  double best_lead_ = 0;
+  double first_lead_ = 0;  // when PHL's rule began, where it was below 0
+  double losses_ = 0;
+  double won_back_ = 0;  // PHL's shadow over LRU, since it last lost everything
+  double relapses_ = 0;  // doubled each time; 0: none yet
 };
 
 }  // namespace terrace

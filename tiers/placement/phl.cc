@@ -10,14 +10,16 @@
 #include "tiers/placement/hazard_model.h"
 #include "tiers/placement/lru_guard.h"
 #include "tiers/placement/phl_features.h"
+#include "tiers/placement/rank_order.h"
 #include "tiers/placement/run_list.h"
 #include "tiers/placement/shadow_lru.h"
+#include "tiers/placement/shadow_phl.h"
 #include "tiers/vocab/check.h"
 
 namespace terrace {
 namespace {
 
-constexpr uint32_t kRanks = 1024;
+constexpr uint32_t kRanks = RankOrder::kKeys;
 constexpr uint32_t kRankShift = 19;                // leaves 16 steps an octave of a float
 constexpr uint32_t kLowestRank = (127 - 44) * 16;  // of 2^-44 uses per block-second
 constexpr uint8_t kMostHits = 7;
@@ -54,10 +56,7 @@ class PhlPolicy final : public EvictionPolicy {
       return;
     }
     const uint32_t covered = Walk(use.names);
-    if (options_.guarded && guard_.Count(now_s_, use.names.size(), use.resident.size(),
-                                         ShadowLru::Hits(tree_, path_))) {
-      RankAllAgain();
-    }
+    Judge(use);
     const RequestFacts facts = FactsOf(use, covered);
     for (const RunId id : path_) {
       LearnUse(tree_.At(id));
@@ -72,6 +71,7 @@ class PhlPolicy final : public EvictionPolicy {
       Renew(path_[i - 1], facts, i == path_.size() ? Part::kLast : Part::kInner);
     }
     shadow_.Shrink(tree_, capacity_);
+    StoreInShadow(path_);
     Forget();
   }
 
@@ -106,10 +106,7 @@ class PhlPolicy final : public EvictionPolicy {
         ages_[age].Remove(tree_, id);
         run.instance.age = static_cast<uint8_t>(age + 1);
         ages_[age + 1].PushBack(tree_, id);
-        if (run.rank_list >= 0) {
-          Unrank(id);
-          RankLast(id);
-        }
+        RankAgain(id);
       }
     }
   }
@@ -143,7 +140,7 @@ class PhlPolicy final : public EvictionPolicy {
     unlocked_ -= place.locks == 0 ? 1 : 0;
     tree_.Detach(block, [this](RunId quiet) { Reconsider(quiet); });
     if (tree_.At(place.run).resident == 0) {
-      Unrank(place.run);
+      LeaveOrder(place.run);
     } else {
       Reconsider(place.run);
     }
@@ -169,11 +166,13 @@ class PhlPolicy final : public EvictionPolicy {
   }
 
   [[nodiscard]] uint64_t Rank(BlockId block) const override {
-    const uint16_t key = KeyOf(tree_.At(tree_.PlaceOf(block).run));
+    const Run& own = tree_.At(tree_.PlaceOf(block).run);
     uint64_t before = 0;
     for (RunId id = 1; id < tree_.id_limit(); ++id) {
       const Run& run = tree_.At(id);
-      before += run.resident > 0 && KeyOf(run) < key ? run.resident : 0;
+      const bool sooner = guard_.lru_rules() ? run.instance.last_s < own.instance.last_s
+                                             : KeyOf(run) < KeyOf(own);
+      before += sooner ? run.resident : 0;
     }
     return before;
   }
@@ -196,9 +195,6 @@ class PhlPolicy final : public EvictionPolicy {
 
   [[nodiscard]] uint16_t KeyOf(const Run& run) const {
     const Instance& instance = run.instance;
-    if (guard_.lru_rules()) {
-      return static_cast<uint16_t>(kRanks - 1 - instance.age);
-    }
     const uint32_t at = instance.age / 2;
     if (instance.age % 2 == 0 || at + 1 == instance.rank.size()) {
       return instance.rank[at];
@@ -247,7 +243,10 @@ class PhlPolicy final : public EvictionPolicy {
     ages_[head.instance.age].InsertAfter(tree_, head_id, id);
     shadow_.Split(tree_, head_id, id);
     if (tail.resident == 0) {
-      Unrank(id);
+      LeaveOrder(id);
+    }
+    if (guard_.lru_rules() && !ShadowPhl::Evictable(tail)) {
+      order_.Remove(tree_, id);
     }
     Reconsider(head_id);
     return head_id;
@@ -301,6 +300,9 @@ class PhlPolicy final : public EvictionPolicy {
     const RunId id = AddRun(parent, names);
     tree_.At(id).end = {now_s_, facts};
     Renew(id, facts, Part::kLast);
+    if (parent == kRootRun || tree_.At(parent).phl_shadow == tree_.At(parent).length()) {
+      StoreInShadow({&id, 1});
+    }
     return id;
   }
   // What is known only now of the request that ended at the run.
@@ -408,9 +410,10 @@ class PhlPolicy final : public EvictionPolicy {
     Price(run, facts, part);
     ages_[0].PushBack(tree_, id);
     shadow_.Use(tree_, id);
-    if (run.rank_list >= 0) {
-      Unrank(id);
-      RankLast(id);
+    RankAgain(id);
+    if (run.in_lru) {
+      lru_order_.Remove(tree_, id);
+      lru_order_.PushBack(tree_, id);
     }
   }
   void Price(Run& run, const RequestFacts& facts, Part part) const {
@@ -456,7 +459,7 @@ class PhlPolicy final : public EvictionPolicy {
          ++steps) {
       const RunId next = ShadowLru::Order::After(tree_, id);
       const Run& run = tree_.At(id);
-      if (run.children == 0 && run.resident == 0 && run.shadow == 0) {
+      if (run.children == 0 && run.resident == 0 && run.shadow == 0 && run.phl_shadow == 0) {
         LeaveLists(id);
         tree_.Drop(id);
       }
@@ -466,101 +469,114 @@ class PhlPolicy final : public EvictionPolicy {
   void LeaveLists(RunId id) {
     ages_[tree_.At(id).instance.age].Remove(tree_, id);
     shadow_.Take(tree_, id);
-    Unrank(id);
+    LeaveOrder(id);
+    order_.Remove(tree_, id);
   }
 
-  // ---- the order of eviction
-  void RankLast(RunId id) {
-    Run& run = tree_.At(id);
-    const uint16_t key = KeyOf(run);
-    ranks_[key].PushBack(tree_, id);
-    run.rank_list = static_cast<int16_t>(key);
-    occupied_[key / 64] |= uint64_t{1} << key % 64;
-  }
-  void Unrank(RunId id) {
-    Run& run = tree_.At(id);
-    if (run.rank_list < 0) {
+  // ---- who rules
+  // Counts a request, before anything is made of it.
+  void Judge(const ChainUse& use) {
+    if (!options_.guarded) {
       return;
     }
-    const auto key = static_cast<uint32_t>(run.rank_list);
-    ranks_[key].Remove(tree_, id);
-    run.rank_list = -1;
-    if (ranks_[key].empty()) {
-      occupied_[key / 64] &= ~(uint64_t{1} << key % 64);
+    const LruGuard::Hits hits = {use.names.size(), use.resident.size(),
+                                 ShadowLru::Hits(tree_, path_), ShadowPhl::Hits(tree_, path_)};
+    if (guard_.Count(hits, model_.skill())) {
+      ChangeRuler();
+    }
+  }
+  // Makes all orders anew. Takes time for each run known; the guard sees to it that it is rare.
+  void ChangeRuler() {
+    for (RunId id = 1; id < tree_.id_limit(); ++id) {
+      order_.Remove(tree_, id);
+      LeaveOrder(id);
+    }
+    guard_.lru_rules() ? phl_shadow_.Begin(tree_) : phl_shadow_.End(tree_);
+    for (uint32_t age = Instance::kAges; age > 0; --age) {
+      const auto& list = ages_[age - 1];
+      for (RunId id = list.front(); id != kNoRun; id = list.After(tree_, id)) {
+        const Run& run = tree_.At(id);
+        if (guard_.lru_rules() ? ShadowPhl::Evictable(run) : Evictable(run)) {
+          order_.PushBack(tree_, id, KeyOf(run));
+        }
+      }
+    }
+    const auto& uses = shadow_.order();
+    for (RunId id = uses.front(); guard_.lru_rules() && id != kNoRun; id = uses.After(tree_, id)) {
+      if (tree_.At(id).resident > 0) {
+        lru_order_.PushBack(tree_, id);
+        tree_.At(id).in_lru = true;
+      }
+    }
+  }
+  void StoreInShadow(absl::Span<const RunId> path) {
+    if (guard_.lru_rules()) {
+      for (const RunId id : path) {
+        order_.Remove(tree_, id);
+      }
+      phl_shadow_.Store(tree_, path, capacity_, order_, [this](const Run& run) { return KeyOf(run); });
+    }
+  }
+
+  // ---- the order of eviction: order_ while PHL rules; while LRU rules, lru_order_, and order_ is
+  // the shadow's
+  void RankAgain(RunId id) {
+    if (RankOrder::Has(tree_.At(id))) {
+      order_.Remove(tree_, id);
+      order_.PushBack(tree_, id, KeyOf(tree_.At(id)));
+    }
+  }
+  void LeaveOrder(RunId id) {
+    Run& run = tree_.At(id);
+    if (run.in_lru) {
+      lru_order_.Remove(tree_, id);
+      run.in_lru = false;
+    }
+    if (!guard_.lru_rules()) {
+      order_.Remove(tree_, id);
     }
   }
   // The run may have become one that can be evicted from.
   void Reconsider(RunId id) {
     Run& run = tree_.At(id);
-    if (id == kRootRun || run.rank_list >= 0 || !Evictable(run)) {
+    if (id == kRootRun) {
       return;
     }
-    const uint16_t key = KeyOf(run);
-    RankList& list = ranks_[key];
-    // Among its equals by the time of its use; it is one of the oldest or of the newest.
-    RunId after = list.back();
-    for (int steps = 0; after != kNoRun && tree_.At(after).instance.last_s > run.instance.last_s;
-         ++steps) {
-      if (steps == 8) {
-        after = kNoRun;
-        for (RunId next = list.front();
-             steps < 16 && tree_.At(next).instance.last_s < run.instance.last_s; ++steps) {
-          after = next;
-          next = list.After(tree_, next);
-        }
-        break;
+    if (guard_.lru_rules()) {
+      ShadowPhl::Enter(tree_, id, order_, [this](const Run& each) { return KeyOf(each); });
+      if (!run.in_lru && Evictable(run)) {
+        InsertByUse(tree_, lru_order_, id);
+        run.in_lru = true;
       }
-      after = list.Before(tree_, after);
-    }
-    list.InsertAfter(tree_, id, after);
-    run.rank_list = static_cast<int16_t>(key);
-    occupied_[key / 64] |= uint64_t{1} << key % 64;
-  }
-  // Who rules has changed: the order is made anew, the longest unused first among equals. Takes
-  // time for each run known; it happens at most every minute.
-  void RankAllAgain() {
-    for (uint32_t age = Instance::kAges; age > 0; --age) {
-      const auto& list = ages_[age - 1];
-      for (RunId id = list.front(); id != kNoRun; id = list.After(tree_, id)) {
-        if (tree_.At(id).rank_list >= 0) {
-          Unrank(id);
-          RankLast(id);
-        }
-      }
+    } else if (!RankOrder::Has(run) && Evictable(run)) {
+      order_.Insert(tree_, id, KeyOf(run));
     }
   }
   // The run from which a block goes next; those that turn out to be no leaves leave the order until
   // they are.
   RunId LowestRun() {
-    for (uint32_t word = 0; word < occupied_.size();) {
-      if (occupied_[word] == 0) {
-        ++word;
-        continue;
-      }
-      const uint32_t key = word * 64 + static_cast<uint32_t>(std::countr_zero(occupied_[word]));
-      const RunId id = ranks_[key].front();
-      if (Evictable(tree_.At(id))) {
+    for (;;) {
+      const RunId id = guard_.lru_rules() ? lru_order_.front() : order_.Lowest();
+      if (id == kNoRun || Evictable(tree_.At(id))) {
         return id;
       }
-      Unrank(id);
+      LeaveOrder(id);
     }
-    return kNoRun;
   }
-
-  using RankList = RunList<&Run::by_rank>;
 
   const PhlOptions options_;
   ChainTree tree_;
   HazardModel model_;
   ShadowLru shadow_;
+  ShadowPhl phl_shadow_;
   LruGuard guard_;
   double now_s_ = 0;
   uint64_t unlocked_ = 0;
   uint64_t instances_ = 0;          // made so far
   uint64_t capacity_ = UINT64_MAX;  // residents when room was last asked for
   std::array<RunList<&Run::by_age>, Instance::kAges> ages_;  // the longest unused first
-  std::array<RankList, kRanks> ranks_;                       // what goes first first
-  std::array<uint64_t, kRanks / 64> occupied_{};             // which of ranks_ aren't empty
+  RankOrder order_;
+  RunList<&Run::by_lru> lru_order_;
   std::vector<RunId> path_;                                  // of the request at hand
 };
 

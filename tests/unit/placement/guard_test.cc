@@ -5,55 +5,96 @@
 namespace terrace {
 namespace {
 
+constexpr double kSkilled = 5;
+
+void Gain(LruGuard& guard, int requests, uint64_t gained) {
+  for (int i = 0; i < requests; ++i) {
+    guard.Count({.blocks = 100, .own = 30 + gained, .lru = 30}, kSkilled);
+  }
+}
+int RequestsUntilLruRules(LruGuard& guard, uint64_t lost) {
+  int requests = 0;
+  while (!guard.lru_rules() && requests < 100'000) {
+    guard.Count({.blocks = 100, .own = 30, .lru = 30 + lost}, kSkilled);
+    ++requests;
+  }
+  return requests;
+}
+int RequestsUntilPhlRules(LruGuard& guard, uint64_t won) {
+  int requests = 0;
+  while (guard.lru_rules() && requests < 100'000) {
+    guard.Count({.blocks = 100, .own = 30, .lru = 30, .phl = 30 + won}, kSkilled);
+    ++requests;
+  }
+  return requests;
+}
+
 TEST(LruGuard, LetsPhlRuleWhileItDoesNotTrail) {
   LruGuard guard;
   for (int i = 0; i < 10'000; ++i) {
-    EXPECT_FALSE(guard.Count(i, 100, 30, 30));
+    EXPECT_FALSE(guard.Count({.blocks = 100, .own = 30, .lru = 30}, kSkilled));
   }
   EXPECT_FALSE(guard.lru_rules());
 }
 
-TEST(LruGuard, LetsLruRuleForAMinuteWhenPhlTrails) {
+TEST(LruGuard, LetsLruRuleWhenPhlTrailsByTheAllowance) {
   LruGuard guard;
-  double now_s = 0;
-  while (!guard.Count(now_s, 100, 10, 30)) {
-    ++now_s;
-    ASSERT_LT(now_s, 20);
-  }
+  EXPECT_LE(RequestsUntilLruRules(guard, 10), 4);
+}
+
+TEST(LruGuard, LetsLruRuleWhileForecastsAreOfNoUse) {
+  LruGuard guard;
+  EXPECT_FALSE(guard.Count({.blocks = 1, .own = 0, .lru = 0}, -1.9));
+  EXPECT_TRUE(guard.Count({.blocks = 1, .own = 0, .lru = 0}, -2.1));
+  EXPECT_FALSE(guard.Count({.blocks = 1, .own = 0, .lru = 0}, -1));
   EXPECT_TRUE(guard.lru_rules());
-  EXPECT_FALSE(guard.Count(now_s + 59, 100, 10, 30));
-  EXPECT_TRUE(guard.Count(now_s + 61, 100, 10, 30));
+  EXPECT_TRUE(guard.Count({.blocks = 1, .own = 0, .lru = 0}, 0.1));
   EXPECT_FALSE(guard.lru_rules());
 }
 
-TEST(LruGuard, RelapsesLastLongerEachTime) {
+TEST(LruGuard, WaitsForPhlsShadowToWinAndLongerAfterEachRelapse) {
   LruGuard guard;
-  double now_s = 0;
-  double last_s = 0;
+  int last = 0;
   for (int relapse = 0; relapse < 5; ++relapse) {
-    while (!guard.Count(now_s, 1, 0, 1)) {
-      now_s += 0.1;
+    RequestsUntilLruRules(guard, 10);
+    for (int i = 0; i < 1'000; ++i) {  // as long as it does not win, nothing happens
+      ASSERT_FALSE(guard.Count({.blocks = 1, .own = 0, .lru = 1, .phl = 0}, kSkilled));
     }
-    const double began_s = now_s;
-    while (!guard.Count(now_s, 1, 0, 1)) {
-      now_s += 0.1;
-    }
-    EXPECT_GT(now_s - began_s, 1.9 * last_s);
-    last_s = now_s - began_s;
+    const int requests = RequestsUntilPhlRules(guard, 1);
+    EXPECT_GT(requests, 1.9 * last);
+    last = requests;
   }
+}
+
+// Blocks lost until LRU rules, where large losses and small gains alternate.
+int64_t LostUntilLruRules(LruGuard& guard) {
+  int64_t lost = 0;
+  while (!guard.lru_rules() && lost < 1'000'000) {
+    guard.Count({.blocks = 100, .own = 30, .lru = 50}, kSkilled);
+    guard.Count({.blocks = 100, .own = 31, .lru = 30}, kSkilled);
+    lost += 19;
+  }
+  return lost;
+}
+
+TEST(LruGuard, WhatPhlGainedCountsForItByHalf) {
+  LruGuard guard;
+  Gain(guard, 1'000, 1);
+  EXPECT_NEAR(static_cast<double>(LostUntilLruRules(guard)), 500 + 32, 25);
 }
 
 TEST(LruGuard, WhatPhlGainedCountsForItUpToALimit) {
   LruGuard guard;
-  for (int i = 0; i < 1'000; ++i) {
-    guard.Count(i, 100, 90, 10);
-  }
-  int trailing = 0;
-  while (!guard.Count(1'000, 100, 0, 10)) {
-    ++trailing;
-  }
-  EXPECT_GT(trailing, 50);
-  EXPECT_LT(trailing, 200);
+  Gain(guard, 1'000, 60);  // 60 % of all blocks, of which 1 % may be lost, and the allowance
+  const int64_t lost = LostUntilLruRules(guard);
+  EXPECT_GT(lost, 1'000);
+  EXPECT_LT(lost, 1'250);
+}
+
+TEST(LruGuard, ARowOfLossesEndsASmallLead) {
+  LruGuard guard;
+  Gain(guard, 1'000, 1);
+  EXPECT_LE(RequestsUntilLruRules(guard, 40), 15);
 }
 
 }  // namespace

@@ -125,5 +125,36 @@ TEST(HazardModel, StaysFiniteWhatEverItIsTold) {
   }
 }
 
+TEST(HazardModel, HasSkillWhereFeaturesTellWhenAUseComes) {
+  HazardModel model;
+  const std::array<HazardModel::Row, 1> soon = {HazardModel::RowOf(1, 1)};
+  const std::array<HazardModel::Row, 1> late = {HazardModel::RowOf(1, 2)};
+  for (int i = 0; i < 2'000; ++i) {
+    model.Used(soon, 0, 8, 1);
+    model.Used(late, 0, 20, 1);
+  }
+  EXPECT_GT(model.skill(), 5);
+}
+
+TEST(HazardModel, HasNoSkillWhereNothingTells) {
+  HazardModel model;
+  uint64_t state = 1;
+  const auto random = [&state] {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    return state >> 33U;
+  };
+  for (int i = 0; i < 5'000; ++i) {
+    const std::array<HazardModel::Row, 2> rows = {HazardModel::RowOf(1, random() % 8),
+                                                  HazardModel::RowOf(2, random() % 8)};
+    // A constant rate: each tick of 4 s it is used with a chance of 1 in 16.
+    double age_s = 2;
+    while (random() % 16 != 0) {
+      age_s += 4;
+    }
+    model.Used(rows, 0, HazardModel::BucketOf(age_s), 1);
+  }
+  EXPECT_LT(model.skill(), -2);
+}
+
 }  // namespace
 }  // namespace terrace
