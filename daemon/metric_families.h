@@ -1,49 +1,68 @@
-// Families of Prometheus metrics, built one after the other. Included by the files that hide
-// prometheus-cpp, and by no other.
+// Families of metrics, built one after the other; metrics.cc turns them into the exporter's. Plain
+// values, thread-compatible.
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include <prometheus/metric_family.h>
-
 #include "daemon/concat.h"
 
 namespace terrace {
 
-using prometheus::ClientMetric;
-using prometheus::MetricFamily;
-using prometheus::MetricType;
-using Labels = std::vector<ClientMetric::Label>;
+struct MetricLabel {
+  std::string name;
+  std::string value;
+};
+using Labels = std::vector<MetricLabel>;
 
-inline ClientMetric::Label Label(std::string_view name, std::string_view value) {
+inline MetricLabel Label(std::string_view name, std::string_view value) {
   return {std::string(name), std::string(value)};
 }
+
+enum class MetricKind : uint8_t { kCounter, kGauge, kHistogram };
+
+// One series at one moment.
+struct MetricPoint {
+  Labels labels;
+  double value = 0;  // of counters and gauges
+  struct Bucket {
+    double upper_bound = 0;
+    uint64_t count = 0;  // up to the bound
+  };
+  std::vector<Bucket> buckets;
+  uint64_t count = 0;
+  double sum = 0;
+};
+
+struct MetricSeries {
+  std::string name;  // with the prefix
+  std::string help;
+  MetricKind kind = MetricKind::kGauge;
+  std::vector<MetricPoint> points;
+};
+
 // Collects families in the order in which they are added.
 class Families {
  public:
   // A family whose series follow by Add.
   Families& Counter(std::string_view name, std::string_view help) {
-    return Open(name, help, MetricType::Counter);
+    return Open(name, help, MetricKind::kCounter);
   }
   Families& Gauge(std::string_view name, std::string_view help) {
-    return Open(name, help, MetricType::Gauge);
+    return Open(name, help, MetricKind::kGauge);
   }
   Families& Histogram(std::string_view name, std::string_view help) {
-    return Open(name, help, MetricType::Histogram);
+    return Open(name, help, MetricKind::kHistogram);
   }
 
   template <typename Number>
   Families& Add(Labels labels, Number number) {
-    MetricFamily& family = families_.back();
-    ClientMetric& metric = family.metric.emplace_back();
-    metric.label = std::move(labels);
-    const auto value = static_cast<double>(number);
-    (family.type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+    MetricPoint& point = families_.back().points.emplace_back();
+    point.labels = std::move(labels);
+    point.value = static_cast<double>(number);
     return *this;
   }
 
@@ -52,32 +71,30 @@ class Families {
                          const std::vector<double>& bounds,
                          const std::vector<uint64_t>& counts,
                          double sum) {
-    ClientMetric& metric = families_.back().metric.emplace_back();
-    metric.label = std::move(labels);
-    uint64_t total = 0;
+    MetricPoint& point = families_.back().points.emplace_back();
+    point.labels = std::move(labels);
     for (size_t i = 0; i < counts.size(); ++i) {
-      total += counts[i];
-      if (i < bounds.size())
-        metric.histogram.bucket.push_back({total, bounds[i]});
+      point.count += counts[i];
+      if (i < bounds.size()) {
+        point.buckets.push_back({bounds[i], point.count});
+      }
     }
-    metric.histogram.bucket.push_back({total, std::numeric_limits<double>::infinity()});
-    metric.histogram.sample_count = total;
-    metric.histogram.sample_sum = sum;
+    point.sum = sum;
     return *this;
   }
 
-  std::vector<MetricFamily> Take() { return std::move(families_); }
+  std::vector<MetricSeries> Take() { return std::move(families_); }
 
  private:
-  Families& Open(std::string_view name, std::string_view help, MetricType type) {
-    MetricFamily& family = families_.emplace_back();
+  Families& Open(std::string_view name, std::string_view help, MetricKind kind) {
+    MetricSeries& family = families_.emplace_back();
     family.name = Concat("terrace_", name);
     family.help = std::string(help);
-    family.type = type;
+    family.kind = kind;
     return *this;
   }
 
-  std::vector<MetricFamily> families_;
+  std::vector<MetricSeries> families_;
 };
 
 }  // namespace terrace

@@ -50,6 +50,33 @@ struct Snapshot {
   std::optional<IoFacts> io;
 };
 
+ClientMetric MetricOf(const MetricPoint& point, MetricKind kind) {
+  ClientMetric metric;
+  for (const MetricLabel& label : point.labels) metric.label.push_back({label.name, label.value});
+  if (kind != MetricKind::kHistogram) {
+    (kind == MetricKind::kCounter ? metric.counter.value : metric.gauge.value) = point.value;
+    return metric;
+  }
+  for (const MetricPoint::Bucket& bucket : point.buckets)
+    metric.histogram.bucket.push_back({bucket.count, bucket.upper_bound});
+  metric.histogram.bucket.push_back({point.count, std::numeric_limits<double>::infinity()});
+  metric.histogram.sample_count = point.count;
+  metric.histogram.sample_sum = point.sum;
+  return metric;
+}
+
+MetricFamily FamilyOf(const MetricSeries& series) {
+  MetricFamily family;
+  family.name = series.name;
+  family.help = series.help;
+  family.type = series.kind == MetricKind::kCounter ? MetricType::Counter
+                : series.kind == MetricKind::kGauge ? MetricType::Gauge
+                                                    : MetricType::Histogram;
+  for (const MetricPoint& point : series.points)
+    family.metric.push_back(MetricOf(point, series.kind));
+  return family;
+}
+
 Labels OfTier() {
   return {Label("tier", kDramTier)};
 }
@@ -278,11 +305,12 @@ class Collector final : public prometheus::Collectable {
       AddTenants(snapshot->tenants, &families);
       AddLocalTiers(snapshot->usage, snapshot->io, &families);
     }
-    // A family without series would be a name without a value.
-    std::vector<MetricFamily> taken = families.Take();
-    taken.erase(std::remove_if(taken.begin(), taken.end(),
-                               [](const MetricFamily& f) { return f.metric.empty(); }),
-                taken.end());
+    std::vector<MetricFamily> taken;
+    for (const MetricSeries& series : families.Take()) {
+      // A family without series would be a name without a value.
+      if (!series.points.empty())
+        taken.push_back(FamilyOf(series));
+    }
     return taken;
   }
 

@@ -72,7 +72,7 @@ void FillLocalTier(const LocalTierUsage& usage,
   tier->set_used_bytes(figures.live_bytes);
   tier->set_blocks(figures.records);
   tier->set_hits(counters.tier_hits[index]);
-  tier->set_file_bytes(figures.file_bytes);
+  tier->set_segment_bytes(figures.file_bytes);
   tier->set_segments(figures.segments);
   tier->set_free_segments(figures.free_segments);
   tier->set_segments_to_recover(figures.segments_to_recover);

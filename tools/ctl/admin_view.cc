@@ -32,7 +32,7 @@ Table::Column Right(const char* title) {
 
 std::string LocalTierText(const v1::TierStatus& tier) {
   std::string text = absl::StrCat("\n", Printable(tier.name()), ": ", FormatCount(tier.segments()),
-                                  " segments of ", FormatBytes(tier.file_bytes()), " in all, ",
+                                  " segments of ", FormatBytes(tier.segment_bytes()), " in all, ",
                                   FormatCount(tier.free_segments()), " free");
   if (tier.segments_to_recover() > 0) {
     absl::StrAppend(&text, ", ", FormatCount(tier.segments_to_recover()), " to be recovered");

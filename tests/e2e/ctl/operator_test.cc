@@ -230,7 +230,7 @@ TEST_F(Operator, ReloadsAndIsToldWhatIsWrong) {
 }
 
 TEST_F(Operator, IsToldWhatThisVersionLacks) {
-  for (const char* verb : {"scrub", "events", "pool"}) {
+  for (const char* verb : {"events", "pool"}) {
     const Ran ran = Ctl({verb});
     EXPECT_EQ(ran.exit_status, 1);
     EXPECT_NE(ran.err.find("not in this version"), std::string::npos) << ran.err;

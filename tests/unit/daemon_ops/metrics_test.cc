@@ -129,7 +129,7 @@ TEST_F(MetricsTest, ShowWhatTheStoreUses) {
 
 TEST_F(MetricsTest, ShowTheLocalTierWhereThereIsOne) {
   EXPECT_THAT(FullText(), Not(HasSubstr("terrace_local_")));
-  store_.usage.local_tiers.push_back({.name = "g3"});
+  store_.usage.local_tiers.push_back({.name = "g3", .figures = {}, .scrub = {}});
   SegmentTierFigures& figures = store_.usage.local_tiers.front().figures;
   figures.state = TierState::kReadOnly;
   figures.capacity_bytes = 41;
