@@ -303,6 +303,11 @@ void Store::CommitLocked(PutOperation& put,
   if (local_ != nullptr && options_.local_writes == LocalWrites::kOnCommit) {
     committed_.emplace_back(target.block, block.serial);
   }
+  if (put.call.wait_for >= Level::kLocalWritten && LocalTakesLocked(block) &&
+      !LocalHoldsLocked(block)) {
+    // While the put's other blocks are still copied; it asks for the level when all are stored.
+    RequestLocalWriteLocked(target.block, {}, deferred);
+  }
   CloseFlightLocked(target.block, GetOutcome::kOk, deferred);
 }
 

@@ -210,6 +210,14 @@ absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
   return Await(terrace_submit_put(client_, &call, &options, nullptr, 0, nullptr), "put");
 }
 
+absl::Status ClientSession::Prefetch(const KeyChain& chain) {
+  const terrace_part part = PartOf(chain);
+  const terrace_call call = CallOf(part);
+  return Await(terrace_submit_prefetch(client_, &call, TERRACE_PRIORITY_NORMAL, 0, nullptr),
+               "prefetch")
+      .status();
+}
+
 absl::Status ClientSession::Delete(const KeyChain& chain) {
   const terrace_part part = PartOf(chain);
   const terrace_call call = CallOf(part);

@@ -75,6 +75,8 @@ class ClientSession {
   absl::StatusOr<Completion> GetLease(const KeyChain& chain,
                                       const terrace_id128& hold,
                                       Pending pending = Pending::kMiss);
+  // Begins to move blocks of lower tiers up; does not wait for them.
+  absl::Status Prefetch(const KeyChain& chain);
   absl::StatusOr<Completion> GetIntoRegion(const KeyChain& chain, const terrace_id128& hold);
   // parent "": the chain begins here.
   absl::StatusOr<Completion> Put(const KeyChain& chain,

@@ -1,9 +1,10 @@
 #include "tools/bench/raw_transfers.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
-#include "absl/synchronization/blocking_counter.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
 #include "tiers/vocab/clock.h"
@@ -13,6 +14,38 @@ namespace terrace::bench {
 namespace {
 
 constexpr uint64_t kMemoryBytes = uint64_t{512} << 20;  // slots are taken in turn, as in an arena
+
+// So many at a time, and the first fault of them all.
+class Turns {
+ public:
+  explicit Turns(uint32_t depth) : depth_(depth) {}
+  void Begin() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &Turns::HasRoom));
+    ++running_;
+  }
+  void End(const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    status_.Update(status);
+    --running_;
+  }
+  absl::Status WaitForAll() {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(this, &Turns::Idle));
+    return status_;
+  }
+
+ private:
+  [[nodiscard]] bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return running_ < depth_;
+  }
+  [[nodiscard]] bool Idle() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return running_ == 0; }
+
+  const uint32_t depth_;
+  absl::Mutex mutex_;
+  uint32_t running_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+};
 
 }  // namespace
 
@@ -54,34 +87,23 @@ absl::StatusOr<std::unique_ptr<RawTransfers>> RawTransfers::Create(const Options
 
 absl::StatusOr<double> RawTransfers::Run(IoKind kind, uint32_t begin, uint32_t count) {
   const auto slots = static_cast<uint32_t>(memory_.memory().size() / options_.block_bytes);
-  absl::Mutex mutex;
-  absl::Status status;
+  Turns turns(options_.depth);
   const Stopwatch watch;
-  for (uint32_t at = begin; at < begin + count; at += options_.depth) {
-    absl::BlockingCounter left(static_cast<int>(options_.depth));
-    const auto ended = [&](const absl::Status& result) {
-      {
-        absl::MutexLock lock(&mutex);
-        status.Update(result);
-      }
-      left.DecrementCount();
-    };
-    for (uint32_t i = at; i < at + options_.depth; ++i) {
-      IoRequest request;
-      request.kind = kind;
-      request.file = file_.get();
-      request.offset = uint64_t{i} % options_.blocks * options_.block_bytes;
-      request.pieces = {memory_.memory().subspan(uint64_t{i} % slots * options_.block_bytes,
-                                                 options_.block_bytes)};
-      const absl::StatusOr<uint64_t> token = io_->Submit(
-          std::move(request), [&ended](const IoCompletion& done) { ended(done.status); });
-      if (!token.ok()) {
-        ended(token.status());
-      }
+  for (uint32_t i = begin; i < begin + count; ++i) {
+    turns.Begin();
+    IoRequest request;
+    request.kind = kind;
+    request.file = file_.get();
+    request.offset = uint64_t{i} % options_.blocks * options_.block_bytes;
+    request.pieces = {
+        memory_.memory().subspan(uint64_t{i} % slots * options_.block_bytes, options_.block_bytes)};
+    const absl::StatusOr<uint64_t> token = io_->Submit(
+        std::move(request), [&turns](const IoCompletion& done) { turns.End(done.status); });
+    if (!token.ok()) {
+      turns.End(token.status());
     }
-    left.Wait();
   }
-  if (!status.ok()) {
+  if (absl::Status status = turns.WaitForAll(); !status.ok()) {
     return status;
   }
   return watch.seconds();

@@ -28,7 +28,7 @@ class RawTransfers {
   // FAILED_PRECONDITION where the file system has no O_DIRECT; else those of the file.
   static absl::StatusOr<std::unique_ptr<RawTransfers>> Create(const Options& options);
 
-  // Seconds for `count` blocks from `begin`, a multiple of the depth.
+  // Seconds for `count` blocks from `begin`.
   absl::StatusOr<double> Read(uint32_t begin, uint32_t count) {
     return Run(IoKind::kRead, begin, count);
   }
@@ -43,7 +43,7 @@ class RawTransfers {
   const Options options_;
   std::unique_ptr<Folder> folder_;
   std::unique_ptr<File> file_;
-  SealedMemory memory_;  // twice the depth's blocks, so that caches help nobody
+  SealedMemory memory_;
   std::unique_ptr<AsyncIo> io_;
 };
 
