@@ -3,8 +3,8 @@
 //
 // The set is twice as large as DRAM and is gone through in order, so that every block that a get
 // delivers has just been read and verified; the next blocks are prefetched while these are
-// delivered. A put waits for LEVEL_LOCAL_WRITTEN, and the next one begins when it has ended. Raw
-// transfers are as many at a time as a call has blocks.
+// delivered. A pass of puts is one call, as for a prompt of so many blocks, and waits for
+// LEVEL_LOCAL_WRITTEN. Raw transfers are as many at a time as a get has blocks.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -188,14 +188,11 @@ absl::StatusOr<double> LocalScenario::PutThrough() {
   if (!fresh.ok()) {
     return fresh.status();
   }
-  double seconds = 0;
   const Stopwatch watch;
-  for (uint32_t begin = 0; begin < pass_blocks_; begin += together_) {
-    if (absl::Status s = (*fresh)->Put(begin, together_, TERRACE_LEVEL_LOCAL_WRITTEN); !s.ok()) {
-      return s;
-    }
+  if (absl::Status s = (*fresh)->Put(0, pass_blocks_, TERRACE_LEVEL_LOCAL_WRITTEN); !s.ok()) {
+    return s;
   }
-  seconds = watch.seconds();
+  const double seconds = watch.seconds();
   put_bytes_ += uint64_t{pass_blocks_} * block_bytes_;
   return seconds;
 }
@@ -319,7 +316,7 @@ absl::Status LocalScenario::Run() {
   const uint64_t written = daemon_->DeviceWrittenBytes() - written_before;
   report_.AddValue("write_amplification", "bytes on the device for a byte of payload", "x",
                    static_cast<double>(written) / static_cast<double>(put_bytes_));
-  report_.AddNote(std::to_string(together_) + " blocks a call, and raw transfers at a time");
+  report_.AddNote(std::to_string(together_) + " blocks a get, and raw transfers at a time");
   return absl::OkStatus();
 }
 
