@@ -19,28 +19,9 @@
 #include "daemon/block_store.h"
 #include "tiers/placement/eviction_policy.h"
 #include "tiers/segment/segment_tier.h"
+#include "tiers/vocab/deferred_calls.h"
 
 namespace terrace {
-
-// Callbacks that must run when the lock is gone.
-class DeferredCalls {
- public:
-  DeferredCalls() = default;
-  ~DeferredCalls() { Run(); }
-  DeferredCalls(const DeferredCalls&) = delete;
-  DeferredCalls& operator=(const DeferredCalls&) = delete;
-  void Add(std::function<void()> callback) { callbacks_.push_back(std::move(callback)); }
-  void Run() {
-    std::vector<std::function<void()>> callbacks;
-    callbacks.swap(callbacks_);
-    for (std::function<void()>& callback : callbacks) {
-      callback();
-    }
-  }
-
- private:
-  std::vector<std::function<void()>> callbacks_;
-};
 
 // Blocks of one tenant and slot size: the domain of one eviction policy.
 struct Pool {

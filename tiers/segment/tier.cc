@@ -117,7 +117,7 @@ Tier::Tier(const SegmentTierOptions& options,
 
 Tier::~Tier() {
   {
-    Deferred deferred;
+    DeferredCalls deferred;
     absl::MutexLock lock(&mutex_);
     closing_ = true;
     serving_.store(false);
@@ -167,7 +167,7 @@ absl::Status Tier::Start() {
   for (const auto& [segment, position] : own) {
     RecoverJob(segment, position);
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   for (const auto& [segment, position] : others) {
     RunJobLocked(
@@ -196,7 +196,7 @@ Segment* Tier::AdoptLocked(SegmentFile file) {
   return adopted;
 }
 
-void Tier::RunJobLocked(Priority priority, std::function<void()> job, Deferred& deferred) {
+void Tier::RunJobLocked(Priority priority, std::function<void()> job, DeferredCalls& deferred) {
   ++jobs_;
   deferred.Add([this, priority, job = std::move(job)] {
     parts_.maintenance->Run(priority, [this, job] {
@@ -207,7 +207,7 @@ void Tier::RunJobLocked(Priority priority, std::function<void()> job, Deferred& 
 }
 
 void Tier::JobEnded() {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   MaybeEndCloseLocked(deferred);
   --jobs_;
@@ -234,14 +234,14 @@ void Tier::NoteFaultLocked(const absl::Status& status) {
   figures_.last_fault = std::string(status.message());
 }
 
-void Tier::PumpAllLocked(Deferred& deferred) {
+void Tier::PumpAllLocked(DeferredCalls& deferred) {
   for (uint32_t writer = 0; writer < writers_.size(); ++writer) {
     PumpLocked(writer, deferred);
   }
 }
 
 void Tier::Tick() {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   const absl::Duration now = parts_.clock->Now();
   ExpireWaitingLocked(deferred);
@@ -264,7 +264,7 @@ void Tier::Tick() {
   PumpAllLocked(deferred);
 }
 
-void Tier::CheckPathLocked(Deferred& deferred) {
+void Tier::CheckPathLocked(DeferredCalls& deferred) {
   checking_ = true;
   RunJobLocked(
       Priority::kLow,
@@ -274,7 +274,7 @@ void Tier::CheckPathLocked(Deferred& deferred) {
           absl::MutexLock folder_lock(&folder_mutex_);
           here = folder_->PathLeadsHere();
         }
-        Deferred later;
+        DeferredCalls later;
         absl::MutexLock relock(&mutex_);
         checking_ = false;
         // A fault says nothing about where the path leads; reads and writes show it themselves.
@@ -289,7 +289,7 @@ void Tier::CheckPathLocked(Deferred& deferred) {
       deferred);
 }
 
-void Tier::WriteIndexLocked(Deferred& deferred) {
+void Tier::WriteIndexLocked(DeferredCalls& deferred) {
   if (parts_.index == nullptr || index_busy_ || index_lost_) {
     return;
   }
@@ -321,7 +321,7 @@ void Tier::WriteIndexLocked(Deferred& deferred) {
 
 void Tier::IndexJob(const BlockIndex::Batch& batch) {
   const absl::Status applied = parts_.index->Apply(batch);
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   index_busy_ = false;
   if (!applied.ok()) {
@@ -332,7 +332,7 @@ void Tier::IndexJob(const BlockIndex::Batch& batch) {
 }
 
 void Tier::Close(std::function<void(absl::Status)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (closed_) {
     deferred.Add([done = std::move(done)] { done(absl::OkStatus()); });
@@ -351,7 +351,7 @@ void Tier::Close(std::function<void(absl::Status)> done) {
   MaybeEndCloseLocked(deferred);
 }
 
-void Tier::MaybeEndCloseLocked(Deferred& deferred) {
+void Tier::MaybeEndCloseLocked(DeferredCalls& deferred) {
   if (close_waiting_.empty() || close_ending_ || recovering_ > 0 || reclaim_ != nullptr ||
       scrub_ != nullptr || choosing_ || index_busy_) {
     return;
@@ -375,7 +375,7 @@ void Tier::CloseJob() {
   if (parts_.index != nullptr) {
     parts_.index->Sync().IgnoreError();  // it is derived, and rebuilt where it is lost
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   closed_ = true;
   for (std::function<void(absl::Status)>& done : close_waiting_) {

@@ -1,8 +1,8 @@
 // The state of a segment tier; segment_tier.h is its door. Private to the room.
 //
 // One lock guards all state but the record table, which lookups read. Work that leaves the lock
-// (transfers, jobs of executors, callbacks) is collected in a Deferred and runs when it is given
-// back. Segments live as long as the tier; what is in flight in one pins it.
+// (transfers, jobs of executors, callbacks) is collected in a DeferredCalls and runs when it is
+// given back. Segments live as long as the tier; what is in flight in one pins it.
 //
 // The life of a segment: kFree -> kOpening (its head is written durably) -> kOpen -> kSealing (no
 // more records; the footer follows when the last transfer has ended) -> kSealed -> kReclaiming ->
@@ -32,25 +32,9 @@
 #include "tiers/segment/segment_scan.h"
 #include "tiers/segment/segment_tier.h"
 #include "tiers/segment/tier_folder.h"
+#include "tiers/vocab/deferred_calls.h"
 
 namespace terrace {
-
-// Work for when the lock is given back: declare it before the lock.
-class Deferred {
- public:
-  Deferred() = default;
-  Deferred(const Deferred&) = delete;
-  Deferred& operator=(const Deferred&) = delete;
-  ~Deferred() {
-    for (size_t i = 0; i < work_.size(); ++i) {
-      work_[i]();
-    }
-  }
-  void Add(std::function<void()> work) { work_.push_back(std::move(work)); }
-
- private:
-  std::vector<std::function<void()>> work_;
-};
 
 // A record on its way into a segment.
 struct Append {
@@ -198,12 +182,12 @@ class Tier final : public SegmentTier {
 
   // ---- tier.cc: life, time, figures
   Segment* AdoptLocked(SegmentFile file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CheckPathLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PumpAllLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MaybeEndCloseLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CheckPathLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpAllLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeEndCloseLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] TierState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Runs on the maintenance executor; the tier outlives it.
-  void RunJobLocked(Priority priority, std::function<void()> job, Deferred& deferred)
+  void RunJobLocked(Priority priority, std::function<void()> job, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void JobEnded();
   [[nodiscard]] bool IdleLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -214,14 +198,14 @@ class Tier final : public SegmentTier {
   void ForgetPlaceLocked(const RecordPlace& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountPlaceLocked(const RecordPlace& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteFaultLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WriteIndexLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteIndexLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   void IndexJob(const BlockIndex::Batch& batch);
   void CloseJob();
 
   // ---- tier_sync.cc
   [[nodiscard]] bool AnyDirtyLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void StartSyncLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartSyncLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubmitSync(Segment& segment, uint32_t end_page, const std::shared_ptr<SyncRound>& round);
   void SyncEnded(Segment& segment,
                  uint32_t end_page,
@@ -234,7 +218,7 @@ class Tier final : public SegmentTier {
   void ReadEnded(const std::shared_ptr<ReadOperation>& read, IoCompletion completion);
   void VerifyRead(const std::shared_ptr<ReadOperation>& read, uint64_t bytes);
   void EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outcome);
-  void UnpinLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnpinLocked(Segment& segment, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What was found at a record's place is not the record: it is a miss from now on. True: it was
   // held.
   bool QuarantineLocked(Segment& segment, const Digest128& fingerprint, const RecordPlace& place)
@@ -250,47 +234,49 @@ class Tier final : public SegmentTier {
   void UpdateServingLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadSucceededLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { read_faults_in_a_row_ = 0; }
   void ReadFailedLocked(Segment& segment) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MaybeProbeReadsLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeProbeReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ProbeReads();
   void ReadsProbed(const absl::Status& status);
 
   // ---- tier_scrub.cc
   void BeginScrubLocked(ScrubPace pace) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MaybeScrubLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void StartScrubJobLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeScrubLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StartScrubJobLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ScrubJob(const std::shared_ptr<ScrubPass>& pass);
   // Of the segment that is scrubbed: the next one, or the same if it is still what it was. Pins it.
   Segment* NextToScrubLocked(ScrubPass& pass) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool ScrubbedLocked(const IndexedRecord& record, RecordPlace* place) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ScrubRecord(ScrubPass& pass, Segment& segment, const IndexedRecord& record);
-  void RestoreNoteLocked(const IndexedRecord& record, Deferred& deferred)
+  void RestoreNoteLocked(const IndexedRecord& record, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a tier that closes: now, unless its job runs, which then ends it.
-  void StopScrubLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EndScrubLocked(bool complete, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StopScrubLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndScrubLocked(bool complete, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- tier_write.cc
   // Why nothing may be written now; kWritten: it may.
   [[nodiscard]] WriteOutcome RefusalLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EnqueueLocked(uint32_t writer, std::unique_ptr<Append> append, Deferred& deferred)
+  void EnqueueLocked(uint32_t writer, std::unique_ptr<Append> append, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PumpLocked(uint32_t writer, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpLocked(uint32_t writer, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: the record is not wanted any more, and has ended.
-  bool PlaceLocked(Segment& segment, std::unique_ptr<Append> append, Deferred& deferred)
+  bool PlaceLocked(Segment& segment, std::unique_ptr<Append> append, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SubmitBatchesLocked(Segment& segment, Deferred& deferred)
+  void SubmitBatchesLocked(Segment& segment, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SubmitBatch(const std::shared_ptr<Batch>& batch);
   void BatchEnded(const std::shared_ptr<Batch>& batch, absl::Status status);
-  void AdvanceLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void CommitLocked(Segment& segment, std::unique_ptr<Append> append, Deferred& deferred)
+  void AdvanceLocked(Segment& segment, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EndAppendLocked(std::unique_ptr<Append> append, WriteOutcome outcome, Deferred& deferred)
+  void CommitLocked(Segment& segment, std::unique_ptr<Append> append, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EndWaitingLocked(uint32_t writer, WriteOutcome outcome, Deferred& deferred)
+  void EndAppendLocked(std::unique_ptr<Append> append,
+                       WriteOutcome outcome,
+                       DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndWaitingLocked(uint32_t writer, WriteOutcome outcome, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ExpireWaitingLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExpireWaitingLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DoubtLocked(const Digest128& fingerprint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Append> MakeOwnRecord(RecordKind kind,
                                         std::string_view key,
@@ -302,27 +288,30 @@ class Tier final : public SegmentTier {
   [[nodiscard]] uint32_t AvailableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Segments beyond the capacity, which an earlier life had.
   [[nodiscard]] uint32_t ExcessLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ShrinkLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ShrinkLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveJob(uint32_t number);
   [[nodiscard]] bool AnySealingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: there is none.
-  bool StartOpenLocked(uint32_t writer, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool StartOpenLocked(uint32_t writer, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenJob(uint32_t writer, Segment* segment, uint64_t epoch);
   void OpenedLocked(uint32_t writer,
                     Segment* segment,
                     const absl::Status& status,
-                    Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+                    DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BackOffLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool FitsLocked(const Segment& segment, uint32_t pages) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DetachLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void MaybeWriteFooterLocked(Segment& segment, Deferred& deferred)
+  void DetachLocked(Segment& segment, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeWriteFooterLocked(Segment& segment, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FooterJob(Segment* segment, const std::vector<IndexedRecord>& entries, uint32_t end_page);
-  void SealedLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SealedLocked(Segment& segment, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- tier_reclaim.cc
-  void MaybeReclaimLocked(Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeReclaimLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] std::vector<SegmentView> SealedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] std::vector<SegmentView> CandidatesLocked() const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -343,14 +332,14 @@ class Tier final : public SegmentTier {
                                   const IndexedRecord& record,
                                   RecordPlace* place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Rewritten(const std::shared_ptr<Reclaim>& reclaim, RecordKind kind, WriteOutcome outcome);
-  void MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferred& deferred)
+  void MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch);
   void EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
                         const absl::Status& status,
-                        Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+                        DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LetGoLocked(const Reclaim& reclaim) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FreeLocked(Segment& segment, Deferred& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FreeLocked(Segment& segment, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- tier_recover.cc
   void RecoverJob(Segment* segment, const SegmentPosition& position);
@@ -368,7 +357,7 @@ class Tier final : public SegmentTier {
   // Takes out what is not whole.
   void VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) const;
   void ReadOwnRecord(Segment& segment, const IndexedRecord& record, Found* found) const;
-  void RecoveredLocked(Segment& segment, Found found, Deferred& deferred)
+  void RecoveredLocked(Segment& segment, Found found, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyFoundLocked(const Found& found) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -37,7 +37,7 @@ void Tier::ReadFailedLocked(Segment& segment) {
   UpdateServingLocked();
 }
 
-void Tier::MaybeProbeReadsLocked(Deferred& deferred) {
+void Tier::MaybeProbeReadsLocked(DeferredCalls& deferred) {
   if (!reads_suspended_ || probing_reads_ || closing_ || parts_.clock->Now() < next_probe_) {
     return;
   }

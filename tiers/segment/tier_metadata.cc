@@ -157,7 +157,7 @@ void Tier::EndMetadata(const std::shared_ptr<MetadataRead>& read, ReadOutcome ou
                             : std::string(read->extra.bytes(), read->header.metadata_bytes);
   }
   read->done(outcome, metadata);
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (outcome == ReadOutcome::kVerified) {
     ReadSucceededLocked();

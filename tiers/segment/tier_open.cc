@@ -43,7 +43,7 @@ uint32_t Tier::ExcessLocked() const {
   return made > MaxSegments() ? made - MaxSegments() : 0;
 }
 
-void Tier::ShrinkLocked(Deferred& deferred) {
+void Tier::ShrinkLocked(DeferredCalls& deferred) {
   // One free segment stays for what a reclaim rescues.
   uint32_t excess = ExcessLocked();
   if (excess == 0 || closing_ || recovering_ > 0) {
@@ -71,7 +71,7 @@ void Tier::RemoveJob(uint32_t number) {
     absl::MutexLock folder_lock(&folder_mutex_);
     status = folder_->RemoveSegment(number);
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (status.ok()) {
     ++figures_.removed_segments;
@@ -91,7 +91,7 @@ bool Tier::AnySealingLocked() const {
                      [](const auto& entry) { return entry.second->stage == Stage::kSealing; });
 }
 
-bool Tier::StartOpenLocked(uint32_t writer, Deferred& deferred) {
+bool Tier::StartOpenLocked(uint32_t writer, DeferredCalls& deferred) {
   if (RefusalLocked() != WriteOutcome::kWritten) {
     EndWaitingLocked(writer, RefusalLocked(), deferred);
     return true;
@@ -146,7 +146,7 @@ void Tier::OpenJob(uint32_t writer, Segment* segment, uint64_t epoch) {
   if (status.ok()) {
     status = folder_->BeginSegment(*file, segment->number, role, epoch);
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   segment->file = std::move(file);
   segment->epoch = status.ok() ? epoch : segment->epoch;
@@ -157,7 +157,7 @@ void Tier::OpenJob(uint32_t writer, Segment* segment, uint64_t epoch) {
 void Tier::OpenedLocked(uint32_t writer,
                         Segment* segment,
                         const absl::Status& status,
-                        Deferred& deferred) {
+                        DeferredCalls& deferred) {
   writers_[writer].opening = false;
   if (!status.ok()) {
     NoteFaultLocked(status);
@@ -220,7 +220,7 @@ bool Tier::FitsLocked(const Segment& segment, uint32_t pages) const {
          segment_pages_;
 }
 
-void Tier::DetachLocked(Segment& segment, Deferred& deferred) {
+void Tier::DetachLocked(Segment& segment, DeferredCalls& deferred) {
   if (segment.stage != Stage::kOpen) {
     return;
   }
@@ -231,7 +231,7 @@ void Tier::DetachLocked(Segment& segment, Deferred& deferred) {
   MaybeWriteFooterLocked(segment, deferred);
 }
 
-void Tier::MaybeWriteFooterLocked(Segment& segment, Deferred& deferred) {
+void Tier::MaybeWriteFooterLocked(Segment& segment, DeferredCalls& deferred) {
   if (segment.stage != Stage::kSealing || segment.footer_begun || !segment.batches.empty() ||
       !segment.placed.empty()) {
     return;
@@ -271,7 +271,7 @@ void Tier::FooterJob(Segment* segment,
   if (status.ok()) {
     status = segment->file->Sync();
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (synced) {
     segment->synced_page = std::max(segment->synced_page, end_page);
@@ -288,7 +288,7 @@ void Tier::FooterJob(Segment* segment,
   SealedLocked(*segment, deferred);
 }
 
-void Tier::SealedLocked(Segment& segment, Deferred& deferred) {
+void Tier::SealedLocked(Segment& segment, DeferredCalls& deferred) {
   segment.stage = Stage::kSealed;
   if (segment.entries.empty()) {
     FreeLocked(segment, deferred);

@@ -262,7 +262,7 @@ void Tier::EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outco
   std::function<void(ReadOutcome)> done = std::move(read->done);
   // Before the tier is told, which may be all that its end waits for.
   done(outcome);
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   const absl::Duration took = parts_.clock->Now() - read->begun;
   if (outcome == ReadOutcome::kVerified) {
@@ -284,7 +284,7 @@ void Tier::EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outco
   --transfers_;
 }
 
-void Tier::UnpinLocked(Segment& segment, Deferred& deferred) {
+void Tier::UnpinLocked(Segment& segment, DeferredCalls& deferred) {
   --segment.pins;
   if (segment.pins == 0 && segment.free_when_unpinned) {
     FreeLocked(segment, deferred);

@@ -103,7 +103,7 @@ Segment* Tier::ToRetireLocked() const {
   return nullptr;
 }
 
-void Tier::MaybeReclaimLocked(Deferred& deferred) {
+void Tier::MaybeReclaimLocked(DeferredCalls& deferred) {
   if (recovering_ > 0 || closing_ || reclaim_ != nullptr || choosing_ ||
       RefusalLocked() != WriteOutcome::kWritten) {
     return;
@@ -136,7 +136,7 @@ void Tier::ChooseJob() {
     chosen =
         static_cast<size_t>(std::min_element(views.begin(), views.end(), least) - views.begin());
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   choosing_ = false;
   Segment* victim = ToRetireLocked();
@@ -194,7 +194,7 @@ void Tier::ReclaimJob(const std::shared_ptr<Reclaim>& reclaim) {
   for (;;) {
     IndexedRecord record;
     {
-      Deferred deferred;
+      DeferredCalls deferred;
       absl::MutexLock lock(&mutex_);
       if (closing_) {
         reclaim->must_stay = true;
@@ -312,7 +312,7 @@ void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedR
                                                       const LowerBlock& /*block*/) {
     Rewritten(reclaim, kind, outcome);
   };
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   ++reclaim->in_flight;
   ++transfers_;  // until Rewritten
@@ -326,7 +326,7 @@ void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedR
 void Tier::Rewritten(const std::shared_ptr<Reclaim>& reclaim,
                      RecordKind kind,
                      WriteOutcome outcome) {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   reclaim->must_stay =
       reclaim->must_stay || (kind != RecordKind::kBlock && outcome != WriteOutcome::kWritten);
@@ -342,7 +342,7 @@ void Tier::Rewritten(const std::shared_ptr<Reclaim>& reclaim,
   --transfers_;
 }
 
-void Tier::MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferred& deferred) {
+void Tier::MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, DeferredCalls& deferred) {
   if (reclaim_ != reclaim || reclaim->ending || reclaim->job_runs || reclaim->in_flight > 0 ||
       reclaim->next < reclaim->records.size()) {
     return;
@@ -354,7 +354,7 @@ void Tier::MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferr
   reclaim->ending = true;
   ++jobs_;  // until the copies are durable: only then may the originals go
   sync_waiting_.push_back([this, reclaim](const absl::Status& status) {
-    Deferred later;
+    DeferredCalls later;
     absl::MutexLock lock(&mutex_);
     if (status.ok()) {
       const uint64_t epoch = NextSequenceLocked();
@@ -373,7 +373,7 @@ void Tier::EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch) {
   // therefore leaves no tombstone for, must not come back with the next recovery.
   Segment& victim = *reclaim->victim;
   const absl::Status status = folder_->BeginSegment(*victim.file, victim.number, SegmentRole::kBlocks, epoch);
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (status.ok()) {
     LetGoLocked(*reclaim);
@@ -391,7 +391,7 @@ void Tier::EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch) {
 
 void Tier::EndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim,
                             const absl::Status& status,
-                            Deferred& deferred) {
+                            DeferredCalls& deferred) {
   reclaim_ = nullptr;
   if (status.ok() && reclaim->retires) {
     reclaim->victim->stage = Stage::kRetired;
@@ -428,7 +428,7 @@ void Tier::LetGoLocked(const Reclaim& reclaim) {
   }
 }
 
-void Tier::FreeLocked(Segment& segment, Deferred& deferred) {
+void Tier::FreeLocked(Segment& segment, DeferredCalls& deferred) {
   segment.free_when_unpinned = segment.pins > 0;
   if (segment.free_when_unpinned) {
     segment.stage = Stage::kReclaiming;

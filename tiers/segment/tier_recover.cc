@@ -43,7 +43,7 @@ void Tier::RecoverJob(Segment* segment, const SegmentPosition& position) {
   } else {
     found.unreadable = true;
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   RecoveredLocked(*segment, std::move(found), deferred);
 }
@@ -153,7 +153,7 @@ void Tier::ReadOwnRecord(Segment& segment, const IndexedRecord& record, Found* f
   }
 }
 
-void Tier::RecoveredLocked(Segment& segment, Found found, Deferred& deferred) {
+void Tier::RecoveredLocked(Segment& segment, Found found, DeferredCalls& deferred) {
   segment.end_page = found.end_page;
   segment.synced_page = found.end_page;
   segment.next_page = found.end_page;

@@ -38,7 +38,7 @@ struct ScrubPass {
 };
 
 void Tier::Scrub(ScrubPace pace, std::function<void(const ScrubResult&)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (closing_) {
     deferred.Add([done = std::move(done)] { done(ScrubResult()); });
@@ -78,7 +78,7 @@ void Tier::BeginScrubLocked(ScrubPace pace) {
   scrub_allowance_ = 0;
 }
 
-void Tier::MaybeScrubLocked(Deferred& deferred) {
+void Tier::MaybeScrubLocked(DeferredCalls& deferred) {
   const absl::Duration now = parts_.clock->Now();
   if (scrub_ == nullptr && now >= next_scrub_ && recovering_ == 0 && !closing_ &&
       options_.scrub_bytes_per_second > 0) {
@@ -87,7 +87,7 @@ void Tier::MaybeScrubLocked(Deferred& deferred) {
   StartScrubJobLocked(deferred);
 }
 
-void Tier::StartScrubJobLocked(Deferred& deferred) {
+void Tier::StartScrubJobLocked(DeferredCalls& deferred) {
   if (scrub_ == nullptr || scrub_->job_runs) {
     return;
   }
@@ -125,7 +125,7 @@ void Tier::ScrubJob(const std::shared_ptr<ScrubPass>& pass) {
   for (;;) {
     Segment* segment = nullptr;
     {
-      Deferred deferred;
+      DeferredCalls deferred;
       absl::MutexLock lock(&mutex_);
       segment = closing_ ? nullptr : NextToScrubLocked(*pass);
       if (segment == nullptr) {
@@ -141,7 +141,7 @@ void Tier::ScrubJob(const std::shared_ptr<ScrubPass>& pass) {
     while (pass->next < pass->records.size() && pass->result.bytes - before < kSliceBytes) {
       ScrubRecord(*pass, *segment, pass->records[pass->next++]);
     }
-    Deferred deferred;
+    DeferredCalls deferred;
     absl::MutexLock lock(&mutex_);
     UnpinLocked(*segment, deferred);
     if (pass->next == pass->records.size()) {
@@ -189,7 +189,7 @@ void Tier::ScrubRecord(ScrubPass& pass, Segment& segment, const IndexedRecord& r
   if (status.ok()) {
     fault = CheckRecord(whole, {uuid(), segment.epoch, record}, &header);
   }
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   ++pass.result.records;
   pass.result.bytes += bytes;
@@ -218,7 +218,7 @@ void Tier::ScrubRecord(ScrubPass& pass, Segment& segment, const IndexedRecord& r
   ++figures_.scrub_corrupt;
 }
 
-void Tier::RestoreNoteLocked(const IndexedRecord& record, Deferred& deferred) {
+void Tier::RestoreNoteLocked(const IndexedRecord& record, DeferredCalls& deferred) {
   for (const auto& [name, note] : notes_) {
     if (note.segment != record.segment || note.page != record.page) {
       continue;
@@ -236,13 +236,13 @@ void Tier::RestoreNoteLocked(const IndexedRecord& record, Deferred& deferred) {
   }
 }
 
-void Tier::StopScrubLocked(Deferred& deferred) {
+void Tier::StopScrubLocked(DeferredCalls& deferred) {
   if (scrub_ != nullptr && !scrub_->job_runs) {
     EndScrubLocked(false, deferred);
   }
 }
 
-void Tier::EndScrubLocked(bool complete, Deferred& deferred) {
+void Tier::EndScrubLocked(bool complete, DeferredCalls& deferred) {
   const std::shared_ptr<ScrubPass> pass = std::move(scrub_);
   scrub_ = nullptr;
   pass->result.complete = complete;

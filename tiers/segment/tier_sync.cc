@@ -31,13 +31,13 @@ bool Tier::AnyDirtyLocked() const {
 }
 
 void Tier::Sync(std::function<void(absl::Status)> done) {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   sync_waiting_.push_back(std::move(done));
   StartSyncLocked(deferred);
 }
 
-void Tier::StartSyncLocked(Deferred& deferred) {
+void Tier::StartSyncLocked(DeferredCalls& deferred) {
   // Who comes while a round runs may have written what it does not cover, and gets the next one.
   if (sync_round_ != nullptr || sync_waiting_.empty()) {
     return;
@@ -82,7 +82,7 @@ void Tier::SyncEnded(Segment& segment,
                      uint32_t end_page,
                      const std::shared_ptr<SyncRound>& round,
                      absl::Status status) {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (status.ok()) {
     segment.synced_page = std::max(segment.synced_page, end_page);

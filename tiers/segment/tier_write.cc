@@ -127,7 +127,7 @@ void Tier::Write(const WriteRequest& request,
   append->done = std::move(done);
   TakeMetadata(request.metadata, append.get());
   const uint32_t writer = std::min(static_cast<uint32_t>(request.heat), options_.heats - 1);
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   WriteOutcome refusal = RefusalLocked();
   if (refusal == WriteOutcome::kWritten &&
@@ -145,12 +145,12 @@ void Tier::Write(const WriteRequest& request,
   EnqueueLocked(writer, std::move(append), deferred);
 }
 
-void Tier::EnqueueLocked(uint32_t writer, std::unique_ptr<Append> append, Deferred& deferred) {
+void Tier::EnqueueLocked(uint32_t writer, std::unique_ptr<Append> append, DeferredCalls& deferred) {
   writers_[writer].waiting.push_back(std::move(append));
   PumpLocked(writer, deferred);
 }
 
-void Tier::PumpLocked(uint32_t writer, Deferred& deferred) {
+void Tier::PumpLocked(uint32_t writer, DeferredCalls& deferred) {
   Writer& to = writers_[writer];
   while (!to.waiting.empty()) {
     if (to.segment == nullptr) {
@@ -177,7 +177,7 @@ void Tier::PumpLocked(uint32_t writer, Deferred& deferred) {
   }
 }
 
-bool Tier::PlaceLocked(Segment& segment, std::unique_ptr<Append> append, Deferred& deferred) {
+bool Tier::PlaceLocked(Segment& segment, std::unique_ptr<Append> append, DeferredCalls& deferred) {
   if (append->deleted) {
     EndAppendLocked(std::move(append), WriteOutcome::kDeleted, deferred);
     return false;
@@ -200,7 +200,7 @@ bool Tier::PlaceLocked(Segment& segment, std::unique_ptr<Append> append, Deferre
   return true;
 }
 
-void Tier::SubmitBatchesLocked(Segment& segment, Deferred& deferred) {
+void Tier::SubmitBatchesLocked(Segment& segment, DeferredCalls& deferred) {
   while (!segment.placed.empty() && segment.batches_in_flight < options_.write_depth) {
     auto batch = std::make_shared<Batch>();
     batch->segment = &segment;
@@ -244,7 +244,7 @@ void Tier::SubmitBatch(const std::shared_ptr<Batch>& batch) {
 }
 
 void Tier::BatchEnded(const std::shared_ptr<Batch>& batch, absl::Status status) {
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   Segment& segment = *batch->segment;
   --segment.batches_in_flight;
@@ -256,7 +256,7 @@ void Tier::BatchEnded(const std::shared_ptr<Batch>& batch, absl::Status status) 
   --transfers_;
 }
 
-void Tier::AdvanceLocked(Segment& segment, Deferred& deferred) {
+void Tier::AdvanceLocked(Segment& segment, DeferredCalls& deferred) {
   while (!segment.batches.empty() && segment.batches.front()->ended) {
     const std::shared_ptr<Batch> batch = std::move(segment.batches.front());
     segment.batches.pop_front();
@@ -289,7 +289,7 @@ void Tier::AdvanceLocked(Segment& segment, Deferred& deferred) {
   MaybeWriteFooterLocked(segment, deferred);
 }
 
-void Tier::CommitLocked(Segment& segment, std::unique_ptr<Append> append, Deferred& deferred) {
+void Tier::CommitLocked(Segment& segment, std::unique_ptr<Append> append, DeferredCalls& deferred) {
   const RecordPlace place = PlaceOf(segment, *append);
   segment.end_page = append->page + append->pages;
   segment.entries.push_back({append->fingerprint, append->checksum, append->sequence,
@@ -334,7 +334,7 @@ void Tier::CommitLocked(Segment& segment, std::unique_ptr<Append> append, Deferr
 
 void Tier::EndAppendLocked(std::unique_ptr<Append> append,
                            WriteOutcome outcome,
-                           Deferred& deferred) {
+                           DeferredCalls& deferred) {
   const bool callers = append->kind == RecordKind::kBlock && !append->is_rewrite;
   if (callers) {
     --writes_;
@@ -353,7 +353,7 @@ void Tier::EndAppendLocked(std::unique_ptr<Append> append,
   });
 }
 
-void Tier::EndWaitingLocked(uint32_t writer, WriteOutcome outcome, Deferred& deferred) {
+void Tier::EndWaitingLocked(uint32_t writer, WriteOutcome outcome, DeferredCalls& deferred) {
   std::deque<std::unique_ptr<Append>> waiting;
   waiting.swap(writers_[writer].waiting);
   for (std::unique_ptr<Append>& append : waiting) {
@@ -361,7 +361,7 @@ void Tier::EndWaitingLocked(uint32_t writer, WriteOutcome outcome, Deferred& def
   }
 }
 
-void Tier::ExpireWaitingLocked(Deferred& deferred) {
+void Tier::ExpireWaitingLocked(DeferredCalls& deferred) {
   const absl::Duration now = parts_.clock->Now();
   for (Writer& writer : writers_) {
     std::deque<std::unique_ptr<Append>> kept;
@@ -405,7 +405,7 @@ std::unique_ptr<Append> Tier::MakeOwnRecord(RecordKind kind,
 void Tier::Delete(absl::Span<const BlockIdentity> identities,
                   std::function<void(WriteOutcome, uint32_t)> done) {
   TERRACE_CHECK(identities.size() <= kMaxDeletes);
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   uint32_t deleted = 0;
   std::vector<OwnedIdentity> buried;
@@ -465,7 +465,7 @@ void Tier::PutNote(std::string_view name,
   TERRACE_CHECK(!name.empty() && name.size() <= kMaxKeyBytes &&
                 value.size() <= kMaxWrappedNoteBytes);
   std::unique_ptr<Append> append = MakeOwnRecord(RecordKind::kNote, name, value);
-  Deferred deferred;
+  DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   WriteOutcome refusal = RefusalLocked();
   if (refusal == WriteOutcome::kWritten && notes_.size() >= kMaxNotes &&
