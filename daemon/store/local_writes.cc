@@ -19,6 +19,10 @@ constexpr uint32_t kMaxWritesRunning = 64;
 constexpr uint32_t kWriteAhead = 32;     // victims of a pool
 constexpr uint32_t kFlushSlice = 4096;   // blocks looked at under one lock
 constexpr uint32_t kCommitSlice = 4096;  // entries of committed_, likewise
+// Of committed_; the oldest one beyond is written when it is evicted.
+constexpr size_t kMaxCommitted = size_t{1} << 20;
+// What has not got its place in the tier by then is refused.
+constexpr absl::Duration kWriteCap = absl::Seconds(30);
 // How long a tier that has just refused is not offered more for eviction's sake.
 constexpr absl::Duration kRefusalMemory = absl::Milliseconds(100);
 
@@ -81,10 +85,13 @@ BlockIdentity Store::IdentityOfLocked(const Block& block) {
   return {NamespaceOf(block.scope).digest, scope.generation, scope.salt, block.key()};
 }
 
+bool Store::IsTooLargeForLocal(const Block& block) const {
+  return options_.local_max_payload_bytes > 0 &&
+         block.payload_bytes > options_.local_max_payload_bytes;
+}
+
 bool Store::LocalTakesLocked(const Block& block) {
-  return local_ != nullptr && block.state == BlockState::kReady &&
-         (options_.local_max_payload_bytes == 0 ||
-          block.payload_bytes <= options_.local_max_payload_bytes) &&
+  return local_ != nullptr && block.state == BlockState::kReady && !IsTooLargeForLocal(block) &&
          scopes_[static_cast<uint32_t>(block.scope)].generation ==
              NamespaceOf(block.scope).generation;
 }
@@ -109,6 +116,13 @@ void Store::RequestLocalWriteLocked(BlockId id, LocalWaiter waiter, DeferredCall
     BeginLocalWriteLocked(id, deferred);
   } else {
     local_queue_.push_back(id);
+  }
+}
+
+void Store::NoteCommittedLocked(BlockId id) {
+  committed_.emplace_back(id, blocks_.at(id).serial);
+  if (committed_.size() > kMaxCommitted) {
+    committed_.pop_front();
   }
 }
 
@@ -153,6 +167,7 @@ void Store::BeginLocalWriteLocked(BlockId id, DeferredCalls& deferred) {
   request.checksum = block.checksum;
   request.first_token = block.first_token;
   request.tokens = ns.record.block_tokens;
+  request.deadline = clock_.Now() + kWriteCap;
   request.heat = block.touched_ds > block.stored_ds ? Heat::kWarm : Heat::kCold;
   local_writes_.at(id).running = true;
   ++local_running_;
@@ -244,27 +259,36 @@ void Store::TellLocalWaiterLocked(const LocalWaiter& waiter,
 
 bool Store::ReadyToEvictLocked(BlockId id, absl::Duration give_up, DeferredCalls& deferred) {
   const Block& block = blocks_.at(id);
-  if (!LocalTakesLocked(block)) {
-    const bool too_large = local_ != nullptr && options_.local_max_payload_bytes > 0 &&
-                           block.payload_bytes > options_.local_max_payload_bytes;
-    counters_.local_losses[0] += too_large ? 1 : 0;
-    return true;
-  }
-  if (LocalHoldsLocked(block)) {
-    return true;
-  }
   const absl::Duration now = clock_.Now();
-  if (now < refused_until_ || now >= give_up) {
-    const WriteOutcome why = now < refused_until_ ? refusal_ : WriteOutcome::kBusy;
-    ++counters_.local_losses[static_cast<size_t>(why)];
+  if (!LocalTakesLocked(block) || LocalHoldsLocked(block) || now < refused_until_ ||
+      now >= give_up) {
     return true;
   }
-  RequestLocalWriteLocked(id, {}, deferred);
+  // With so many under way one of them ends soon, and another look is taken then.
+  if (local_writes_.size() < kMaxWritesRunning) {
+    RequestLocalWriteLocked(id, {}, deferred);
+  }
   return false;
 }
 
+void Store::CountLossLocked(const Block& block) {
+  if (local_ == nullptr) {
+    return;
+  }
+  if (IsTooLargeForLocal(block)) {
+    ++counters_.local_losses[0];
+  } else if (LocalTakesLocked(block) && !LocalHoldsLocked(block)) {
+    const WriteOutcome why = clock_.Now() < refused_until_ ? refusal_ : WriteOutcome::kBusy;
+    ++counters_.local_losses[static_cast<size_t>(why)];
+  }
+}
+
 void Store::WriteAheadLocked(Pool& pool, DeferredCalls& deferred) {
-  if (local_ == nullptr || pool.written_ahead-- > 0) {
+  if (local_ == nullptr) {
+    return;
+  }
+  if (pool.written_ahead > 0) {
+    --pool.written_ahead;
     return;
   }
   pool.written_ahead = kWriteAhead / 2;

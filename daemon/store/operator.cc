@@ -206,7 +206,7 @@ BlockId Store::NextVictimLocked(std::optional<TenantId> only) {
 // Goes on when a write has ended, where blocks have to be written first.
 void Store::AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict,
                                DeferredCalls& deferred) {
-  if (evict->ended) {
+  if (evict->ended || evict->slice_queued) {
     return;
   }
   const auto used = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -216,7 +216,12 @@ void Store::AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict,
   for (uint32_t i = 0; i < kEvictSlice && more; ++i) {
     const BlockId victim = NextVictimLocked(evict->only);
     more = victim != kNoBlock && used() > evict->target_used_bytes;
-    if (more && ReadyToEvictLocked(victim, absl::InfiniteDuration(), deferred)) {
+    if (!more) {
+      break;
+    }
+    if (!ReadyToEvictLocked(victim, absl::InfiniteDuration(), deferred)) {
+      more = blocks_.at(victim).locks > 0;  // else as many are written as may be at a time
+    } else {
       const uint64_t blocks = counters_.evictions;
       const uint64_t bytes = counters_.evicted_bytes;
       EvictFamilyLocked(victim, absl::InfiniteDuration(), deferred);
@@ -225,10 +230,12 @@ void Store::AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict,
     }
   }
   if (more) {  // in slices, so that the lock is never held for long
+    evict->slice_queued = true;
     deferred.Add([this, evict] {
       RunJob(Priority::kNormal, [this, evict] {
         DeferredCalls later;
         Lock relock(&mutex_);
+        evict->slice_queued = false;
         AdvanceEvictLocked(evict, later);
       });
     });

@@ -301,7 +301,7 @@ void Store::CommitLocked(PutOperation& put,
   counters_.bytes_in += block.payload_bytes;
   SetPutResult(put, target.position, PutOutcome::kStored, Reason::kNone);
   if (local_ != nullptr && options_.local_writes == LocalWrites::kOnCommit) {
-    committed_.emplace_back(target.block, block.serial);
+    NoteCommittedLocked(target.block);
   }
   if (put.call.wait_for >= Level::kLocalWritten && LocalTakesLocked(block) &&
       !LocalHoldsLocked(block)) {

@@ -249,6 +249,7 @@ struct EvictOperation {
   std::optional<TenantId> only;
   uint64_t target_used_bytes = 0;
   EvictResult result;
+  bool slice_queued = false;  // with the executor
   bool ended = false;
   std::function<void(absl::StatusOr<EvictResult>)> done;
 };

@@ -167,14 +167,15 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
       return Room::kMakeMemory;
     }
   }
-  EvictionPolicy& policy = *pools_[PoolForLocked(tenant, slot_bytes)]->policy;
+  Pool& pool = *pools_[PoolForLocked(tenant, slot_bytes)];
+  EvictionPolicy& policy = *pool.policy;
   const BlockId victim = policy.Victim();
   // With room of its own to turn over, a pool looks at the others only now and then.
   if (victim == kNoBlock) {
     return Room::kTakeSlab;
   }
   // Looked at before the decision to evict, so that the victims behind it are on their way too.
-  WriteAheadLocked(*pools_[PoolForLocked(tenant, slot_bytes)], deferred);
+  WriteAheadLocked(pool, deferred);
   if (pools_.size() > 1 && ++steal_turn_ % kStealEvery == 0 &&
       CheapestSlabLocked(tenant, slot_bytes, policy.Value(victim)).has_value()) {
     return Room::kTakeSlab;
@@ -232,6 +233,7 @@ void Store::EvictLocked(BlockId id) {
     ++bucket;
   }
   ++counters_.eviction_age_log2_s[bucket];
+  CountLossLocked(block);
   HideLocked(id);
 }
 

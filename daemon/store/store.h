@@ -325,6 +325,7 @@ class Store final : public BlockStore {
   // ---- local_writes.cc
   [[nodiscard]] BlockIdentity IdentityOfLocked(const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool IsTooLargeForLocal(const Block& block) const;
   // Whether the local tier could take the block at all.
   [[nodiscard]] bool LocalTakesLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool LocalHoldsLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -341,9 +342,13 @@ class Store final : public BlockStore {
                              WriteOutcome outcome,
                              DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether the block may be evicted now without a loss that waiting could prevent. False: it is on
-  // its way to the local tier.
+  // its way to the local tier, or others are and it still has no lock.
   bool ReadyToEvictLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Called for what is evicted: what no tier holds then is lost.
+  void CountLossLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // With LocalWrites::kOnCommit: to be written when there is time.
+  void NoteCommittedLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Keeps the next victims of the pool written, so that evictions need not wait.
   void WriteAheadLocked(Pool& pool, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeRoomWaitersLocked(size_t count, DeferredCalls& deferred)

@@ -397,6 +397,45 @@ TEST(LocalTierTest, ATierThatDoesNotAnswerDelaysAPutByTheConfiguredTimeAndNoMore
   EXPECT_EQ(room.losses(), 1U);
 }
 
+TEST(LocalTierTest, AnEvictionOfAllDramDoesNotLockAllOfItAtOnce) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 150; ++key) {
+    room.Put({key}, Level::kDram, 300000);
+  }
+  ASSERT_EQ(room.losses(), 0U);
+  std::optional<absl::StatusOr<EvictResult>> result;
+  room.store().Evict("", 0, [&](auto r) { result = std::move(r); });
+  room.executor().RunAll();
+  EXPECT_FALSE(result.has_value());
+  EXPECT_LE(room.store().Usage().local_writes_in_flight, 64U);
+  room.RunUntil([&] { return result.has_value(); });
+  EXPECT_EQ((*result)->used_bytes, 0U);
+  EXPECT_EQ(room.losses(), 0U);
+  for (uint64_t key = 0; key < 150; ++key) {
+    ASSERT_EQ(room.Get(key, 300000), GetOutcome::kOk) << key;
+  }
+}
+
+TEST(LocalTierTest, ABlockIsCountedAsLostOnceAndOnlyWhenItGoes) {
+  LocalRoom room;
+  room.store_options.local_max_payload_bytes = 300000;
+  room.Open();
+  // Of one slot size, and every second one too large for the tier.
+  constexpr uint64_t kBlocks = 150;
+  for (uint64_t key = 0; key < kBlocks; ++key) {
+    const uint32_t bytes = key % 2 == 0 ? 299500 : 302000;
+    ASSERT_EQ(OutcomeAt(room.Put({key}, Level::kDram, bytes), 0), PutOutcome::kStored);
+  }
+  ASSERT_EQ(room.counters().evictions, 0U);
+  // Their slab is cut anew, once those that can be are written.
+  ASSERT_EQ(OutcomeAt(room.Put({1000}, Level::kDram, 800000), 0), PutOutcome::kStored);
+  EXPECT_GT(room.counters().room_waits, 0U);
+  EXPECT_EQ(room.counters().evictions, kBlocks);
+  EXPECT_EQ(room.counters().local_losses[0], kBlocks / 2);
+  EXPECT_EQ(room.losses(), kBlocks / 2);
+}
+
 TEST(LocalTierTest, BlocksTooLargeForTheLocalTierStayInDramAlone) {
   LocalRoom room;
   room.store_options.local_max_payload_bytes = 500000;
