@@ -108,15 +108,7 @@ void Store::AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
   const auto put = std::static_pointer_cast<PutOperation>(operation);
   const Reason reason = outcome == GetOutcome::kDeadline ? Reason::kDeadline : Reason::kCancelled;
   if (put->stage != PutStage::kStoring) {
-    // What is stored stays stored; the level says how far it came.
-    const auto wanted = static_cast<char>(put->call.wait_for);
-    for (uint32_t i = 0; i < put->result.levels.size(); ++i) {
-      const bool short_of_it = put->result.levels[i] != '\0' && put->result.levels[i] < wanted;
-      if (short_of_it && put->result.reasons[i] == static_cast<char>(Reason::kNone)) {
-        put->result.reasons[i] = static_cast<char>(reason);
-      }
-    }
-    put->stage = PutStage::kSyncing;  // nothing more is waited for
+    EndPutWaits(*put, reason);
     MaybeFinishPutLocked(put, deferred);
     return;
   }

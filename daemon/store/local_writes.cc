@@ -350,18 +350,33 @@ bool Store::AdvancePutLocked(const std::shared_ptr<PutOperation>& put, DeferredC
   if (local_ == nullptr || put->scope == ScopeId{UINT32_MAX}) {
     return false;
   }
-  const bool given_up = put->cancelled || clock_.Now() >= put->deadline;
-  if (put->stage == PutStage::kStoring && put->call.wait_for >= Level::kLocalWritten) {
+  if (put->call.wait_for < Level::kLocalWritten || put->stage == PutStage::kSyncing) {
+    return false;
+  }
+  if (put->cancelled || clock_.Now() >= put->deadline) {
+    EndPutWaits(*put, put->cancelled ? Reason::kCancelled : Reason::kDeadline);
+    return false;
+  }
+  if (put->stage == PutStage::kStoring) {
     put->stage = PutStage::kWriting;
-    if (!given_up && WritePutLocked(put, deferred)) {
+    if (WritePutLocked(put, deferred)) {
       return true;
     }
   }
-  if (put->stage == PutStage::kWriting && put->call.wait_for >= Level::kLocalSynced) {
-    put->stage = PutStage::kSyncing;
-    return !given_up && SyncPutLocked(put, deferred);
+  put->stage = PutStage::kSyncing;
+  return put->call.wait_for >= Level::kLocalSynced && SyncPutLocked(put, deferred);
+}
+
+// What is stored stays stored; the level says how far it came, and the reason why no further.
+void Store::EndPutWaits(PutOperation& put, Reason reason) {
+  const auto wanted = static_cast<char>(put.call.wait_for);
+  for (uint32_t i = 0; i < put.result.levels.size(); ++i) {
+    const bool short_of_it = put.result.levels[i] != '\0' && put.result.levels[i] < wanted;
+    if (short_of_it && put.result.reasons[i] == static_cast<char>(Reason::kNone)) {
+      put.result.reasons[i] = static_cast<char>(reason);
+    }
   }
-  return false;
+  put.stage = PutStage::kSyncing;  // nothing more is waited for
 }
 
 bool Store::WritePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred) {

@@ -357,6 +357,7 @@ class Store final : public BlockStore {
   // The put's stages behind kStoring. True: it waits.
   bool AdvancePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void EndPutWaits(PutOperation& put, Reason reason);
   bool WritePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool SyncPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)

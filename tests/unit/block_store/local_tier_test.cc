@@ -140,6 +140,46 @@ TEST(LocalTierTest, APutThatCannotWaitLongerSaysHowFarItCame) {
   EXPECT_EQ(room.Get(1), GetOutcome::kOk);
 }
 
+// Keys whose payloads fit into DRAM.
+uint64_t Slots() {
+  LocalRoom room;
+  room.Open();
+  uint64_t key = 0;
+  for (bool fits = true; fits; ++key) {
+    const auto answer = room.StartPut({key});
+    room.executor().RunAll();
+    fits = answer->has_value();
+  }
+  return key - 1;
+}
+
+TEST(LocalTierTest, APutThatIsCancelledWhileItWaitsForRoomSaysHowFarEachKeyCame) {
+  const uint64_t slots = Slots();
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 1; key < slots; ++key) {
+    const auto answer = room.StartPut({key});
+    room.executor().RunAll();
+    ASSERT_TRUE(answer->has_value()) << key;
+  }
+  const auto answer = room.StartPut({1000, 1001}, Level::kLocalWritten);
+  room.executor().RunAll();
+  ASSERT_FALSE(answer->has_value()) << "the second block has to wait for a victim's write";
+  EXPECT_EQ(room.store().Usage().waiting_for_room, 1U);
+  room.store().CancelCall(room.caller(), room.last_call(), [](bool) {});
+  room.executor().RunAll();
+  ASSERT_TRUE(answer->has_value());
+  ASSERT_TRUE((*answer)->ok());
+  EXPECT_EQ(OutcomeAt(***answer, 0), PutOutcome::kStored);
+  EXPECT_EQ(LevelAt(***answer, 0), Level::kDram);
+  EXPECT_EQ(ReasonAt(***answer, 0), Reason::kCancelled);
+  EXPECT_EQ(OutcomeAt(***answer, 1), PutOutcome::kFailed);
+  EXPECT_EQ(ReasonAt(***answer, 1), Reason::kCancelled);
+  room.Settle();
+  EXPECT_EQ(room.Get(1000), GetOutcome::kOk);
+  EXPECT_EQ(room.StateOf(1001), KeyState::kMiss);
+}
+
 TEST(LocalTierTest, APutThatWaitsForALevelCanBeCancelled) {
   LocalRoom room;
   room.Open();
