@@ -263,11 +263,11 @@ struct ClearOperation {
 
 // A Delete that the local tier still works on. Shared by the callbacks of its calls.
 struct DeleteOperation {
-  std::vector<std::string> names;  // of LocalName
-  Digest128 namespace_digest;
+  std::vector<std::string> names;  // of LocalName; none without a local tier
   uint64_t generation = 0;
   StorePart part;
   BlockStore::DeleteResult result;
+  std::shared_ptr<LocalBarrier> writes;  // of its blocks that were under way
   uint32_t left = 0;  // calls of the tier
   WriteOutcome failure = WriteOutcome::kWritten;
   std::function<void(absl::StatusOr<BlockStore::DeleteResult>)> done;

@@ -12,6 +12,7 @@ namespace terrace {
 namespace {
 
 constexpr absl::Duration kNoteRetry = absl::Seconds(1);
+constexpr uint32_t kDeleteSlice = 256;  // keys under one lock
 
 absl::Status NotDurable(std::string_view what) {
   return absl::UnavailableError(absl::StrCat(
@@ -131,62 +132,87 @@ std::string Store::LocalName(const BlockIdentity& identity) {
 void Store::Delete(const Caller& caller,
                    const StorePart& part,
                    std::function<void(absl::StatusOr<DeleteResult>)> done) {
-  DeferredCalls deferred;
-  Lock lock(&mutex_);
-  const Namespace* ns = FindNamespaceLocked(caller.tenant, part.namespace_digest);
-  if (ns == nullptr) {
-    deferred.Add([done = std::move(done)] {
-      done(absl::NotFoundError("part.namespace_digest: not opened by this tenant"));
-    });
-    return;
-  }
   auto deletion = std::make_shared<DeleteOperation>();
-  deletion->namespace_digest = ns->digest;
-  deletion->generation = ns->generation;
   deletion->part = part;
   deletion->part.rule = Rule::kIndependent;
   deletion->done = std::move(done);
-  auto writes = std::make_shared<LocalBarrier>();
-  const StorePart& every = deletion->part;
-  const bool keys_fit = every.key_bytes >= kMinKeyBytes && every.key_bytes <= kMaxKeyBytes;
-  for (uint32_t i = 0; keys_fit && i < every.key_count(); ++i) {
-    const BlockIdentity identity{ns->digest, ns->generation, every.salt, every.key(i)};
-    const std::optional<ScopeId> scope = FindScopeLocked(caller.tenant, every);
-    const BlockId block = scope.has_value() ? index_.Find(*scope, every.key(i)) : kNoBlock;
-    LowerBlock lower;
+  deletion->writes = std::make_shared<LocalBarrier>();
+  const uint32_t keys = part.key_count();
+  for (uint32_t begin = 0; begin == 0 || begin < keys; begin += kDeleteSlice) {
+    DeferredCalls deferred;
+    Lock lock(&mutex_);
+    const Namespace* ns = FindNamespaceLocked(caller.tenant, part.namespace_digest);
+    if (ns == nullptr) {
+      deferred.Add([deletion] {
+        deletion->done(absl::NotFoundError("part.namespace_digest: not opened by this tenant"));
+      });
+      return;
+    }
+    if (begin == 0) {
+      deletion->generation = ns->generation;
+      ++in_flight_;  // until the answer has been given
+    }
+    HideForDeleteLocked(*deletion, *ns, begin, std::min(keys, begin + kDeleteSlice));
+  }
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  const auto go_on = [this, deletion](DeferredCalls& later) {
+    later.Add([this, deletion] {
+      deletion->names.empty() ? AnswerDelete(deletion, absl::OkStatus()) : DeleteLocally(deletion);
+    });
+  };
+  if (deletion->writes->left == 0) {
+    go_on(deferred);
+  } else {
+    deletion->writes->all_ended = go_on;
+  }
+}
+
+// Keys [begin, end): a slice, so that the lock is never held for long.
+void Store::HideForDeleteLocked(DeleteOperation& deletion,
+                                const Namespace& ns,
+                                uint32_t begin,
+                                uint32_t end) {
+  const StorePart& part = deletion.part;
+  if (part.key_bytes < kMinKeyBytes || part.key_bytes > kMaxKeyBytes ||
+      ns.generation != deletion.generation) {  // cleared meanwhile: there is nothing left of it
+    deletion.result.not_found += end - begin;
+    return;
+  }
+  for (uint32_t i = begin; i < end; ++i) {
+    // Looked up again each time: the scope goes with its last block.
+    const std::optional<ScopeId> scope = FindScopeLocked(ns.tenant, part);
+    const BlockId block = scope.has_value() ? index_.Find(*scope, part.key(i)) : kNoBlock;
     bool held = block != kNoBlock;
     if (local_ != nullptr) {
+      const BlockIdentity identity{ns.digest, ns.generation, part.salt, part.key(i)};
       std::string name = LocalName(identity);
+      LowerBlock lower;
       held = held || (!deleting_.contains(name) && local_->Lookup(identity, &lower));
       ++deleting_[name];
-      deletion->names.push_back(std::move(name));
+      deletion.names.push_back(std::move(name));
     }
     if (block != kNoBlock) {
       // A write under way would bring the block back behind the deletion.
       if (const auto write = local_writes_.find(block); write != local_writes_.end()) {
-        ++writes->left;
-        write->second.waiters.push_back({nullptr, 0, writes});
+        ++deletion.writes->left;
+        write->second.waiters.push_back({nullptr, 0, deletion.writes});
       }
       HideLocked(block);
     }
-    ++(held ? deletion->result.deleted : deletion->result.not_found);
+    ++(held ? deletion.result.deleted : deletion.result.not_found);
   }
-  if (!keys_fit) {
-    deletion->result.not_found = every.key_count();
-  }
-  if (deletion->names.empty()) {
-    deferred.Add([deletion] { deletion->done(deletion->result); });
-    return;
-  }
-  ++in_flight_;  // until the answer has been given
-  const auto go_on = [this, deletion](DeferredCalls& later) {
-    later.Add([this, deletion] { DeleteLocally(deletion); });
-  };
-  if (writes->left == 0) {
-    go_on(deferred);
+}
+
+void Store::AnswerDelete(const std::shared_ptr<DeleteOperation>& deletion,
+                         const absl::Status& durable) {
+  if (durable.ok()) {
+    deletion->done(deletion->result);
   } else {
-    writes->all_ended = go_on;
+    deletion->done(NotDurable("deleted"));
   }
+  Lock lock(&mutex_);
+  JobEndedLocked();
 }
 
 void Store::DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) {
@@ -196,8 +222,8 @@ void Store::DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) {
     if (i % SegmentTier::kMaxDeletes == 0) {
       calls.emplace_back();
     }
-    calls.back().push_back({deletion->namespace_digest, deletion->generation, deletion->part.salt,
-                            deletion->part.key(i)});
+    calls.back().push_back({deletion->part.namespace_digest, deletion->generation,
+                            deletion->part.salt, deletion->part.key(i)});
   }
   deletion->left = static_cast<uint32_t>(calls.size());
   for (const std::vector<BlockIdentity>& identities : calls) {
@@ -224,20 +250,13 @@ void Store::DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion,
       deleting_.erase(found);
     }
   }
-  auto answer = [this, deletion](const absl::Status& durable) {
-    if (durable.ok()) {
-      deletion->done(deletion->result);
+  deferred.Add([this, deletion] {
+    if (deletion->failure == WriteOutcome::kWritten) {
+      SyncLocal([this, deletion](const absl::Status& status) { AnswerDelete(deletion, status); });
     } else {
-      deletion->done(NotDurable("deleted"));
+      AnswerDelete(deletion, absl::UnavailableError("not written"));
     }
-    Lock relock(&mutex_);
-    JobEndedLocked();
-  };
-  if (deletion->failure == WriteOutcome::kWritten) {
-    deferred.Add([this, answer] { SyncLocal(answer); });
-  } else {
-    deferred.Add([answer] { answer(absl::UnavailableError("not written")); });
-  }
+  });
 }
 
 }  // namespace terrace

@@ -378,6 +378,12 @@ class Store final : public BlockStore {
   void ClearEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);
   // The name of an identity in `deleting_`.
   static std::string LocalName(const BlockIdentity& identity);
+  void HideForDeleteLocked(DeleteOperation& deletion,
+                           const Namespace& ns,
+                           uint32_t begin,
+                           uint32_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AnswerDelete(const std::shared_ptr<DeleteOperation>& deletion, const absl::Status& durable)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   void DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) ABSL_LOCKS_EXCLUDED(mutex_);
   void DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion, WriteOutcome outcome)
       ABSL_LOCKS_EXCLUDED(mutex_);

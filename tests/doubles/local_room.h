@@ -44,6 +44,10 @@ class LocalRoom {
   ~LocalRoom() { Abandon(); }
 
   void Open() {
+    const absl::Status opened = TryOpen();
+    ASSERT_TRUE(opened.ok()) << opened;
+  }
+  absl::Status TryOpen() {
     io_ = std::make_unique<StepIo>(clock_, seed_);
     SegmentTierParts parts;
     parts.files = &files_;
@@ -52,7 +56,9 @@ class LocalRoom {
     parts.hashing = &tier_executor_;
     parts.maintenance = &tier_executor_;
     absl::StatusOr<std::unique_ptr<SegmentTier>> tier = OpenSegmentTier(tier_options, parts);
-    ASSERT_TRUE(tier.ok()) << tier.status();
+    if (!tier.ok()) {
+      return tier.status();
+    }
     tier_ = *std::move(tier);
     BlockStore::Parts store_parts;
     store_parts.clock = &clock_;
@@ -61,12 +67,15 @@ class LocalRoom {
     store_parts.local = tier_.get();
     absl::StatusOr<std::unique_ptr<BlockStore>> store =
         BlockStore::Create(store_options, store_parts);
-    ASSERT_TRUE(store.ok()) << store.status();
+    if (!store.ok()) {
+      return store.status();
+    }
     store_ = *std::move(store);
     caller_.tenant = *store_->OpenTenant("a");
     caller_.session =
         store_->OpenSession(caller_.tenant, BlockStore::LeaseRight::kProvenByPidfd);
     ns_ = store_->OpenNamespace(caller_.tenant, Record())->digest;
+    return absl::OkStatus();
   }
   // Stops as a service does: what is under way ends, and the tier is closed.
   void Close() {

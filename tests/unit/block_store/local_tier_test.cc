@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "daemon/store/generation_format.h"
 #include "tests/doubles/local_room.h"
 
 namespace terrace {
@@ -372,7 +373,80 @@ TEST(LocalTierTest, ClearsAtOneTimeAreNotedInTheirOrder) {
   }
 }
 
+TEST(LocalTierTest, AManyKeyedDeletionHidesEveryKeyBeforeItReturns) {
+  LocalRoom room;
+  room.Open();
+  room.Put({1, 2}, Level::kLocalWritten, 1000);
+  room.Put({5000}, Level::kDram, 1000);
+  std::optional<absl::StatusOr<BlockStore::DeleteResult>> deleted;
+  room.store().Delete(room.caller(), room.Part(Keys(0, 6000)),
+                      [&](auto r) { deleted = std::move(r); });
+  for (const uint64_t key : {1, 2, 5000}) {
+    EXPECT_EQ(room.StateOf(key), KeyState::kMiss) << key;
+  }
+  room.RunUntil([&] { return deleted.has_value(); });
+  ASSERT_TRUE(deleted->ok()) << deleted->status();
+  EXPECT_EQ((*deleted)->deleted, 3U);
+  EXPECT_EQ((*deleted)->not_found, 5997U);
+  room.Kill();
+  room.Open();
+  room.RunAll();
+  for (const uint64_t key : {1, 2, 5000}) {
+    EXPECT_EQ(room.StateOf(key), KeyState::kMiss) << key;
+  }
+}
+
+TEST(LocalTierTest, AGenerationThatThisProgramCannotReadIsARefusalToStart) {
+  LocalRoom room;
+  room.Open();
+  const std::string name = room.Part({}).namespace_digest.ToBytes();
+  std::optional<WriteOutcome> noted;
+  room.tier().PutNote(name, "a later version's", [&](WriteOutcome outcome) { noted = outcome; });
+  room.RunUntil([&] { return noted.has_value(); });
+  ASSERT_EQ(noted, WriteOutcome::kWritten);
+  room.Close();
+  EXPECT_EQ(room.TryOpen().code(), absl::StatusCode::kFailedPrecondition);
+}
+
 // ---------------------------------------------------------------- faults
+
+TEST(LocalTierTest, AClearThatCannotBeRecordedSaysSoAndIsRecordedWhenTheMediumIsBack) {
+  LocalRoom room;
+  room.Open();
+  room.Put({1}, Level::kLocalWritten);
+  room.faults().Fail(doubles::FileCall::kSync, 1, absl::DataLossError("failed"), kForever);
+  EXPECT_EQ(room.Clear().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(room.StateOf(1), KeyState::kMiss) << "cleared here";
+  room.faults().Heal();
+  for (int i = 0; i < 40; ++i) {
+    room.Tick(absl::Milliseconds(500));
+    room.RunAll();
+  }
+  room.Put({2}, Level::kLocalSynced);
+  room.LosePower(7);
+  room.Open();
+  room.RunAll();
+  EXPECT_EQ(room.StateOf(1), KeyState::kMiss);
+  EXPECT_EQ(room.Get(2), GetOutcome::kOk);
+  EXPECT_EQ(*room.Clear(), 3U);
+}
+
+TEST(LocalTierTest, ADeletionThatCannotBeRecordedSaysSo) {
+  LocalRoom room;
+  room.Open();
+  room.Put({1}, Level::kLocalWritten);
+  room.faults().Fail(doubles::FileCall::kSync, 1, absl::DataLossError("failed"), kForever);
+  EXPECT_EQ(room.Delete({1}).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(room.StateOf(1), KeyState::kMiss);
+  room.faults().Heal();
+  room.Tick(absl::Seconds(30));
+  room.Settle();
+  EXPECT_TRUE(room.Delete({1}).ok());
+  room.LosePower(3);
+  room.Open();
+  room.RunAll();
+  EXPECT_EQ(room.StateOf(1), KeyState::kMiss);
+}
 
 TEST(LocalTierTest, AFullDiskCostsBlocksAndNeverAPut) {
   LocalRoom room;
@@ -503,6 +577,22 @@ TEST(LocalTierTest, ABlockThatRottedOnTheMediumIsAMissAndNeverDelivered) {
   }
   EXPECT_EQ(room.Get(1), GetOutcome::kCorrupt);
   EXPECT_EQ(room.Get(1), GetOutcome::kMiss);
+}
+
+TEST(GenerationFormatTest, BytesAreAsTheGrammarSays) {
+  EXPECT_EQ(EncodeGeneration(0x1122334455667788U),
+            std::string("\x01\x88\x77\x66\x55\x44\x33\x22\x11", 9));
+  EXPECT_EQ(DecodeGeneration(EncodeGeneration(0x1122334455667788U)), 0x1122334455667788U);
+}
+
+TEST(GenerationFormatTest, AnythingElseIsRefused) {
+  const std::string good = EncodeGeneration(2);
+  for (size_t length = 0; length < good.size(); ++length) {
+    EXPECT_EQ(DecodeGeneration(good.substr(0, length)), std::nullopt) << length;
+  }
+  EXPECT_EQ(DecodeGeneration(good + "x"), std::nullopt);
+  EXPECT_EQ(DecodeGeneration("\x02" + good.substr(1)), std::nullopt);
+  EXPECT_EQ(DecodeGeneration(EncodeGeneration(1)), std::nullopt);
 }
 
 }  // namespace
