@@ -22,6 +22,7 @@
 #include "tests/doubles/simulated_disk.h"
 #include "tests/doubles/step_executor.h"
 #include "tests/doubles/step_io.h"
+#include "tests/doubles/store_answers.h"
 #include "tiers/segment/segment_tier.h"
 
 namespace terrace::doubles {
@@ -72,8 +73,7 @@ class LocalRoom {
     }
     store_ = *std::move(store);
     caller_.tenant = *store_->OpenTenant("a");
-    caller_.session =
-        store_->OpenSession(caller_.tenant, BlockStore::LeaseRight::kProvenByPidfd);
+    caller_.session = store_->OpenSession(caller_.tenant, BlockStore::LeaseRight::kProvenByPidfd);
     ns_ = store_->OpenNamespace(caller_.tenant, Record())->digest;
     return absl::OkStatus();
   }
@@ -296,15 +296,5 @@ class LocalRoom {
   Digest128 ns_;
   uint64_t last_call_ = 0;
 };
-
-inline PutOutcome OutcomeAt(const PutResult& result, size_t i) {
-  return static_cast<PutOutcome>(result.outcomes[i]);
-}
-inline Reason ReasonAt(const PutResult& result, size_t i) {
-  return static_cast<Reason>(result.reasons[i]);
-}
-inline Level LevelAt(const PutResult& result, size_t i) {
-  return static_cast<Level>(result.levels[i]);
-}
 
 }  // namespace terrace::doubles

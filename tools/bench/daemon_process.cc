@@ -99,6 +99,21 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const BenchO
   return daemon;
 }
 
+absl::StatusOr<DaemonProcess::Connected> DaemonProcess::StartConnected(const BenchOptions& options,
+                                                                       uint64_t dram_bytes,
+                                                                       uint64_t local_bytes) {
+  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon = Start(options, dram_bytes, local_bytes);
+  if (!daemon.ok()) {
+    return daemon.status();
+  }
+  absl::StatusOr<std::unique_ptr<ClientSession>> session =
+      ClientSession::Connect((*daemon)->runtime_dir());
+  if (!session.ok()) {
+    return session.status();
+  }
+  return Connected{*std::move(daemon), *std::move(session)};
+}
+
 absl::Status DaemonProcess::StartOwn(const BenchOptions& options,
                                      uint64_t dram_bytes,
                                      uint64_t local_bytes) {

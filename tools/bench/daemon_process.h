@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 
 #include "tools/bench/child_process.h"
+#include "tools/bench/client_session.h"
 #include "tools/bench/scenario.h"
 
 namespace terrace::bench {
@@ -30,6 +31,11 @@ class DaemonProcess {
   static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const BenchOptions& options,
                                                               uint64_t dram_bytes,
                                                               uint64_t local_bytes = 0);
+  // The same, and a session with it.
+  struct Connected;
+  static absl::StatusOr<Connected> StartConnected(const BenchOptions& options,
+                                                  uint64_t dram_bytes,
+                                                  uint64_t local_bytes = 0);
   // Stops an own daemon with SIGTERM, and SIGKILL after ten seconds; removes its folder.
   ~DaemonProcess();
   DaemonProcess(const DaemonProcess&) = delete;
@@ -74,6 +80,11 @@ class DaemonProcess {
   ChildProcess child_;
   pid_t pid_ = 0;
   uint64_t dram_bytes_ = 0;
+};
+
+struct DaemonProcess::Connected {
+  std::unique_ptr<DaemonProcess> daemon;
+  std::unique_ptr<ClientSession> session;  // ends before the daemon
 };
 
 // The folder of this program.

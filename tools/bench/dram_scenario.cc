@@ -84,18 +84,13 @@ absl::Status DramScenario::Prepare() {
   const auto count = static_cast<uint32_t>(blocks);
   // Room for both sets although slots don't fill slabs, and for leases of a batch.
   const uint64_t dram_bytes = std::max(uint64_t{1} << 30, 3 * blocks * SlotBytesFor(block_bytes));
-  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon =
-      DaemonProcess::Start(options_, dram_bytes);
-  if (!daemon.ok()) {
-    return daemon.status();
+  absl::StatusOr<DaemonProcess::Connected> connected =
+      DaemonProcess::StartConnected(options_, dram_bytes);
+  if (!connected.ok()) {
+    return connected.status();
   }
-  daemon_ = *std::move(daemon);
-  absl::StatusOr<std::unique_ptr<ClientSession>> session =
-      ClientSession::Connect(daemon_->runtime_dir());
-  if (!session.ok()) {
-    return session.status();
-  }
-  session_ = *std::move(session);
+  daemon_ = std::move(connected->daemon);
+  session_ = std::move(connected->session);
   absl::StatusOr<std::unique_ptr<BlockSet>> set =
       BlockSet::Create(*session_, {"bench/dram", options_.seed, 0, count, block_bytes});
   absl::StatusOr<std::unique_ptr<BlockSet>> fresh = BlockSet::Create(

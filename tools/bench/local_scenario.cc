@@ -77,18 +77,13 @@ absl::Status LocalScenario::Prepare() {
     return absl::InvalidArgumentError(
         "--runtime: this scenario needs a daemon of its own, whose folder it can write to");
   }
-  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon =
-      DaemonProcess::Start(options_, kDramBytes, kLocalBytes);
-  if (!daemon.ok()) {
-    return daemon.status();
+  absl::StatusOr<DaemonProcess::Connected> connected =
+      DaemonProcess::StartConnected(options_, kDramBytes, kLocalBytes);
+  if (!connected.ok()) {
+    return connected.status();
   }
-  daemon_ = *std::move(daemon);
-  absl::StatusOr<std::unique_ptr<ClientSession>> session =
-      ClientSession::Connect(daemon_->runtime_dir());
-  if (!session.ok()) {
-    return session.status();
-  }
-  session_ = *std::move(session);
+  daemon_ = std::move(connected->daemon);
+  session_ = std::move(connected->session);
   const uint64_t leasable = session_->LeaseLimitBytes() / SlotBytesFor(block_bytes_) / 2;
   together_ = static_cast<uint32_t>(std::clamp<uint64_t>(leasable, 1, kMostTogether));
   pass_blocks_ = static_cast<uint32_t>(

@@ -73,18 +73,13 @@ absl::Status PeersScenario::Prepare() {
     return absl::InvalidArgumentError("--blocks: 1 to 16,384; --block-bytes: at most 64 MiB");
   }
   const uint64_t dram_bytes = std::max(uint64_t{512} << 20, 2 * blocks * SlotBytesFor(block_bytes));
-  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon =
-      DaemonProcess::Start(options_, dram_bytes);
-  if (!daemon.ok()) {
-    return daemon.status();
+  absl::StatusOr<DaemonProcess::Connected> connected =
+      DaemonProcess::StartConnected(options_, dram_bytes);
+  if (!connected.ok()) {
+    return connected.status();
   }
-  daemon_ = *std::move(daemon);
-  absl::StatusOr<std::unique_ptr<ClientSession>> session =
-      ClientSession::Connect(daemon_->runtime_dir());
-  if (!session.ok()) {
-    return session.status();
-  }
-  session_ = *std::move(session);
+  daemon_ = std::move(connected->daemon);
+  session_ = std::move(connected->session);
   absl::StatusOr<std::unique_ptr<BlockSet>> set = BlockSet::Create(
       *session_, {"bench/peers", options_.seed, 0, static_cast<uint32_t>(blocks), block_bytes});
   if (!set.ok()) {

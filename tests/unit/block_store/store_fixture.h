@@ -17,6 +17,7 @@
 #include "tests/doubles/manual_clock.h"
 #include "tests/doubles/slow_tier.h"
 #include "tests/doubles/step_executor.h"
+#include "tests/doubles/store_answers.h"
 
 namespace terrace::testing {
 
@@ -262,14 +263,7 @@ class StoreTest : public ::testing::Test {
   Digest128 ns_;
 };
 
-inline GetOutcome OutcomeAt(const GetResult& result, size_t i) {
-  return static_cast<GetOutcome>(result.outcomes[i]);
-}
-inline PutOutcome OutcomeAt(const PutResult& result, size_t i) {
-  return static_cast<PutOutcome>(result.outcomes[i]);
-}
-inline Reason ReasonAt(const PutResult& result, size_t i) {
-  return static_cast<Reason>(result.reasons[i]);
-}
+using doubles::OutcomeAt;
+using doubles::ReasonAt;
 
 }  // namespace terrace::testing
