@@ -238,14 +238,15 @@ struct StoreCounters {
   uint64_t slabs_recut = 0;
   uint64_t slabs_retired = 0;
   uint64_t regions_failed = 0;
-  std::array<uint64_t, kMaxTiers> tier_hits{};  // keys that gets delivered, by where they were found
-  uint64_t local_writes = 0;                    // blocks written to the local tier
-  uint64_t local_write_bytes = 0;               // of payload
-  std::array<uint64_t, 10> local_refusals{};    // blocks that the local tier did not take, by outcome
+  std::array<uint64_t, kMaxTiers>
+      tier_hits{};                            // keys that gets delivered, by where they were found
+  uint64_t local_writes = 0;                  // blocks written to the local tier
+  uint64_t local_write_bytes = 0;             // of payload
+  std::array<uint64_t, 10> local_refusals{};  // blocks that the local tier did not take, by outcome
   // Blocks that no tier holds any more because the local one did not take them before their
   // eviction, by its outcome; [0]: they are too large for it.
   std::array<uint64_t, 10> local_losses{};
-  uint64_t room_waits = 0;                      // times that a block had to wait for a victim's write
+  uint64_t room_waits = 0;  // times that a block had to wait for a victim's write
   std::array<uint64_t, 24>
       eviction_age_log2_s{};  // [i]: evicted at an age below 2^i seconds since last touch
 };

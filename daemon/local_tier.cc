@@ -81,8 +81,8 @@ class OpenedLocalTier final : public LocalTier {
     absl::StatusOr<std::unique_ptr<SegmentTier>> opened = OpenSegmentTier(tier, tier_parts);
     if (!opened.ok()) {
       return absl::Status(opened.status().code(),
-                          Concat("the local tier in ", options.folder, " cannot be opened: ",
-                                 std::string(opened.status().message())));
+                          Concat("the local tier in ", options.folder,
+                                 " cannot be opened: ", std::string(opened.status().message())));
     }
     tier_ = *std::move(opened);
     return absl::OkStatus();

@@ -31,8 +31,8 @@ class LocalTier {
     uint64_t free_reserve_bytes = 0;
     uint64_t scrub_bytes_per_second = 0;  // 0: no scrubs by itself
   };
-  // Borrowed objects outlive the tier. Blocks for as long as OpenSegmentTier does. Errors: its, with
-  // the folder's name. An index that cannot be used is no error: it is logged and made anew.
+  // Borrowed objects outlive the tier. Blocks for as long as OpenSegmentTier does. Errors: its,
+  // with the folder's name. An index that cannot be used is no error: it is logged and made anew.
   struct Parts {
     const Clock* clock = nullptr;
     Executor* hashing = nullptr;
@@ -46,8 +46,8 @@ class LocalTier {
   virtual SegmentTier& tier() = 0;
   [[nodiscard]] virtual IoFacts io_facts() const = 0;
 
-  // A source whose slabs transfers know as registered memory, as far as the host lets them. Lives no
-  // longer than the tier; its slabs may.
+  // A source whose slabs transfers know as registered memory, as far as the host lets them. Lives
+  // no longer than the tier; its slabs may.
   virtual std::unique_ptr<SlabSource> Registering(std::unique_ptr<SlabSource> source) = 0;
 
   // Seals what is open, so that the next start finds everything at once; nobody uses the tier any

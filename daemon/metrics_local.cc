@@ -6,9 +6,8 @@ namespace terrace {
 namespace {
 
 // By the values of WriteOutcome; "" is not a refusal. The first one is the store's own.
-constexpr std::array<std::string_view, 10> kRefusals = {"too_large", "",         "", "no_space",
-                                                        "busy",      "read_only", "fault",
-                                                        "deadline",  "deleted",  "closed"};
+constexpr std::array<std::string_view, 10> kRefusals = {
+    "too_large", "", "", "no_space", "busy", "read_only", "fault", "deadline", "deleted", "closed"};
 constexpr std::array<std::string_view, 7> kStates = {"",       "recovering", "online", "read_only",
                                                      "faulty", "detached",   "closed"};
 
@@ -32,8 +31,7 @@ void AddState(const Tiers& tiers, Families* out) {
     }
   }
   out->Gauge("local_reads_suspended", "1 while reads are misses because they failed in a row.");
-  for (const LocalTierUsage& tier : tiers)
-    out->Add(Of(tier), tier.figures.reads_suspended ? 1 : 0);
+  for (const LocalTierUsage& tier : tiers) out->Add(Of(tier), tier.figures.reads_suspended ? 1 : 0);
   out->Gauge("local_direct", "1 where transfers bypass the page cache.");
   for (const LocalTierUsage& tier : tiers)
     out->Add(Of(tier), tier.figures.transfers.caching == Caching::kDirect ? 1 : 0);

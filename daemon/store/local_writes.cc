@@ -404,9 +404,9 @@ bool Store::WritePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCal
 }
 
 bool Store::SyncPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred) {
-  const bool any = std::any_of(
-      put->result.levels.begin(), put->result.levels.end(),
-      [](char level) { return level == static_cast<char>(Level::kLocalWritten); });
+  const bool any =
+      std::any_of(put->result.levels.begin(), put->result.levels.end(),
+                  [](char level) { return level == static_cast<char>(Level::kLocalWritten); });
   if (!any) {
     return false;
   }
@@ -508,8 +508,7 @@ void Store::AdvanceFlushLocked(const std::shared_ptr<FlushOperation>& flush,
     SyncLocal([this, flush](const absl::Status& status) {
       DeferredCalls later;
       Lock lock(&mutex_);
-      EndFlushLocked(flush,
-                     status.ok() ? status : absl::UnavailableError(status.message()), later);
+      EndFlushLocked(flush, status.ok() ? status : absl::UnavailableError(status.message()), later);
       JobEndedLocked();
     });
   });

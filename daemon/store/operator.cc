@@ -117,11 +117,10 @@ absl::StatusOr<Explanation> Store::Explain(std::string_view tenant, const StoreP
     out.state = KeyState::kLower;
     out.tier = std::string(lower_tiers_[tier]->name());
     out.payload_bytes = lower.payload_bytes;
-    out.text = absl::StrCat("On tier ", out.tier, ", not in DRAM; a get that waits, or a prefetch, ",
-                            "reads it in about ",
-                            absl::FormatDuration(lower_tiers_[tier]->EstimateRead(
-                                lower.payload_bytes)),
-                            ".");
+    out.text = absl::StrCat(
+        "On tier ", out.tier, ", not in DRAM; a get that waits, or a prefetch, ",
+        "reads it in about ",
+        absl::FormatDuration(lower_tiers_[tier]->EstimateRead(lower.payload_bytes)), ".");
     return out;
   }
   if (block == kNoBlock) {

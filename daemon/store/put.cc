@@ -253,9 +253,9 @@ std::optional<Reason> Store::StoreTarget(const std::shared_ptr<PutOperation>& op
       put.call.part.rule == Rule::kPrefix && target.position > put.declined_from.load();
   const std::optional<Reason> reason =
       useless ? Reason::kAdmission
-              : AcquireSlot(target.block, target.payload_bytes, TicketOf(put, target),
-                            {target.give_up,
-                             [this, operation, index] { RunPutJob(operation, index); }});
+              : AcquireSlot(
+                    target.block, target.payload_bytes, TicketOf(put, target),
+                    {target.give_up, [this, operation, index] { RunPutJob(operation, index); }});
   if (reason == Reason::kAdmission) {
     put.declined_from = std::min(put.declined_from.load(), target.position);
   }

@@ -268,7 +268,7 @@ struct DeleteOperation {
   StorePart part;
   BlockStore::DeleteResult result;
   std::shared_ptr<LocalBarrier> writes;  // of its blocks that were under way
-  uint32_t left = 0;  // calls of the tier
+  uint32_t left = 0;                     // calls of the tier
   WriteOutcome failure = WriteOutcome::kWritten;
   std::function<void(absl::StatusOr<BlockStore::DeleteResult>)> done;
 };

@@ -34,8 +34,8 @@ absl::Status Store::LoadGenerations() {
     const std::optional<uint64_t> generation = DecodeGeneration(note.value);
     if (!generation.has_value()) {
       // Without it, blocks of a cleared namespace might be served.
-      return absl::FailedPreconditionError(absl::StrCat(
-          "the local tier's note of namespace ", digest.ToHex(), " is of a newer version"));
+      return absl::FailedPreconditionError(absl::StrCat("the local tier's note of namespace ",
+                                                        digest.ToHex(), " is of a newer version"));
     }
     generations_[digest] = *generation;
   }
@@ -234,8 +234,7 @@ void Store::DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) {
   }
 }
 
-void Store::DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion,
-                           WriteOutcome outcome) {
+void Store::DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion, WriteOutcome outcome) {
   DeferredCalls deferred;
   Lock lock(&mutex_);
   if (outcome != WriteOutcome::kWritten) {

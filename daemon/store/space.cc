@@ -85,9 +85,9 @@ std::optional<Reason> Store::AcquireSlot(BlockId id,
       tenant = NamespaceOf(blocks_.at(id).scope).tenant;
       blocks_.at(id).pool = PoolForLocked(tenant, slot_bytes);
       SlotRef ref;
-      room = TryAllocateLocked(tenant, slot_bytes,
-                               learns_ ? NewcomerLocked(id, ticket) : Newcomer{}, request.give_up,
-                               &ref, deferred);
+      room =
+          TryAllocateLocked(tenant, slot_bytes, learns_ ? NewcomerLocked(id, ticket) : Newcomer{},
+                            request.give_up, &ref, deferred);
       if (room == Room::kSlot) {
         AttachSlotLocked(id, ref);
         return Reason::kNone;
@@ -121,8 +121,8 @@ std::optional<Reason> Store::AcquireSlot(BlockId id,
           return std::nullopt;
         }
         // With victims of its own the pool can go on without another slab.
-        if (taking == Taking::kNone && (room == Room::kMakeMemory ||
-                                        bar == std::numeric_limits<double>::infinity())) {
+        if (taking == Taking::kNone &&
+            (room == Room::kMakeMemory || bar == std::numeric_limits<double>::infinity())) {
           return Reason::kNoSpace;
         }
         break;
@@ -352,10 +352,9 @@ Store::Taking Store::TakeSlab(TenantId tenant,
     Lock lock(&mutex_);
     const std::optional<SlabView> slab = CheapestSlabLocked(tenant, slot_bytes, bar);
     // Slabs whose blocks are being written cannot be taken yet.
-    const bool wait = slab.has_value()
-                          ? !SlabIsReadyToGoLocked(*slab, request.give_up, deferred)
-                          : !local_writes_.empty() && clock_.Now() < request.give_up &&
-                                bar == std::numeric_limits<double>::infinity();
+    const bool wait = slab.has_value() ? !SlabIsReadyToGoLocked(*slab, request.give_up, deferred)
+                                       : !local_writes_.empty() && clock_.Now() < request.give_up &&
+                                             bar == std::numeric_limits<double>::infinity();
     if (wait) {
       ++counters_.room_waits;
       room_waiters_.push_back(request);
@@ -401,9 +400,7 @@ bool Store::SlabIsReadyToGoLocked(const SlabView& slab,
 
 // What is worth more than the coldest blocks elsewhere in its pool takes their slots. A slab's
 // blocks are all of one pool.
-void Store::MoveOutLocked(const SlabView& slab,
-                          absl::Duration give_up,
-                          DeferredCalls& deferred) {
+void Store::MoveOutLocked(const SlabView& slab, absl::Duration give_up, DeferredCalls& deferred) {
   std::vector<BlockId> best;  // by value, the most valuable last
   for (const BlockId id : slab_blocks_[slab.id]) {
     if (id != kNoBlock && blocks_.at(id).state == BlockState::kReady && blocks_.at(id).locks == 0) {

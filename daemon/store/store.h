@@ -471,7 +471,8 @@ class Store final : public BlockStore {
   std::vector<std::shared_ptr<EvictOperation>> evicts_ ABSL_GUARDED_BY(mutex_);
   // What lower tiers may still find although a Delete has begun; how many Deletes name it.
   absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<Digest128, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);  // as noted, above 1
+  absl::flat_hash_map<Digest128, uint64_t> generations_
+      ABSL_GUARDED_BY(mutex_);                                 // as noted, above 1
   std::deque<ClearOperation> clears_ ABSL_GUARDED_BY(mutex_);  // the first one is under way
   absl::flat_hash_map<Digest128, uint64_t> unnoted_ ABSL_GUARDED_BY(mutex_);  // raised, not durable
   absl::Duration retry_notes_at_ ABSL_GUARDED_BY(mutex_);

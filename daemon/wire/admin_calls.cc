@@ -270,20 +270,19 @@ void AdminCalls::Evict(CallContext& /*context*/,
   if (absl::Status status = CheckTier(request.tier()); !status.ok()) {
     return Refuse(status, done);
   }
-  shared_->store.Evict(
-      request.tenant(), request.target_used_bytes(),
-      [boot_id = shared_->boot_id,
-       done = std::move(done)](const absl::StatusOr<EvictResult>& result) {
-        if (!result.ok()) {
-          return Refuse(result.status(), done);
-        }
-        v1::EvictReply reply;
-        reply.set_boot_id(boot_id);
-        reply.set_evicted_blocks(result->blocks);
-        reply.set_evicted_bytes(result->bytes);
-        reply.set_used_bytes(result->used_bytes);
-        done(absl::OkStatus(), reply);
-      });
+  shared_->store.Evict(request.tenant(), request.target_used_bytes(),
+                       [boot_id = shared_->boot_id,
+                        done = std::move(done)](const absl::StatusOr<EvictResult>& result) {
+                         if (!result.ok()) {
+                           return Refuse(result.status(), done);
+                         }
+                         v1::EvictReply reply;
+                         reply.set_boot_id(boot_id);
+                         reply.set_evicted_blocks(result->blocks);
+                         reply.set_evicted_bytes(result->bytes);
+                         reply.set_used_bytes(result->used_bytes);
+                         done(absl::OkStatus(), reply);
+                       });
 }
 
 void AdminCalls::Drain(CallContext& /*context*/,

@@ -128,9 +128,7 @@ void Calls::Release(CallContext& context,
   done(absl::OkStatus(), reply);
 }
 
-void Calls::Flush(CallContext& context,
-                  v1::FlushRequest& request,
-                  CallDone<v1::FlushReply> done) {
+void Calls::Flush(CallContext& context, v1::FlushRequest& request, CallDone<v1::FlushReply> done) {
   if (absl::Status status = CheckLevel(request.level(), store_.HighestLevel(), "level");
       !status.ok()) {
     return Refuse(status, done);

@@ -183,8 +183,8 @@ void Calls::Delete(CallContext& context,
     return Refuse(status, done);
   }
   store_.Delete(context.caller, TakePart(*request.mutable_part()),
-                [boot_id = boot_id_, done = std::move(done)](
-                    const absl::StatusOr<BlockStore::DeleteResult>& result) {
+                [boot_id = boot_id_,
+                 done = std::move(done)](const absl::StatusOr<BlockStore::DeleteResult>& result) {
                   if (!result.ok()) {
                     return Refuse(result.status(), done);
                   }

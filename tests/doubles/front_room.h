@@ -14,10 +14,11 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "terrace/v1/cache.pb.h"
+
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 #include "daemon/front.h"
-#include "terrace/v1/cache.pb.h"
 #include "tests/doubles/frame_client.h"
 #include "tiers/dram/arena.h"
 #include "tiers/vocab/clock.h"

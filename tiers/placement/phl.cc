@@ -170,8 +170,8 @@ class PhlPolicy final : public EvictionPolicy {
     uint64_t before = 0;
     for (RunId id = 1; id < tree_.id_limit(); ++id) {
       const Run& run = tree_.At(id);
-      const bool sooner = guard_.lru_rules() ? run.instance.last_s < own.instance.last_s
-                                             : KeyOf(run) < KeyOf(own);
+      const bool sooner =
+          guard_.lru_rules() ? run.instance.last_s < own.instance.last_s : KeyOf(run) < KeyOf(own);
       before += sooner ? run.resident : 0;
     }
     return before;
@@ -514,7 +514,8 @@ class PhlPolicy final : public EvictionPolicy {
       for (const RunId id : path) {
         order_.Remove(tree_, id);
       }
-      phl_shadow_.Store(tree_, path, capacity_, order_, [this](const Run& run) { return KeyOf(run); });
+      phl_shadow_.Store(tree_, path, capacity_, order_,
+                        [this](const Run& run) { return KeyOf(run); });
     }
   }
 

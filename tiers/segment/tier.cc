@@ -171,8 +171,8 @@ absl::Status Tier::Start() {
   absl::MutexLock lock(&mutex_);
   for (const auto& [segment, position] : others) {
     RunJobLocked(
-        Priority::kNormal,
-        [this, found = segment, where = position] { RecoverJob(found, where); }, deferred);
+        Priority::kNormal, [this, found = segment, where = position] { RecoverJob(found, where); },
+        deferred);
   }
   return absl::OkStatus();
 }

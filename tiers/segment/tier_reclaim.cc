@@ -372,7 +372,8 @@ void Tier::EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch) {
   // Durably empty before the table forgets it: a block that a lookup does not find, and a Delete
   // therefore leaves no tombstone for, must not come back with the next recovery.
   Segment& victim = *reclaim->victim;
-  const absl::Status status = folder_->BeginSegment(*victim.file, victim.number, SegmentRole::kBlocks, epoch);
+  const absl::Status status =
+      folder_->BeginSegment(*victim.file, victim.number, SegmentRole::kBlocks, epoch);
   DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (status.ok()) {

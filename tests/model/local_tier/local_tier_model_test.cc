@@ -65,9 +65,7 @@ class History {
       removals.pending = 0;
     }
   }
-  static uint32_t BytesOf(uint64_t key) {
-    return static_cast<uint32_t>(700000 + key * 1000);
-  }
+  static uint32_t BytesOf(uint64_t key) { return static_cast<uint32_t>(700000 + key * 1000); }
   static std::string Payload(uint64_t key, uint64_t version) {
     return LocalRoom::PayloadOf(key * 1000003 + version, BytesOf(key));
   }
@@ -159,17 +157,17 @@ class History {
     known_[key].is_written = false;
     known_[key].is_synced = false;
     // Versions of puts that are still under way may come behind it.
-    room_.store().Delete(
-        room_.caller(), room_.Part({key}),
-        [this, dying = dying_, key, until = last_version_](const auto& result) {
-          if (!*dying) {
-            --removals_[key].pending;
-          }
-          // What a clear hid and did not record may be back, with what was deleted behind it.
-          if (!*dying && result.ok() && !clear_is_uncertain_) {
-            Forget(key, until);
-          }
-        });
+    room_.store().Delete(room_.caller(), room_.Part({key}),
+                         [this, dying = dying_, key, until = last_version_](const auto& result) {
+                           if (!*dying) {
+                             --removals_[key].pending;
+                           }
+                           // What a clear hid and did not record may be back, with what was deleted
+                           // behind it.
+                           if (!*dying && result.ok() && !clear_is_uncertain_) {
+                             Forget(key, until);
+                           }
+                         });
   }
   void Forget(uint64_t key, uint64_t until) {
     std::set<uint64_t>& possible = known_[key].possible;

@@ -251,12 +251,9 @@ TEST(TombstonesTest, ComeBackAndEveryTruncationIsMalformed) {
 
 TEST(SegmentFormatTest, HeadBytesAreAsTheGrammarSays) {
   const AlignedBuffer page(kPageBytes);
-  EncodeSegmentHead({{0x0102030405060708, 0x1112131415161718},
-                     7,
-                     SegmentRole::kOwn,
-                     0x2122232425262728,
-                     1 << 20},
-                    page.span());
+  EncodeSegmentHead(
+      {{0x0102030405060708, 0x1112131415161718}, 7, SegmentRole::kOwn, 0x2122232425262728, 1 << 20},
+      page.span());
   EXPECT_EQ(Hex(page.span().first(12)), "545252435345470a01000000");
   EXPECT_EQ(Hex(page.span().subspan(16, 48)),
             "08070605040302011817161514131211"
@@ -275,15 +272,9 @@ TEST(SegmentFormatTest, HeadBytesAreAsTheGrammarSays) {
 
 TEST(SegmentFormatTest, TrailerBytesAreAsTheGrammarSays) {
   const AlignedBuffer page(kPageBytes);
-  EncodeTrailer({{1, 2},
-                 7,
-                 SegmentRole::kOwn,
-                 9,
-                 3,
-                 60,
-                 50,
-                 {0x5152535455565758, 0x6162636465666768}},
-                page.span());
+  EncodeTrailer(
+      {{1, 2}, 7, SegmentRole::kOwn, 9, 3, 60, 50, {0x5152535455565758, 0x6162636465666768}},
+      page.span());
   EXPECT_EQ(Hex(page.span().first(12)), "54525243454e440a01000000");
   EXPECT_EQ(Hex(page.span().subspan(48, 32)),
             "03000000"
