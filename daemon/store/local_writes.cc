@@ -97,8 +97,7 @@ bool Store::LocalTakesLocked(const Block& block) {
 }
 
 bool Store::LocalHoldsLocked(const Block& block) {
-  LowerBlock found;
-  return local_->Lookup(IdentityOfLocked(block), &found);
+  return local_->Holds(IdentityOfLocked(block));
 }
 
 // ---------------------------------------------------------------- one write

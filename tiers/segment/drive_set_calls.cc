@@ -91,6 +91,13 @@ bool DriveSet::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   return HolderLocked(identity, 0, out) >= 0;
 }
 
+bool DriveSet::Holds(const BlockIdentity& identity) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  return std::any_of(drives_.begin(), drives_.end(), [&identity](const DriveState& state) {
+    return state.mounted != nullptr && state.mounted->tier->Holds(identity);
+  });
+}
+
 int DriveSet::HolderLocked(const BlockIdentity& identity, uint32_t hint, LowerBlock* out) const {
   const auto count = static_cast<uint32_t>(drives_.size());
   for (uint32_t i = 0; i < count; ++i) {

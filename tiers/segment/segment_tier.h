@@ -184,6 +184,10 @@ struct RecordMetadata {
 
 class SegmentTier : public LowerTier {
  public:
+  // Whether the block lies here, also while it cannot be read (suspended, detached, closed), when
+  // Lookup finds nothing: whether writing it again would gain anything. From memory.
+  [[nodiscard]] virtual bool Holds(const BlockIdentity& identity) const = 0;
+
   // `done` gets where the block lies, with kWritten. A write that ends otherwise left nothing that
   // a lookup finds.
   virtual void Write(const WriteRequest& request,

@@ -90,6 +90,10 @@ Finding Inspect(const ReadOperation& read, const Digest128& tier_uuid, uint64_t 
 
 }  // namespace
 
+bool Tier::Holds(const BlockIdentity& identity) const {
+  return table_.Find(FingerprintOf(identity)).has_value();
+}
+
 bool Tier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   const std::optional<RecordPlace> place =
       serving_.load() ? table_.Find(FingerprintOf(identity)) : std::nullopt;

@@ -489,6 +489,37 @@ TEST(LocalTierTest, AMediumThatFailsIsNotWaitedFor) {
   EXPECT_EQ(LevelAt(room.Put({777}, Level::kLocalWritten), 0), Level::kLocalWritten);
 }
 
+TEST(LocalTierTest, WhatLiesOnADriveWhoseReadsAreSuspendedIsEvictedWithoutWaiting) {
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 0; key < 60; ++key) {
+    room.Put({key}, Level::kLocalWritten);
+  }
+  room.Put({500}, Level::kLocalWritten);
+  room.Evict(0);
+  for (uint64_t key = 0; key < 50; ++key) {
+    ASSERT_EQ(room.Get(key), GetOutcome::kOk);
+  }
+  room.faults().Fail(doubles::FileCall::kRead, 1, absl::DataLossError("failed"), kForever);
+  while (!room.tier().figures().reads_suspended) {
+    ASSERT_EQ(room.Get(500), GetOutcome::kMiss);
+  }
+  const StoreCounters before = room.counters();
+  for (uint64_t key = 1000; key < 1040; ++key) {
+    const auto answer = room.StartPut({key});
+    for (int steps = 0; steps < 1000 && !answer->has_value(); ++steps) {
+      room.Step();  // no time passes
+    }
+    ASSERT_TRUE(answer->has_value()) << key;
+  }
+  EXPECT_GT(room.counters().evictions, before.evictions);
+  EXPECT_EQ(room.losses(), 0U) << "it lies there, and can be read when the drive is back";
+  room.faults().Heal();
+  room.Tick(absl::Seconds(11));
+  room.Settle();
+  EXPECT_EQ(room.Get(500), GetOutcome::kOk);
+}
+
 TEST(LocalTierTest, ATierThatDoesNotAnswerDelaysAPutByTheConfiguredTimeAndNoMore) {
   LocalRoom room;
   room.Open();
