@@ -235,7 +235,8 @@ void Store::TellLocalWaiterLocked(const LocalWaiter& waiter,
       barrier.failure = outcome;
     }
     if (--barrier.left == 0 && barrier.all_ended != nullptr) {
-      barrier.all_ended(deferred);
+      // Its captures may own the barrier.
+      std::exchange(barrier.all_ended, nullptr)(deferred);
     }
     return;
   }
