@@ -343,6 +343,7 @@ void Tier::Close(std::function<void(absl::Status)> done) {
   serving_.store(false);
   for (uint32_t writer = 0; writer < writers_.size(); ++writer) {
     EndWaitingLocked(writer, WriteOutcome::kClosed, deferred);
+    LeaveAheadLocked(writer, deferred);
   }
   for (const auto& [number, segment] : segments_) {
     DetachLocked(*segment, deferred);

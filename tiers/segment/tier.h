@@ -4,9 +4,10 @@
 // (transfers, jobs of executors, callbacks) is collected in a DeferredCalls and runs when it is
 // given back. Segments live as long as the tier; what is in flight in one pins it.
 //
-// The life of a segment: kFree -> kOpening (its head is written durably) -> kOpen -> kSealing (no
-// more records; the footer follows when the last transfer has ended) -> kSealed -> kReclaiming ->
-// kFree, or kRetired for the rest of this life.
+// The life of a segment: kFree -> kOpening (its head is written durably) -> kAhead (of a writer
+// whose segment has room still) -> kOpen -> kSealing (no more records; the footer follows when the
+// last transfer has ended) -> kSealed -> kReclaiming -> kFree, or kRetired for the rest of this
+// life.
 #pragma once
 
 #include <array>
@@ -78,6 +79,7 @@ struct Batch {
 enum class Stage : uint8_t {
   kFree,
   kOpening,
+  kAhead,
   kOpen,
   kSealing,
   kSealed,
@@ -121,6 +123,7 @@ struct Segment {
 // tombstones.
 struct Writer {
   Segment* segment = nullptr;
+  Segment* ahead = nullptr;  // where it goes on when `segment` is full
   bool opening = false;
   std::deque<std::unique_ptr<Append>> waiting;
 };
@@ -294,6 +297,14 @@ class Tier final : public SegmentTier {
   [[nodiscard]] bool AnySealingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: there is none.
   bool StartOpenLocked(uint32_t writer, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Before the writer needs it, if there is room enough: its writes then need not wait for a file
+  // to be made durable.
+  void MaybeOpenAheadLocked(uint32_t writer, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OpenOneLocked(uint32_t writer, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LeaveAheadLocked(uint32_t writer, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OpenJob(uint32_t writer, Segment* segment, uint64_t epoch);
   void OpenedLocked(uint32_t writer,

@@ -17,6 +17,11 @@
 namespace terrace {
 namespace {
 
+// A tier of fewer segments has none to spare that lies empty.
+constexpr uint32_t kLeastSegmentsToOpenAhead = 16;
+// That much of a segment is left to fill while the next one is opened.
+constexpr uint32_t kAheadShare = 4;
+
 // A single failure may be one bad spot; more of them in a row are the drive's.
 constexpr uint32_t kMaxFaultsInARow = 3;
 
@@ -104,6 +109,23 @@ bool Tier::StartOpenLocked(uint32_t writer, DeferredCalls& deferred) {
   if (AvailableLocked() < needed || (writer != own_writer_ && ExcessLocked() > 0)) {
     return false;
   }
+  OpenOneLocked(writer, deferred);
+  return true;
+}
+
+void Tier::MaybeOpenAheadLocked(uint32_t writer, DeferredCalls& deferred) {
+  const Writer& of = writers_[writer];
+  // Two more stay, as StartOpenLocked wants them for another writer.
+  if (writer == own_writer_ || of.segment == nullptr || of.ahead != nullptr || of.opening ||
+      of.segment->next_page < segment_pages_ - segment_pages_ / kAheadShare ||
+      MaxSegments() < kLeastSegmentsToOpenAhead || AvailableLocked() < 3 || ExcessLocked() > 0 ||
+      RefusalLocked() != WriteOutcome::kWritten) {
+    return;
+  }
+  OpenOneLocked(writer, deferred);
+}
+
+void Tier::OpenOneLocked(uint32_t writer, DeferredCalls& deferred) {
   Segment* segment = nullptr;
   for (const auto& [number, candidate] : segments_) {
     if (candidate->stage == Stage::kFree) {
@@ -126,7 +148,12 @@ bool Tier::StartOpenLocked(uint32_t writer, DeferredCalls& deferred) {
   RunJobLocked(
       Priority::kHigh, [this, writer, segment, epoch] { OpenJob(writer, segment, epoch); },
       deferred);
-  return true;
+}
+
+void Tier::LeaveAheadLocked(uint32_t writer, DeferredCalls& deferred) {
+  if (Segment* segment = std::exchange(writers_[writer].ahead, nullptr); segment != nullptr) {
+    FreeLocked(*segment, deferred);
+  }
 }
 
 void Tier::OpenJob(uint32_t writer, Segment* segment, uint64_t epoch) {
@@ -183,7 +210,6 @@ void Tier::OpenedLocked(uint32_t writer,
     MaybeEndCloseLocked(deferred);
     return;
   }
-  segment->stage = Stage::kOpen;
   segment->end_page = 1;
   segment->synced_page = 1;
   segment->next_page = 1;
@@ -196,10 +222,11 @@ void Tier::OpenedLocked(uint32_t writer,
   segment->failed = false;
   segment->footer_begun = false;
   figures_.bytes_written += kPageBytes;
-  writers_[writer].segment = segment;
+  segment->stage = Stage::kAhead;
+  writers_[writer].ahead = segment;
   if (closing_) {
-    DetachLocked(*segment, deferred);
-    MaybeWriteFooterLocked(*segment, deferred);
+    LeaveAheadLocked(writer, deferred);
+    MaybeEndCloseLocked(deferred);
   }
   PumpLocked(writer, deferred);
 }

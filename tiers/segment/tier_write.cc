@@ -153,6 +153,10 @@ void Tier::EnqueueLocked(uint32_t writer, std::unique_ptr<Append> append, Deferr
 void Tier::PumpLocked(uint32_t writer, DeferredCalls& deferred) {
   Writer& to = writers_[writer];
   while (!to.waiting.empty()) {
+    if (to.segment == nullptr && to.ahead != nullptr) {
+      to.segment = std::exchange(to.ahead, nullptr);
+      to.segment->stage = Stage::kOpen;
+    }
     if (to.segment == nullptr) {
       if (!to.opening && !StartOpenLocked(writer, deferred)) {
         // Room may come from a reclaim that runs, unless it is that one which waits here, or from
@@ -174,6 +178,7 @@ void Tier::PumpLocked(uint32_t writer, DeferredCalls& deferred) {
     to.waiting.pop_front();
     PlaceLocked(segment, std::move(append), deferred);
     SubmitBatchesLocked(segment, deferred);
+    MaybeOpenAheadLocked(writer, deferred);
   }
 }
 
