@@ -4,7 +4,9 @@
 // The set is twice as large as DRAM and is gone through in order, so that every block that a get
 // delivers has just been read and verified; the next blocks are prefetched while these are
 // delivered. A pass of puts is one call, as for a prompt of so many blocks, and waits for
-// LEVEL_LOCAL_WRITTEN. Raw transfers are as many at a time as a get has blocks.
+// LEVEL_LOCAL_WRITTEN: first into segments that are made for it, beside raw writes to a file that
+// is preallocated as they are, then, when the tier is full, into files that are used again, beside
+// raw writes over what a file holds. Raw transfers are as many at a time as a get has blocks.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -29,7 +31,7 @@ constexpr uint64_t kLocalBytes = uint64_t{8} << 30;
 constexpr uint64_t kPassBytes = uint64_t{256} << 20;  // of one side of a pair
 constexpr uint32_t kPassesOfSet = 4;                  // the set is so many passes long
 constexpr uint32_t kMostTogether = 32;
-constexpr uint32_t kHotSamples = 400;  // of one window
+constexpr uint32_t kHotSamples = 2000;  // of one window
 
 class LocalScenario {
  public:
@@ -46,7 +48,11 @@ class LocalScenario {
   absl::StatusOr<double> ColdGet();
   absl::StatusOr<double> RawRead();
   absl::StatusOr<double> PutThrough();
-  absl::StatusOr<double> RawWrite();
+  absl::StatusOr<double> RawWriteFresh();
+  absl::StatusOr<double> RawWriteAgain();
+  absl::Status MeasurePuts();
+  absl::Status FillTier();
+  absl::Status AddAmplification(const char* name, const char* text);
   absl::Status MeasureHotHits();
   absl::StatusOr<double> HotP99(BlockSet& hot);
   absl::Status GetTogether(BlockSet& set, uint32_t begin);
@@ -68,7 +74,9 @@ class LocalScenario {
   uint32_t get_at_ = 0;
   uint32_t raw_at_ = 0;
   uint64_t put_passes_ = 0;
-  uint64_t put_bytes_ = 0;
+  uint64_t put_bytes_ = 0;            // by passes
+  uint64_t put_bytes_before_ = 0;     // the latest amplification
+  uint64_t device_bytes_before_ = 0;  // likewise
 };
 
 absl::Status LocalScenario::Prepare() {
@@ -192,9 +200,65 @@ absl::StatusOr<double> LocalScenario::PutThrough() {
   return seconds;
 }
 
-absl::StatusOr<double> LocalScenario::RawWrite() {
+absl::StatusOr<double> LocalScenario::RawWriteFresh() {
+  if (absl::Status status = raw_->Renew(); !status.ok()) {
+    return status;
+  }
+  return raw_->Write(0, pass_blocks_);
+}
+
+absl::StatusOr<double> LocalScenario::RawWriteAgain() {
   const uint32_t begin = std::exchange(raw_at_, (raw_at_ + pass_blocks_) % set_->count());
   return raw_->Write(begin, pass_blocks_);
+}
+
+absl::Status LocalScenario::FillTier() {
+  const uint64_t capacity = options_.local_bytes != 0 ? options_.local_bytes : kLocalBytes;
+  progress_.Begin("filling the tier", capacity);
+  while (put_bytes_ < capacity) {
+    if (absl::Status status = PutThrough().status(); !status.ok()) {
+      return status;
+    }
+    progress_.Advance(put_bytes_);
+    if (Interrupted()) {
+      return absl::CancelledError("interrupted");
+    }
+  }
+  return raw_->Write(0, set_->count()).status();
+}
+
+absl::Status LocalScenario::AddAmplification(const char* name, const char* text) {
+  std::this_thread::sleep_for(std::chrono::seconds(2));  // the index follows within a second
+  const uint64_t device_bytes = daemon_->DeviceWrittenBytes();
+  report_.AddValue(name, text, "x",
+                   static_cast<double>(device_bytes - device_bytes_before_) /
+                       static_cast<double>(put_bytes_ - put_bytes_before_));
+  device_bytes_before_ = device_bytes;
+  put_bytes_before_ = put_bytes_;
+  return absl::OkStatus();
+}
+
+absl::Status LocalScenario::MeasurePuts() {
+  device_bytes_before_ = daemon_->DeviceWrittenBytes();
+  absl::Status status = Measure(
+      "put_through", "blocks into DRAM and the local tier, written",
+      [this] { return PutThrough(); }, [this] { return RawWriteFresh(); });
+  if (status.ok()) {
+    status = AddAmplification("write_amplification", "bytes on the device for a byte of payload");
+  }
+  if (status.ok()) {
+    status = FillTier();
+  }
+  device_bytes_before_ = daemon_->DeviceWrittenBytes();
+  put_bytes_before_ = put_bytes_;
+  if (status.ok()) {
+    status = Measure(
+        "put_through_full", "the same, the tier full and its files used again",
+        [this] { return PutThrough(); }, [this] { return RawWriteAgain(); });
+  }
+  return status.ok() ? AddAmplification("write_amplification_full",
+                                        "bytes on the device for a byte of payload, the tier full")
+                     : status;
 }
 
 // ---------------------------------------------------------------- DRAM beside a busy drive
@@ -299,19 +363,12 @@ absl::Status LocalScenario::Run() {
   if (status.ok()) {
     status = MeasureHotHits();
   }
-  const uint64_t written_before = daemon_->DeviceWrittenBytes();
   if (status.ok()) {
-    status = Measure(
-        "put_through", "blocks into DRAM and the local tier, written",
-        [this] { return PutThrough(); }, [this] { return RawWrite(); });
+    status = MeasurePuts();
   }
   if (!status.ok()) {
     return status;
   }
-  std::this_thread::sleep_for(std::chrono::seconds(2));  // the index follows within a second
-  const uint64_t written = daemon_->DeviceWrittenBytes() - written_before;
-  report_.AddValue("write_amplification", "bytes on the device for a byte of payload", "x",
-                   static_cast<double>(written) / static_cast<double>(put_bytes_));
   report_.AddNote(std::to_string(together_) + " blocks a get, and raw transfers at a time");
   return absl::OkStatus();
 }

@@ -13,6 +13,7 @@
 namespace terrace::bench {
 namespace {
 
+constexpr char kFileName[] = "raw";
 constexpr uint64_t kMemoryBytes = uint64_t{512} << 20;  // slots are taken in turn, as in an arena
 
 // So many at a time, and the first fault of them all.
@@ -57,12 +58,6 @@ absl::StatusOr<std::unique_ptr<RawTransfers>> RawTransfers::Create(const Options
     return folder.status();
   }
   raw->folder_ = *std::move(folder);
-  absl::StatusOr<std::unique_ptr<File>> file =
-      raw->folder_->Open("raw", OpenMode::kCreateNew, Caching::kDirect);
-  if (!file.ok()) {
-    return file.status();
-  }
-  raw->file_ = *std::move(file);
   absl::StatusOr<SealedMemory> memory =
       SealedMemory::Create({.bytes = std::max(kMemoryBytes, options.depth * options.block_bytes),
                             .huge_pages = true,
@@ -78,11 +73,28 @@ absl::StatusOr<std::unique_ptr<RawTransfers>> RawTransfers::Create(const Options
   }
   raw->io_ = *std::move(io);
   raw->io_->RegisterMemory(raw->memory_.memory()).IgnoreError();  // as the daemon does
-  absl::Status status = raw->file_->Preallocate(options.block_bytes * options.blocks);
+  absl::Status status = raw->Renew();
   if (status.ok()) {
     status = raw->Write(0, options.blocks).status();
   }
   return status.ok() ? absl::StatusOr<std::unique_ptr<RawTransfers>>(std::move(raw)) : status;
+}
+
+absl::Status RawTransfers::Renew() {
+  if (file_ != nullptr) {
+    file_ = nullptr;
+    if (absl::Status status = folder_->Remove(kFileName); !status.ok()) {
+      return status;
+    }
+  }
+  absl::StatusOr<std::unique_ptr<File>> file =
+      folder_->Open(kFileName, OpenMode::kCreateNew, Caching::kDirect);
+  if (!file.ok()) {
+    return file.status();
+  }
+  file_ = *std::move(file);
+  absl::Status status = file_->Preallocate(options_.block_bytes * options_.blocks);
+  return status.ok() ? file_->Sync() : status;
 }
 
 absl::StatusOr<double> RawTransfers::Run(IoKind kind, uint32_t begin, uint32_t count) {

@@ -21,12 +21,15 @@ class RawTransfers {
     std::string folder;  // made if absent
     uint64_t block_bytes = 0;
     uint32_t blocks = 0;  // of the file
-    uint32_t depth =
-        1;  // transfers at a time: begun together, and the next ones when all have ended
+    uint32_t depth = 1;   // transfers at a time
   };
   // Makes the file, every byte of it written. Errors: UNAVAILABLE where the kernel has no io_uring,
   // FAILED_PRECONDITION where the file system has no O_DIRECT; else those of the file.
   static absl::StatusOr<std::unique_ptr<RawTransfers>> Create(const Options& options);
+
+  // Makes the file anew: preallocated, and nothing of it written, which makes writes slower. Its
+  // owner's folder keeps no more than one file.
+  absl::Status Renew();
 
   // Seconds for `count` blocks from `begin`.
   absl::StatusOr<double> Read(uint32_t begin, uint32_t count) {
