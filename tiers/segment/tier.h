@@ -423,6 +423,7 @@ class Tier final : public SegmentTier {
   bool checking_ ABSL_GUARDED_BY(mutex_) = false;
   bool detached_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Duration full_until_ ABSL_GUARDED_BY(mutex_);  // no file is made before
+  absl::Duration not_ahead_until_ ABSL_GUARDED_BY(mutex_);  // no segment is opened ahead before
   absl::Duration read_only_until_ ABSL_GUARDED_BY(mutex_);
   absl::Duration faulty_until_ ABSL_GUARDED_BY(mutex_);
   uint32_t faults_in_a_row_ ABSL_GUARDED_BY(mutex_) = 0;

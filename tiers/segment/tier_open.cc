@@ -119,7 +119,7 @@ void Tier::MaybeOpenAheadLocked(uint32_t writer, DeferredCalls& deferred) {
   if (writer == own_writer_ || of.segment == nullptr || of.ahead != nullptr || of.opening ||
       of.segment->next_page < segment_pages_ - segment_pages_ / kAheadShare ||
       MaxSegments() < kLeastSegmentsToOpenAhead || AvailableLocked() < 3 || ExcessLocked() > 0 ||
-      RefusalLocked() != WriteOutcome::kWritten) {
+      RefusalLocked() != WriteOutcome::kWritten || parts_.clock->Now() < not_ahead_until_) {
     return;
   }
   OpenOneLocked(writer, deferred);
@@ -199,7 +199,10 @@ void Tier::OpenedLocked(uint32_t writer,
     } else {
       segment->stage = Stage::kFree;
     }
-    if (absl::IsResourceExhausted(status)) {
+    if (writers_[writer].segment != nullptr) {
+      // Nobody waits for it yet; if it is the drive, the writes say so themselves.
+      not_ahead_until_ = parts_.clock->Now() + options_.retry_interval;
+    } else if (absl::IsResourceExhausted(status)) {
       // Not tried again before somebody writes again.
       EndWaitingLocked(writer, WriteOutcome::kNoSpace, deferred);
     } else if (!absl::IsAlreadyExists(status)) {

@@ -120,6 +120,59 @@ TEST_F(TierTest, HeatsHaveSegmentsOfTheirOwn) {
   EXPECT_EQ(room_.PlaceOf(warm).first, room_.PlaceOf(hot).first);  // two heats are configured
 }
 
+TEST(OpenAheadTest, TheNextSegmentIsThereBeforeTheLastOneIsFull) {
+  TierRoom room;
+  room.options().capacity_bytes = 20 * kTestSegmentBytes;
+  room.Open();
+  uint64_t block = 0;
+  while (room.SegmentNames().size() < 2) {
+    ASSERT_EQ(room.Write(TestBlock(block++, 10000)), WriteOutcome::kWritten);
+    ASSERT_LT(block, 20U) << "twenty fill a segment";
+  }
+  // What follows has no file to wait for, nor one that could fail it.
+  room.faults().Fail(doubles::FileCall::kOpen, 1, absl::InternalError("EIO"), 1000);
+  for (; block < 30; ++block) {
+    ASSERT_EQ(room.Write(TestBlock(block, 10000)), WriteOutcome::kWritten) << block;
+  }
+  EXPECT_EQ(room.SegmentNames().size(), 2U);
+}
+
+TEST(OpenAheadTest, ADiskThatIsFullByThenCostsNoWriteThatStillFits) {
+  TierRoom room;
+  room.options().capacity_bytes = 20 * kTestSegmentBytes;
+  room.Open();
+  ASSERT_EQ(room.Write(TestBlock(0, 10000)), WriteOutcome::kWritten);
+  room.faults().Fail(doubles::FileCall::kPreallocate, 1, absl::ResourceExhaustedError("ENOSPC"),
+                     1000);
+  uint64_t written = 1;
+  while (room.Write(TestBlock(written, 10000)) == WriteOutcome::kWritten) {
+    ++written;
+  }
+  EXPECT_GE(written, 15U) << "as many as fit in one segment";
+  EXPECT_EQ(room.SegmentNames().size(), 1U);
+  room.faults().Heal();
+  room.Advance(absl::Seconds(6));
+  EXPECT_EQ(room.Write(TestBlock(1000, 10000)), WriteOutcome::kWritten);
+}
+
+TEST(OpenAheadTest, ATierThatClosesLeavesItFree) {
+  TierRoom room;
+  room.options().capacity_bytes = 20 * kTestSegmentBytes;
+  room.Open();
+  uint64_t blocks = 0;
+  while (room.SegmentNames().size() < 2) {
+    ASSERT_EQ(room.Write(TestBlock(blocks++, 10000)), WriteOutcome::kWritten);
+  }
+  for (const bool killed : {false, true}) {
+    killed ? room.Kill() : room.Close();
+    room.Open();
+    EXPECT_EQ(room.tier().figures().free_segments, 1U);
+    for (uint64_t i = 0; i < blocks; ++i) {
+      ASSERT_EQ(room.Read(TestBlock(i, 10000)), ReadOutcome::kVerified);
+    }
+  }
+}
+
 TEST_F(TierTest, BlocksBecomeVisibleInTheOrderOfTheSegment) {
   TierRoom room(5);  // transfers complete in any order
   room.Open();
