@@ -5,9 +5,11 @@
 #include "absl/synchronization/notification.h"
 
 #include "daemon/concat.h"
+#include "daemon/recency_judge.h"
 #include "daemon/thread_executor.h"
 #include "tiers/index/rocksdb_block_index.h"
 #include "tiers/os/file_system.h"
+#include "tiers/placement/reclaim.h"
 
 namespace terrace {
 namespace {
@@ -63,6 +65,7 @@ class OpenedLocalTier final : public LocalTier {
     tier.path = options.folder;
     tier.capacity_bytes = options.capacity_bytes;
     tier.max_payload_bytes = options.max_payload_bytes;
+    tier.max_rewritten_share = kMaxRewrittenShare;
     tier.free_reserve_bytes = options.free_reserve_bytes;
     if (options.scrub_bytes_per_second == 0) {
       tier.scrub_interval = absl::InfiniteDuration();
@@ -74,6 +77,7 @@ class OpenedLocalTier final : public LocalTier {
     tier_parts.io = io_.get();
     tier_parts.clock = parts.clock;
     tier_parts.hashing = parts.hashing;
+    tier_parts.judge = &judge_;
     tier_parts.maintenance = maintenance_.get();
     tier_parts.open_index = [&](const Digest128& uuid) {
       return OpenIndex(options.index_folder, uuid, *parts.log);
@@ -124,6 +128,7 @@ class OpenedLocalTier final : public LocalTier {
 
   // Owners: this and the slabs that are registered with it.
   std::shared_ptr<AsyncIo> io_;
+  RecencyJudge judge_;
   std::unique_ptr<BlockIndex> index_;
   std::unique_ptr<Executor> maintenance_;
   std::unique_ptr<SegmentTier> tier_;

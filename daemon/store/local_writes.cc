@@ -277,7 +277,7 @@ void Store::CountLossLocked(const Block& block) {
   }
   if (IsTooLargeForLocal(block)) {
     ++counters_.local_losses[0];
-  } else if (LocalTakesLocked(block) && !LocalHoldsLocked(block)) {
+  } else if (LocalTakesLocked(block) && !local_->NoteUse(IdentityOfLocked(block))) {
     const WriteOutcome why = clock_.Now() < refused_until_ ? refusal_ : WriteOutcome::kBusy;
     ++counters_.local_losses[static_cast<size_t>(why)];
   }

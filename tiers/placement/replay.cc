@@ -1,5 +1,6 @@
 #include "tiers/placement/replay.h"
 
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,8 @@ class ReplayOfOnePool final : public PlacementReplay {
   }
 
   absl::Status Choose(std::string_view name, const TextbookOptions& options) {
+    policy_name_ = name;
+    textbook_ = options;
     absl::StatusOr<std::unique_ptr<EvictionPolicy>> made = MakeEvictionPolicy(name, recency_);
     if (!made.ok()) {
       made = MakeTextbookPolicy(name, options);
@@ -26,6 +29,18 @@ class ReplayOfOnePool final : public PlacementReplay {
     }
     policy_ = *std::move(made);
     return absl::OkStatus();
+  }
+
+  void PutOver(const SegmentLog::Options& log) { log_ = std::make_unique<SegmentLog>(log); }
+
+  void Restart() override {
+    ids_.clear();
+    names_.clear();
+    free_.clear();
+    TERRACE_CHECK(Choose(policy_name_, textbook_).ok());
+    if (log_ != nullptr) {
+      log_->ForgetUse();
+    }
   }
 
   uint64_t Request(const ReplayRequest& request) override {
@@ -57,22 +72,48 @@ class ReplayOfOnePool final : public PlacementReplay {
 
   [[nodiscard]] const ReplayCounts& counts() const override { return counts_; }
   [[nodiscard]] const EvictionPolicy& policy() const override { return *policy_; }
+  [[nodiscard]] const SegmentLog* log() const override { return log_.get(); }
 
  private:
+  // Locks what it touches.
   uint64_t TouchHits(const ReplayRequest& request) {
     for (const uint64_t name : request.chain) {
       const auto found = ids_.find(name);
-      if (found == ids_.end()) {
+      if (found != ids_.end()) {
+        Keep(found->second);
+      } else if (log_ != nullptr && log_->Holds(name)) {
+        blocks_.push_back(kNoBlock);
+      } else {
         break;
       }
-      blocks_.push_back(found->second);
     }
+    BringUp(request.chain);
     policy_->Use({request.now, request.chain, blocks_, request.hints});
     policy_->Touch(blocks_);
-    for (const BlockId block : blocks_) {
-      policy_->Lock(block);
-    }
     return blocks_.size();
+  }
+
+  // What the leading run has in the local tier, as far as there is room for it.
+  void BringUp(absl::Span<const uint64_t> chain) {
+    for (size_t i = 0; i < blocks_.size(); ++i) {
+      if (blocks_[i] != kNoBlock) {
+        continue;
+      }
+      log_->NoteUse(chain[i]);
+      const Newcomer newcomer{i == 0 ? kNoBlock : blocks_[i - 1], chain[i], {}};
+      if (policy_->resident() == capacity_ && !EvictFor(newcomer)) {
+        for (size_t behind = i; behind < blocks_.size(); ++behind) {
+          if (blocks_[behind] != kNoBlock) {
+            policy_->Unlock(blocks_[behind]);
+          }
+        }
+        blocks_.resize(i);
+        return;
+      }
+      blocks_[i] = Enter(newcomer);
+      policy_->Lock(blocks_[i]);
+      ++counts_.local_hits;
+    }
   }
 
   // False: nothing can be evicted for it, or nothing is worth less.
@@ -86,13 +127,17 @@ class ReplayOfOnePool final : public PlacementReplay {
     if (policy_->resident() == capacity_ && !EvictFor(newcomer)) {
       return false;
     }
-    const BlockId block = NewId();
-    names_[static_cast<uint32_t>(block)] = name;
-    ids_.emplace(name, block);
-    policy_->Insert(block, newcomer);
     ++counts_.stored;
-    Keep(block);
+    Keep(Enter(newcomer));
     return true;
+  }
+
+  BlockId Enter(const Newcomer& newcomer) {
+    const BlockId block = NewId();
+    names_[static_cast<uint32_t>(block)] = newcomer.name;
+    ids_.emplace(newcomer.name, block);
+    policy_->Insert(block, newcomer);
+    return block;
   }
 
   void Keep(BlockId block) {
@@ -105,8 +150,12 @@ class ReplayOfOnePool final : public PlacementReplay {
     if (victim == kNoBlock || !policy_->Admits(newcomer)) {
       return false;
     }
+    const uint64_t name = names_[static_cast<uint32_t>(victim)];
     policy_->Remove(victim);
-    ids_.erase(names_[static_cast<uint32_t>(victim)]);
+    ids_.erase(name);
+    if (log_ != nullptr && !log_->NoteUse(name)) {
+      log_->Append(name);
+    }
     free_.push_back(victim);
     ++counts_.evicted;
     return true;
@@ -123,6 +172,9 @@ class ReplayOfOnePool final : public PlacementReplay {
   }
 
   const uint64_t capacity_;
+  std::string policy_name_;
+  TextbookOptions textbook_;
+  std::unique_ptr<SegmentLog> log_;  // nullptr: there is no local tier
   RecencySource recency_;
   std::unique_ptr<EvictionPolicy> policy_;
   absl::flat_hash_map<uint64_t, BlockId> ids_;
@@ -139,6 +191,15 @@ std::unique_ptr<PlacementReplay> PlacementReplay::Create(std::string_view policy
                                                          uint64_t capacity_blocks) {
   auto replay = std::make_unique<ReplayOfOnePool>(capacity_blocks);
   TERRACE_CHECK(replay->Choose(policy, {.capacity_blocks = capacity_blocks}).ok());
+  return replay;
+}
+
+std::unique_ptr<PlacementReplay> PlacementReplay::CreateOverLog(std::string_view policy,
+                                                                uint64_t capacity_blocks,
+                                                                const SegmentLog::Options& log) {
+  auto replay = std::make_unique<ReplayOfOnePool>(capacity_blocks);
+  TERRACE_CHECK(replay->Choose(policy, {.capacity_blocks = capacity_blocks}).ok());
+  replay->PutOver(log);
   return replay;
 }
 

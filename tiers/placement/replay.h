@@ -5,6 +5,10 @@
 // touched; then the rest is inserted in order, evicting as needed but never a block of this very
 // request; when nothing can be evicted, or the policy would rather keep what it would have to
 // evict, the remaining blocks are not stored.
+//
+// Over a local tier: what is evicted is appended to its log unless it lies there already, and stays
+// there when it comes back. A block that lies there counts as resident in the leading run; it is
+// inserted before the run is touched.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +18,7 @@
 #include "absl/types/span.h"
 
 #include "tiers/placement/eviction_policy.h"
+#include "tiers/placement/segment_log.h"
 #include "tiers/placement/textbook.h"
 
 namespace terrace {
@@ -22,6 +27,7 @@ struct ReplayCounts {
   uint64_t requests = 0;
   uint64_t blocks = 0;  // asked for
   uint64_t hits = 0;    // in the leading resident run
+  uint64_t local_hits = 0;  // of them, from the local tier
   uint64_t stored = 0;
   uint64_t evicted = 0;
   uint64_t declined = 0;
@@ -37,6 +43,10 @@ class PlacementReplay {
  public:
   // policy: a name that MakeEvictionPolicy knows (checked). capacity_blocks: from 1 (checked).
   static std::unique_ptr<PlacementReplay> Create(std::string_view policy, uint64_t capacity_blocks);
+  // Over a local tier of this log, which starts empty.
+  static std::unique_ptr<PlacementReplay> CreateOverLog(std::string_view policy,
+                                                        uint64_t capacity_blocks,
+                                                        const SegmentLog::Options& log);
   // Takes textbook policies too. Errors: INVALID_ARGUMENT: an unknown policy, or min without a
   // future.
   static absl::StatusOr<std::unique_ptr<PlacementReplay>> CreateAny(std::string_view policy,
@@ -47,7 +57,12 @@ class PlacementReplay {
   uint64_t Request(absl::Span<const uint64_t> chain) {
     return Request(ReplayRequest{absl::ZeroDuration(), chain, {}});
   }
+  // The process ends and is started again: nothing is resident any more, and of the log it is not
+  // known what was of use. Counts go on.
+  virtual void Restart() = 0;
   [[nodiscard]] virtual const ReplayCounts& counts() const = 0;
+  // nullptr: there is no local tier.
+  [[nodiscard]] virtual const SegmentLog* log() const = 0;
   [[nodiscard]] virtual const EvictionPolicy& policy() const = 0;
 };
 

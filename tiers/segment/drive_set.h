@@ -97,6 +97,7 @@ class DriveSet final : public TierSet {
   [[nodiscard]] std::string_view name() const override { return options_.name; }
   bool Lookup(const BlockIdentity& identity, LowerBlock* out) override;
   [[nodiscard]] bool Holds(const BlockIdentity& identity) const override;
+  bool NoteUse(const BlockIdentity& identity) override;
   uint64_t Read(const ReadRequest& request, std::function<void(ReadOutcome)> done) override;
   void Cancel(uint64_t token) override;
   [[nodiscard]] absl::Duration EstimateRead(uint64_t bytes) const override;

@@ -98,6 +98,13 @@ bool DriveSet::Holds(const BlockIdentity& identity) const {
   });
 }
 
+bool DriveSet::NoteUse(const BlockIdentity& identity) {
+  absl::ReaderMutexLock lock(&mutex_);
+  return std::any_of(drives_.begin(), drives_.end(), [&identity](const DriveState& state) {
+    return state.mounted != nullptr && state.mounted->tier->NoteUse(identity);
+  });
+}
+
 int DriveSet::HolderLocked(const BlockIdentity& identity, uint32_t hint, LowerBlock* out) const {
   const auto count = static_cast<uint32_t>(drives_.size());
   for (uint32_t i = 0; i < count; ++i) {

@@ -16,6 +16,17 @@ std::optional<RecordPlace> RecordTable::Find(const Digest128& fingerprint) const
   return found == shard.places.end() ? std::nullopt : std::make_optional(found->second);
 }
 
+std::optional<RecordPlace> RecordTable::Use(const Digest128& fingerprint, uint32_t now) {
+  Shard& shard = ShardOf(fingerprint);
+  absl::MutexLock lock(&shard.mutex);
+  const auto found = shard.places.find(fingerprint);
+  if (found == shard.places.end()) {
+    return std::nullopt;
+  }
+  found->second.used_at = now;
+  return found->second;
+}
+
 bool RecordTable::InsertLater(const Digest128& fingerprint,
                               const RecordPlace& place,
                               std::optional<RecordPlace>* replaced) {
@@ -43,7 +54,9 @@ bool RecordTable::Move(const Digest128& fingerprint,
   if (found == shard.places.end() || !found->second.SameRecord(old_place)) {
     return false;
   }
+  const uint32_t used_at = found->second.used_at;
   found->second = place;
+  found->second.used_at = used_at;
   return true;
 }
 

@@ -22,6 +22,8 @@ struct RecordPlace {
   uint32_t page = 0;
   uint32_t payload_bytes = 0;
   uint32_t pages = 0;  // of the whole record
+  // How far the log was when the block was last of use; the tier says in which unit. It wraps.
+  uint32_t used_at = 0;
 
   [[nodiscard]] bool SameRecord(const RecordPlace& other) const {
     return segment == other.segment && page == other.page && sequence == other.sequence;
@@ -37,12 +39,14 @@ constexpr uint64_t LocationOf(uint32_t segment, uint32_t page) {
 class RecordTable {
  public:
   [[nodiscard]] std::optional<RecordPlace> Find(const Digest128& fingerprint) const;
+  // The same, and notes that the block was of use.
+  std::optional<RecordPlace> Use(const Digest128& fingerprint, uint32_t now);
   // Of two records of one identity the later stays. True: `place` is now held; *replaced is what
   // was before.
   bool InsertLater(const Digest128& fingerprint,
                    const RecordPlace& place,
                    std::optional<RecordPlace>* replaced);
-  // Only where `old_place` is still held.
+  // Only where `old_place` is still held. When the block was last of use stays as it is.
   bool Move(const Digest128& fingerprint, const RecordPlace& old_place, const RecordPlace& place);
   bool RemoveIf(const Digest128& fingerprint, const RecordPlace& place);
   // Everything in a segment; both look at every record of the tier.

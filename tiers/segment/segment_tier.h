@@ -94,6 +94,9 @@ struct JudgedRecord {
   std::string_view parent;
   uint64_t first_token = 0;
   LowerBlock block;
+  // What was written to the tier since the block was last of use (written, read, or NoteUse), as a
+  // share of the capacity. 1 or more: not in this life.
+  double unused_share = 0;
 };
 
 // What reclaim keeps. Called on the maintenance executor, one call at a time, without a lock of the
@@ -103,8 +106,8 @@ class ReclaimJudge {
   virtual ~ReclaimJudge() = default;
   // Position in `sealed`, which is not empty, of the one that is worth least.
   virtual size_t ChooseVictim(absl::Span<const SegmentView> sealed) = 0;
-  // Whether a live record of the victim is rewritten. At most half a segment is, so that every
-  // reclaim gains room; what comes later, or finds none, is lost.
+  // Whether a live record of the victim is rewritten. At most max_rewritten_share of a segment is,
+  // so that every reclaim gains room; what comes later, or finds none, is lost.
   virtual bool Keep(const JudgedRecord& record) = 0;
 };
 
@@ -188,6 +191,10 @@ class SegmentTier : public LowerTier {
   // Lookup finds nothing: whether writing it again would gain anything. From memory.
   [[nodiscard]] virtual bool Holds(const BlockIdentity& identity) const = 0;
 
+  // Tells the judge of reclaims that the block was of use until now, as when a faster tier lets go
+  // of it. False: it is not held.
+  virtual bool NoteUse(const BlockIdentity& identity) = 0;
+
   // `done` gets where the block lies, with kWritten. A write that ends otherwise left nothing that
   // a lookup finds.
   virtual void Write(const WriteRequest& request,
@@ -265,6 +272,7 @@ struct SegmentTierOptions {
   // Small records are written together up to here. One that travels alone can use registered
   // memory.
   uint64_t batch_bytes = uint64_t{128} << 10;
+  double max_rewritten_share = 0.5;  // of a segment that is reclaimed; from 0 to 0.5
   // Payloads up to here are hashed where their transfer completes, which spares a change of thread:
   // 10 to 15 GB/s a ring. Longer ones would keep that thread from others for too long, and go to
   // the hashing executor; so should all where one ring's drives are faster than that.

@@ -22,6 +22,7 @@
 namespace terrace {
 namespace {
 
+constexpr uint32_t kPositionsASegment = 256;
 constexpr uint64_t kLeastSegmentBytes = uint64_t{256} << 20;
 constexpr uint64_t kRecordsPerSegment = 16;
 constexpr uint32_t kSequenceBits = 40;  // below the tier's epoch
@@ -45,6 +46,9 @@ absl::Status CheckOptions(const SegmentTierOptions& options) {
       options.segment_bytes > kMaxSegmentBytes) {
     return absl::InvalidArgumentError(
         "segment_bytes: a multiple of 4096, room for two maximal records, at most 16 GiB");
+  }
+  if (!(options.max_rewritten_share >= 0 && options.max_rewritten_share <= 0.5)) {
+    return absl::InvalidArgumentError("max_rewritten_share: 0 to 0.5");
   }
   if (options.write_depth == 0 || options.max_reads == 0 || options.max_writes == 0) {
     return absl::InvalidArgumentError("write_depth, max_reads, max_writes: at least 1");
@@ -113,6 +117,8 @@ Tier::Tier(const SegmentTierOptions& options,
       folder_(std::move(folder)),
       segment_pages_(static_cast<uint32_t>(folder_->superblock().segment_bytes / kPageBytes)),
       own_writer_(kMaxHeats),
+      rescue_writer_(IsLarge() ? kMaxHeats + 1 : kMaxHeats),
+      appended_pages_(options.capacity_bytes / kPageBytes),
       sequence_(folder_->superblock().epoch << kSequenceBits) {}
 
 Tier::~Tier() {
@@ -228,6 +234,17 @@ void Tier::CountPlaceLocked(const RecordPlace& place) {
   Segment& segment = *segments_.at(place.segment);
   segment.live_pages += place.pages;
   ++segment.live_records;
+}
+
+uint32_t Tier::LogPosition() const {
+  return static_cast<uint32_t>(appended_pages_.load(std::memory_order_relaxed) *
+                               kPositionsASegment / segment_pages_);
+}
+
+double Tier::UnusedShare(const RecordPlace& place) const {
+  const uint32_t since = LogPosition() - place.used_at;
+  return static_cast<double>(since) /
+         static_cast<double>(uint64_t{MaxSegments()} * kPositionsASegment);
 }
 
 void Tier::NoteFaultLocked(const absl::Status& status) {

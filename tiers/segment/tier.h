@@ -119,14 +119,15 @@ struct Segment {
   bool footer_begun = false;
 };
 
-// Where records of one heat go next; the last writer takes what the tier itself writes, and
-// tombstones.
+// Where records of one heat go next; the last two take what the tier itself writes.
 struct Writer {
   Segment* segment = nullptr;
   Segment* ahead = nullptr;  // where it goes on when `segment` is full
   bool opening = false;
   std::deque<std::unique_ptr<Append>> waiting;
 };
+
+inline constexpr uint32_t kLargeTier = 16;  // segments
 
 struct ReadOperation;
 struct MetadataRead;
@@ -147,6 +148,7 @@ class Tier final : public SegmentTier {
   [[nodiscard]] std::string_view name() const override { return options_.name; }
   bool Lookup(const BlockIdentity& identity, LowerBlock* out) override;
   [[nodiscard]] bool Holds(const BlockIdentity& identity) const override;
+  bool NoteUse(const BlockIdentity& identity) override;
   uint64_t Read(const ReadRequest& request, std::function<void(ReadOutcome)> done) override;
   void Cancel(uint64_t token) override;
   [[nodiscard]] absl::Duration EstimateRead(uint64_t bytes) const override;
@@ -199,6 +201,9 @@ class Tier final : public SegmentTier {
   }
   uint64_t NextSequenceLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ++sequence_; }
   [[nodiscard]] Digest128 FingerprintOf(const BlockIdentity& identity) const;
+  // How far the log is, in 256ths of a segment: what RecordPlace::used_at counts in.
+  [[nodiscard]] uint32_t LogPosition() const;
+  [[nodiscard]] double UnusedShare(const RecordPlace& place) const;
   void ForgetPlaceLocked(const RecordPlace& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountPlaceLocked(const RecordPlace& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteFaultLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -288,6 +293,8 @@ class Tier final : public SegmentTier {
 
   // ---- tier_open.cc: segments begin and end
   [[nodiscard]] uint32_t MaxSegments() const;
+  // Whether it is a tier of many segments, which has a few to spare.
+  [[nodiscard]] bool IsLarge() const { return MaxSegments() >= kLargeTier; }
   // Segments that could be opened now without reclaim.
   [[nodiscard]] uint32_t AvailableLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Segments beyond the capacity, which an earlier life had.
@@ -343,6 +350,8 @@ class Tier final : public SegmentTier {
   [[nodiscard]] bool WantedLocked(const Reclaim& reclaim,
                                   const IndexedRecord& record,
                                   RecordPlace* place) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // While it has no segment and there is none to spare: own_writer_, which may take the last.
+  [[nodiscard]] uint32_t RescueWriterLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Rewritten(const std::shared_ptr<Reclaim>& reclaim, RecordKind kind, WriteOutcome outcome);
   void MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -377,9 +386,13 @@ class Tier final : public SegmentTier {
   const SegmentTierParts parts_;
   const std::unique_ptr<TierFolder> folder_;  // its blocking calls are serialised by folder_mutex_
   const uint32_t segment_pages_;
-  const uint32_t own_writer_;  // the writer for what the tier itself writes
+  const uint32_t own_writer_;  // the writer for what the tier itself writes and may not lose
+  // For blocks that are written again. The same as own_writer_ in a tier that is too small to have
+  // one more segment open; where it is not, starts need not read those blocks before they serve.
+  const uint32_t rescue_writer_;
 
   RecordTable table_;
+  std::atomic<uint64_t> appended_pages_;  // what was recovered counts as used one capacity ago
   // Segments without a footer that were read in full.
   std::atomic<uint32_t> verified_tails_{0};
   // Whether lookups may find anything: not detached, not closed, and the medium can be read.
@@ -388,7 +401,7 @@ class Tier final : public SegmentTier {
 
   mutable absl::Mutex mutex_;
   std::map<uint32_t, std::unique_ptr<Segment>> segments_ ABSL_GUARDED_BY(mutex_);
-  std::array<Writer, kMaxHeats + 1> writers_ ABSL_GUARDED_BY(mutex_);
+  std::array<Writer, kMaxHeats + 2> writers_ ABSL_GUARDED_BY(mutex_);
   uint64_t sequence_ ABSL_GUARDED_BY(mutex_);
   uint32_t writes_ ABSL_GUARDED_BY(mutex_) = 0;  // accepted from callers and not ended
   // Blocks on their way into a segment.

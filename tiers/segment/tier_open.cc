@@ -17,8 +17,6 @@
 namespace terrace {
 namespace {
 
-// A tier of fewer segments has none to spare that lies empty.
-constexpr uint32_t kLeastSegmentsToOpenAhead = 16;
 // That much of a segment is left to fill while the next one is opened.
 constexpr uint32_t kAheadShare = 4;
 
@@ -106,7 +104,7 @@ bool Tier::StartOpenLocked(uint32_t writer, DeferredCalls& deferred) {
   // The last one is for what the tier itself writes: without it a reclaim that has to keep
   // something could not make room.
   const uint32_t needed = writer == own_writer_ ? 1 : 2;
-  if (AvailableLocked() < needed || (writer != own_writer_ && ExcessLocked() > 0)) {
+  if (AvailableLocked() < needed || (writer < own_writer_ && ExcessLocked() > 0)) {
     return false;
   }
   OpenOneLocked(writer, deferred);
@@ -116,10 +114,10 @@ bool Tier::StartOpenLocked(uint32_t writer, DeferredCalls& deferred) {
 void Tier::MaybeOpenAheadLocked(uint32_t writer, DeferredCalls& deferred) {
   const Writer& of = writers_[writer];
   // Two more stay, as StartOpenLocked wants them for another writer.
-  if (writer == own_writer_ || of.segment == nullptr || of.ahead != nullptr || of.opening ||
-      of.segment->next_page < segment_pages_ - segment_pages_ / kAheadShare ||
-      MaxSegments() < kLeastSegmentsToOpenAhead || AvailableLocked() < 3 || ExcessLocked() > 0 ||
-      RefusalLocked() != WriteOutcome::kWritten || parts_.clock->Now() < not_ahead_until_) {
+  if (writer >= own_writer_ || of.segment == nullptr || of.ahead != nullptr || of.opening ||
+      of.segment->next_page < segment_pages_ - segment_pages_ / kAheadShare || !IsLarge() ||
+      AvailableLocked() < 3 || ExcessLocked() > 0 || RefusalLocked() != WriteOutcome::kWritten ||
+      parts_.clock->Now() < not_ahead_until_) {
     return;
   }
   OpenOneLocked(writer, deferred);

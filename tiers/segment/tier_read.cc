@@ -94,6 +94,10 @@ bool Tier::Holds(const BlockIdentity& identity) const {
   return table_.Find(FingerprintOf(identity)).has_value();
 }
 
+bool Tier::NoteUse(const BlockIdentity& identity) {
+  return table_.Use(FingerprintOf(identity), LogPosition()).has_value();
+}
+
 bool Tier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   const std::optional<RecordPlace> place =
       serving_.load() ? table_.Find(FingerprintOf(identity)) : std::nullopt;
@@ -126,7 +130,7 @@ uint64_t Tier::Read(const ReadRequest& request, std::function<void(ReadOutcome)>
     absl::MutexLock lock(&mutex_);
     read->token = ++last_token_;
     // Where the caller looked it up the record may not lie any more: reclaim moves records.
-    const std::optional<RecordPlace> place = table_.Find(read->fingerprint);
+    const std::optional<RecordPlace> place = table_.Use(read->fingerprint, LogPosition());
     if (!place.has_value() || place->payload_bytes != request.block.payload_bytes ||
         !(place->checksum == request.block.checksum)) {
       refused = ReadOutcome::kGone;

@@ -18,11 +18,10 @@ namespace terrace {
 namespace {
 
 // Writers need two segments that can be opened (StartOpenLocked). A tier of many begins to make
-// room before it runs out, so that writes need not wait; in a small one that would cost too much of
-// it.
-constexpr uint32_t kLargeTier = 16;
-constexpr uint32_t WantedAvailable(uint32_t max_segments) {
-  return max_segments >= kLargeTier ? 3 : 2;
+// room before it runs out, so that writes need not wait, and what is kept has a segment to go to;
+// in a small one that would cost too much of it.
+constexpr uint32_t WantedAvailable(bool large) {
+  return large ? 4 : 2;
 }
 constexpr uint32_t kMaxRewritesInFlight = 4;
 
@@ -109,9 +108,8 @@ void Tier::MaybeReclaimLocked(DeferredCalls& deferred) {
     return;
   }
   ShrinkLocked(deferred);
-  const bool room_wanted =
-      (AvailableLocked() < WantedAvailable(MaxSegments()) || ExcessLocked() > 0) &&
-      !CandidatesLocked().empty();
+  const bool room_wanted = (AvailableLocked() < WantedAvailable(IsLarge()) || ExcessLocked() > 0) &&
+                           !CandidatesLocked().empty();
   if (!room_wanted && ToRetireLocked() == nullptr) {
     return;
   }
@@ -270,9 +268,11 @@ bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append*
   append->payload_bytes = header.payload_bytes;
   append->checksum = header.checksum;
   append->pages = RecordPages(header.payload_bytes, header.metadata_bytes);
+  const RecordPlace place = table_.Find(record.fingerprint).value_or(RecordPlace());
   if (header.kind == RecordKind::kBlock && !reclaim.retires &&
       !parts_.judge->Keep({append->identity.view(), append->parent, append->first_token,
-                           LowerBlock{header.payload_bytes, header.checksum, 0}})) {
+                           LowerBlock{header.payload_bytes, header.checksum, 0},
+                           UnusedShare(place)})) {
     return false;
   }
   reclaim.rewritten_pages += append->pages;
@@ -295,7 +295,9 @@ void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedR
   // Not even its header is read where the answer is known.
   const uint32_t least_pages = 1 + PagesOf(record.payload_bytes) + record.extra_pages;
   if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) && !reclaim->retires &&
-      (parts_.judge == nullptr || reclaim->rewritten_pages + least_pages > segment_pages_ / 2)) {
+      (parts_.judge == nullptr ||
+       static_cast<double>(reclaim->rewritten_pages + least_pages) >
+           options_.max_rewritten_share * static_cast<double>(segment_pages_))) {
     return;
   }
   auto append = std::make_unique<Append>();
@@ -320,7 +322,14 @@ void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedR
     EndAppendLocked(std::move(append), WriteOutcome::kDeleted, deferred);
     return;
   }
-  EnqueueLocked(own_writer_, std::move(append), deferred);
+  const uint32_t writer = append->kind == RecordKind::kBlock ? RescueWriterLocked() : own_writer_;
+  EnqueueLocked(writer, std::move(append), deferred);
+}
+
+uint32_t Tier::RescueWriterLocked() const {
+  const Writer& rescue = writers_[rescue_writer_];
+  const bool may_open = rescue.opening || AvailableLocked() > 1;
+  return rescue.segment != nullptr || may_open ? rescue_writer_ : own_writer_;
 }
 
 void Tier::Rewritten(const std::shared_ptr<Reclaim>& reclaim,

@@ -163,7 +163,7 @@ void Tier::PumpLocked(uint32_t writer, DeferredCalls& deferred) {
         // one of a segment that is about to be sealed.
         const bool room_may_come =
             reclaim_ != nullptr || choosing_ || recovering_ > 0 || AnySealingLocked();
-        if (!room_may_come || (writer == own_writer_ && ReclaimWaitsLocked())) {
+        if (!room_may_come || (writer >= own_writer_ && ReclaimWaitsLocked())) {
           EndWaitingLocked(writer, WriteOutcome::kNoSpace, deferred);
         }
       }
@@ -200,6 +200,7 @@ bool Tier::PlaceLocked(Segment& segment, std::unique_ptr<Append> append, Deferre
   append->segment = segment.number;
   append->page = segment.next_page;
   segment.next_page += append->pages;
+  appended_pages_.fetch_add(append->pages, std::memory_order_relaxed);
   ++segment.placed_records;
   segment.placed.push_back(std::move(append));
   return true;
@@ -295,7 +296,8 @@ void Tier::AdvanceLocked(Segment& segment, DeferredCalls& deferred) {
 }
 
 void Tier::CommitLocked(Segment& segment, std::unique_ptr<Append> append, DeferredCalls& deferred) {
-  const RecordPlace place = PlaceOf(segment, *append);
+  RecordPlace place = PlaceOf(segment, *append);
+  place.used_at = LogPosition();
   segment.end_page = append->page + append->pages;
   segment.entries.push_back({append->fingerprint, append->checksum, append->sequence,
                              segment.number, append->page, append->payload_bytes,

@@ -1,6 +1,7 @@
 // Reclaim: the capacity holds, what the judge keeps stays, what is read meanwhile is right.
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -29,6 +30,74 @@ class ListJudge final : public ReclaimJudge {
   std::set<std::string> keys;
   int judged = 0;
 };
+
+// Keeps what was of use while a quarter of the capacity was written.
+class UseJudge final : public ReclaimJudge {
+ public:
+  size_t ChooseVictim(absl::Span<const SegmentView> sealed) override {
+    return ListJudge().ChooseVictim(sealed);
+  }
+  bool Keep(const JudgedRecord& record) override {
+    shares[std::string(record.identity.key)] = record.unused_share;
+    return record.unused_share < 0.25;
+  }
+  std::map<std::string, double> shares;  // the latest
+};
+
+class UseTest : public testing::TestWithParam<uint64_t> {
+ protected:
+  void SetUp() override {
+    room_.options().capacity_bytes = GetParam() * kTestSegmentBytes;
+    room_.SetJudge(&judge_);
+    room_.Open();
+  }
+  // As many blocks as fill the tier so often, each of them used as told.
+  void Fill(uint64_t times, const std::function<void()>& use) {
+    for (uint64_t bytes = 0; bytes < times * room_.options().capacity_bytes; bytes += 36864) {
+      ASSERT_EQ(room_.Write(TestBlock(next_++, 30000)), WriteOutcome::kWritten);
+      use();
+    }
+  }
+  UseJudge judge_;
+  TierRoom room_;
+  uint64_t next_ = 1000;
+  const TestBlock noted_{1, 30000};
+  const TestBlock read_{2, 30000};
+  const TestBlock unused_{3, 30000};
+};
+
+TEST_P(UseTest, WhatIsReadOrNotedAsUsedOutlivesReclaims) {
+  for (const TestBlock* block : {&noted_, &read_, &unused_}) {
+    ASSERT_EQ(room_.Write(*block), WriteOutcome::kWritten);
+  }
+  Fill(4, [&] {
+    EXPECT_TRUE(room_.tier().NoteUse(noted_.identity()));
+    EXPECT_EQ(room_.Read(read_), ReadOutcome::kVerified);
+  });
+  EXPECT_FALSE(room_.Holds(unused_));
+  EXPECT_FALSE(room_.tier().NoteUse(unused_.identity()));
+  EXPECT_GT(room_.tier().figures().records_rewritten, 1U);
+  EXPECT_LT(judge_.shares[noted_.key], 0.1);
+  EXPECT_GT(judge_.shares[unused_.key], 0.25);
+  EXPECT_LT(judge_.shares[unused_.key], 1.1) << "written once, and the log is no longer";
+}
+
+TEST_P(UseTest, WhatAnEarlierLifeUsedIsKeptIfThisOneUsesIt) {
+  for (const TestBlock* block : {&noted_, &unused_}) {
+    ASSERT_EQ(room_.Write(*block), WriteOutcome::kWritten);
+  }
+  room_.Kill();
+  room_.Open();
+  Fill(1, [&] { EXPECT_TRUE(room_.tier().NoteUse(noted_.identity())); });
+  Fill(1, [&] { room_.tier().NoteUse(noted_.identity()); });
+  EXPECT_GE(judge_.shares[unused_.key], 1);
+  EXPECT_EQ(room_.Read(noted_), ReadOutcome::kVerified);
+  room_.Kill();
+  room_.Open();
+  EXPECT_EQ(room_.Read(noted_), ReadOutcome::kVerified) << "written again, and found again";
+}
+
+INSTANTIATE_TEST_SUITE_P(SmallAndLarge, UseTest, testing::Values(8, 24));
 
 TEST(ReclaimTest, TenTimesTheCapacityNeverGoesOverIt) {
   TierRoom room;

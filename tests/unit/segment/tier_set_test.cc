@@ -412,9 +412,9 @@ TEST_F(TierSetTest, AFullSetReclaimsOnEveryDriveAndNeverGoesOverItsCapacities) {
     EXPECT_GT(drive.figures.reclaimed_segments, 10U);
   }
   EXPECT_EQ(Read(TestBlock(899, kPayload)), ReadOutcome::kVerified);
-  EXPECT_EQ(set_->Sealed().size(), set_->Drives()[0].figures.segments +
-                                       set_->Drives()[1].figures.segments -
-                                       set_->figures().free_segments - 2);
+  const uint32_t in_use = set_->figures().segments - set_->figures().free_segments;
+  EXPECT_GE(set_->Sealed().size() + 4, in_use) << "of each drive one is open, and one ahead of it";
+  EXPECT_LE(set_->Sealed().size() + 2, in_use);
 }
 
 TEST_F(TierSetTest, ScrubCoversAllDrivesAndMetadataIsFoundOnAny) {
