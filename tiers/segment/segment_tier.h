@@ -301,6 +301,9 @@ struct SegmentTierParts {
   ReclaimJudge* judge = nullptr;    // nullable: least live bytes goes first, nothing is kept
 };
 
+// What segment_bytes = 0 stands for: max(256 MiB, 16 maximal records), the latter rounded up.
+uint64_t DefaultSegmentBytes(uint64_t max_payload_bytes);
+
 // Less than this OpenSegmentTier refuses to make a tier with. options.capacity_bytes does not
 // matter.
 uint64_t LeastTierCapacity(const SegmentTierOptions& options);

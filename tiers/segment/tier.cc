@@ -56,6 +56,8 @@ absl::Status CheckOptions(const SegmentTierOptions& options) {
   return absl::OkStatus();
 }
 
+}  // namespace
+
 uint64_t DefaultSegmentBytes(uint64_t max_payload_bytes) {
   const uint64_t record_bytes =
       uint64_t{RecordPages(static_cast<uint32_t>(max_payload_bytes), kMaxMetadataBytes)} *
@@ -64,8 +66,6 @@ uint64_t DefaultSegmentBytes(uint64_t max_payload_bytes) {
   const uint64_t records = (record_bytes * kRecordsPerSegment + kMiB - 1) / kMiB * kMiB + kMiB;
   return std::max(kLeastSegmentBytes, records);
 }
-
-}  // namespace
 
 uint64_t LeastTierCapacity(const SegmentTierOptions& options) {
   const uint64_t segment_bytes = options.segment_bytes == 0

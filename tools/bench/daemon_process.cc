@@ -142,6 +142,8 @@ absl::Status DaemonProcess::StartOwn(const BenchOptions& options,
            "--set",
            "local.capacity=" + std::to_string(local_bytes) + "B",
            "--set",
+           "local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B",
+           "--set",
            "daemon.copy_threads=" + std::to_string(options.copy_threads)};
   return StartAgain();
 }

@@ -19,6 +19,9 @@
 
 namespace terrace::bench {
 
+// local.max_block of an own daemon.
+inline constexpr uint64_t kOwnLocalMaxBlock = uint64_t{16} << 20;
+
 // Confined to the main thread.
 class DaemonProcess {
  public:

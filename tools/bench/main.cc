@@ -80,6 +80,10 @@ void AddReplayOptions(CLI::App& app, CommandLine& line) {
                  "1: the trace's own time, 2: twice as fast; 0: as fast as possible")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
+  app.add_option("--kill-at", bench.kill_at,
+                 "in % of the requests: the own daemon is killed then, and started again")
+      ->check(CLI::Range(0.0, 100.0))
+      ->excludes(in_process);
   app.add_option("--requests", bench.max_requests, "replay only so many")
       ->check(CLI::Range(1U, 10'000'000U));
   app.add_option("--block-tokens", bench.block_tokens,

@@ -1,6 +1,11 @@
 // replay: a recorded trace through libterrace. Per request: probe with a hold, get the prefix by
 // lease, check every byte, put the rest from a region, release. Beside it, the placement code alone
 // on the same trace with as many blocks as the daemon has slots: the two hit ratios must be equal.
+//
+// With --local the daemon has a local tier, and placement alone is given one of as many segments.
+// The two then differ a little: the daemon writes while it goes on, so that a block may be evicted
+// a moment later than its turn, and has records of two heats and its own in segments that fill at
+// their own pace.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -12,6 +17,7 @@
 
 #include "tiers/dram/arena.h"
 #include "tiers/placement/replay.h"
+#include "tiers/segment/segment_tier.h"
 #include "tools/bench/client_session.h"
 #include "tools/bench/daemon_process.h"
 #include "tools/bench/memory.h"
@@ -30,8 +36,12 @@ constexpr uint64_t kBlockBytes = uint64_t{64} << 10;
 constexpr uint64_t kDramBytes = uint64_t{1} << 30;
 constexpr uint32_t kKeyBytes = 36;  // as vLLM's: a 32-byte hash and a 4-byte group
 constexpr size_t kMaxChain = 16'384;
+constexpr uint8_t kStateMask = 0x0f;
 constexpr uint64_t kMaxStagingBytes = uint64_t{1} << 30;
+// Of a large tier: those that are emptied ahead, the tier's own, and half of two open ones.
+constexpr uint32_t kSegmentsWithoutRecords = 5;
 constexpr std::chrono::seconds kHold{60};
+constexpr std::chrono::seconds kReconnects{30};
 
 double Seconds(Clock::duration time) {
   return std::chrono::duration<double>(time).count();
@@ -52,6 +62,8 @@ size_t LongestChain(const RequestTrace& trace) {
 struct Totals {
   uint64_t blocks = 0;
   uint64_t hits = 0;
+  uint64_t local_hits = 0;  // of them, that the probe found on the local tier
+  uint64_t gone = 0;        // that the probe found there, and the get did not
   uint64_t stored = 0;
   uint64_t not_stored = 0;
   uint64_t delivered_bytes = 0;
@@ -78,7 +90,7 @@ class TraceReplay {
         block_bytes_(options.block_bytes == 0 ? kBlockBytes : options.block_bytes),
         block_tokens_(BlockTokensOf(options, trace_)) {}
 
-  absl::Status Run(Progress& progress);
+  absl::Status Run(DaemonProcess& daemon, Progress& progress);
   void Summarise(uint64_t dram_bytes);
   [[nodiscard]] uint64_t block_bytes() const { return block_bytes_; }
   absl::Status Prepare(const std::string& runtime_dir);
@@ -88,7 +100,14 @@ class TraceReplay {
   absl::StatusOr<uint32_t> Deliver(const KeyChain& prefix, const terrace_id128& hold);
   absl::Status Store(const KeyChain& rest, std::string_view parent);
   absl::Status WaitFor(const TraceRequest& request);
-  void AddAlone(uint64_t dram_bytes, double percent);
+  absl::Status KillAndRestart(DaemonProcess& daemon);
+  [[nodiscard]] std::unique_ptr<PlacementReplay> MakeAlone(uint64_t dram_bytes) const;
+  void AddAlone(uint64_t dram_bytes);
+  [[nodiscard]] double PercentOfBlocks(uint64_t blocks) const {
+    return totals_.blocks == 0
+               ? 0
+               : 100.0 * static_cast<double>(blocks) / static_cast<double>(totals_.blocks);
+  }
 
   const BenchOptions& options_;
   Report& report_;
@@ -101,6 +120,7 @@ class TraceReplay {
   terrace_namespace ns_ = 0;
   terrace_region region_ = 0;
   uint32_t staging_blocks_ = 0;
+  uint64_t kill_before_ = UINT64_MAX;  // this request
   uint32_t blocks_a_get_ = 1;  // so that a get stays well below the session's lease limit
   std::vector<uint32_t> indexes_;
   Clock::time_point started_;
@@ -143,7 +163,11 @@ absl::Status TraceReplay::Prepare(const std::string& runtime_dir) {
   return absl::OkStatus();
 }
 
-absl::Status TraceReplay::Run(Progress& progress) {
+absl::Status TraceReplay::Run(DaemonProcess& daemon, Progress& progress) {
+  if (options_.kill_at > 0) {
+    kill_before_ = static_cast<uint64_t>(options_.kill_at / 100.0 *
+                                         static_cast<double>(trace_.requests.size()));
+  }
   progress.Begin("replaying " + trace_.name, trace_.requests.size());
   started_ = Clock::now();
   uint64_t done = 0;
@@ -151,8 +175,10 @@ absl::Status TraceReplay::Run(Progress& progress) {
     if (Interrupted()) {
       return absl::CancelledError("interrupted");
     }
-    if (absl::Status status = WaitFor(request); !status.ok()) {
-      return status;
+    absl::Status ready = done == kill_before_ ? KillAndRestart(daemon) : absl::OkStatus();
+    ready.Update(WaitFor(request));
+    if (!ready.ok()) {
+      return ready;
     }
     if (absl::Status status = Request(request); !status.ok()) {
       report_.AddError(std::string(status.message()));
@@ -161,6 +187,18 @@ absl::Status TraceReplay::Run(Progress& progress) {
   }
   took_ = Clock::now() - started_;
   return absl::OkStatus();
+}
+
+// The session goes on: to reach the new daemon and to open and register everything again is the
+// library's work.
+absl::Status TraceReplay::KillAndRestart(DaemonProcess& daemon) {
+  daemon.Kill();
+  if (absl::Status status = daemon.StartAgain(); !status.ok()) {
+    return status;
+  }
+  return session_->WaitConnected(kReconnects)
+             ? absl::OkStatus()
+             : absl::UnavailableError("the session did not find the daemon again");
 }
 
 absl::Status TraceReplay::WaitFor(const TraceRequest& request) {
@@ -197,6 +235,9 @@ absl::Status TraceReplay::Request(const TraceRequest& request) {
   }
   totals_.probe_us.push_back(Microseconds(Clock::now() - begun));
   const uint32_t held = (*probe)->part_hits[0];
+  const auto is_below = [&probe](uint32_t key) {
+    return ((*probe)->states[key] & kStateMask) == TERRACE_KEY_LOWER;
+  };
   absl::StatusOr<uint32_t> hits = Deliver(chain.Slice(0, held, block_tokens_), (*probe)->hold);
   absl::Status status = hits.status();
   if (status.ok()) {
@@ -204,7 +245,12 @@ absl::Status TraceReplay::Request(const TraceRequest& request) {
     const uint64_t tokens = uint64_t{*hits} * block_tokens_;
     totals_.prefill_seconds += PrefillSeconds(
         request.input_tokens == 0 ? tokens : std::min<uint64_t>(tokens, request.input_tokens));
-    if (*hits < held) {
+    for (uint32_t i = 0; i < held; ++i) {
+      totals_.local_hits += i < *hits && is_below(i) ? 1 : 0;
+    }
+    if (*hits < held && is_below(*hits)) {
+      totals_.gone += held - *hits;  // a hold keeps nothing below DRAM
+    } else if (*hits < held) {
       report_.AddError("get: " + std::to_string(held - *hits) +
                        " blocks under a hold were not delivered");
     }
@@ -216,11 +262,13 @@ absl::Status TraceReplay::Request(const TraceRequest& request) {
 }
 
 absl::StatusOr<uint32_t> TraceReplay::Deliver(const KeyChain& prefix, const terrace_id128& hold) {
+  const auto pending =
+      options_.local_bytes != 0 ? ClientSession::Pending::kWait : ClientSession::Pending::kMiss;
   uint32_t delivered = 0;
   while (delivered < prefix.count()) {
     const KeyChain part = prefix.Slice(delivered, blocks_a_get_, block_tokens_);
     const Clock::time_point begun = Clock::now();
-    absl::StatusOr<Completion> got = session_->GetLease(part, hold);
+    absl::StatusOr<Completion> got = session_->GetLease(part, hold, pending);
     if (!got.ok()) {
       return got.status();
     }
@@ -275,34 +323,69 @@ absl::Status TraceReplay::Store(const KeyChain& rest, std::string_view parent) {
   return absl::OkStatus();
 }
 
-void TraceReplay::AddAlone(uint64_t dram_bytes, double percent) {
+std::unique_ptr<PlacementReplay> TraceReplay::MakeAlone(uint64_t dram_bytes) const {
   const uint64_t capacity = CapacityBlocks(dram_bytes, block_bytes_);
-  const std::unique_ptr<PlacementReplay> alone = PlacementReplay::Create("lru", capacity);
+  if (options_.local_bytes == 0) {
+    return PlacementReplay::Create("lru", capacity);
+  }
+  const uint64_t segment_bytes = DefaultSegmentBytes(kOwnLocalMaxBlock);
+  SegmentLog::Options log;
+  log.segments = static_cast<uint32_t>(options_.local_bytes / segment_bytes);
+  // A record is as long as a slot; what is left are the head and a footer of some pages.
+  log.segment_records = static_cast<uint32_t>(segment_bytes / SlotBytesFor(block_bytes_)) - 1;
+  log.kept_free = kSegmentsWithoutRecords;
+  if (log.segments <= log.kept_free + 1) {
+    return nullptr;
+  }
+  return PlacementReplay::CreateOverLog("lru", capacity, log);
+}
+
+void TraceReplay::AddAlone(uint64_t dram_bytes) {
+  const double percent = PercentOfBlocks(totals_.hits);
+  const std::unique_ptr<PlacementReplay> alone = MakeAlone(dram_bytes);
+  if (alone == nullptr) {
+    report_.AddValue("hit_ratio", "hit ratio", "%", percent);
+    report_.AddNote("the local tier has too few segments to be modelled");
+    return;
+  }
+  uint64_t done = 0;
   for (const TraceRequest& request : trace_.requests) {
+    if (done++ == kill_before_) {
+      alone->Restart();
+    }
     alone->Request(absl::MakeConstSpan(request.block_ids)
                        .first(std::min(request.block_ids.size(), kMaxChain)));
   }
   const ReplayCounts& counts = alone->counts();
-  const double expected = counts.blocks == 0 ? 0
-                                             : 100.0 * static_cast<double>(counts.hits) /
-                                                   static_cast<double>(totals_.blocks);
-  report_.AddAgainst("hit_ratio", "hit ratio, against placement alone", "%", expected, {percent});
-  report_.AddNote("placement alone with " + std::to_string(capacity) +
-                  " blocks: " + std::to_string(counts.hits) +
+  report_.AddAgainst("hit_ratio", "hit ratio, against placement alone", "%",
+                     PercentOfBlocks(counts.hits), {percent});
+  report_.AddAgainst("hit_ratio_g2", "  of it from DRAM", "%",
+                     PercentOfBlocks(counts.hits - counts.local_hits),
+                     {PercentOfBlocks(totals_.hits - totals_.local_hits)});
+  if (alone->log() != nullptr) {
+    report_.AddAgainst("hit_ratio_g3", "  of it from the local tier", "%",
+                       PercentOfBlocks(counts.local_hits), {PercentOfBlocks(totals_.local_hits)});
+  }
+  report_.AddNote("placement alone with " +
+                  std::to_string(CapacityBlocks(dram_bytes, block_bytes_)) +
+                  " blocks in DRAM: " + std::to_string(counts.hits) +
                   " hits; the daemon: " + std::to_string(totals_.hits));
 }
 
 void TraceReplay::Summarise(uint64_t dram_bytes) {
-  const double percent = totals_.blocks == 0 ? 0
-                                             : 100.0 * static_cast<double>(totals_.hits) /
-                                                   static_cast<double>(totals_.blocks);
   report_.AddValue("requests", "requests", "", static_cast<double>(trace_.requests.size()));
   if (dram_bytes != 0) {
-    AddAlone(dram_bytes, percent);
+    AddAlone(dram_bytes);
   } else {
-    report_.AddValue("hit_ratio", "hit ratio", "%", percent);
+    report_.AddValue("hit_ratio", "hit ratio", "%", PercentOfBlocks(totals_.hits));
+    report_.AddValue("hit_ratio_g2", "  of it from DRAM", "%",
+                     PercentOfBlocks(totals_.hits - totals_.local_hits));
   }
-  report_.AddValue("hit_ratio_g2", "  of it from DRAM", "%", percent);
+  if (totals_.gone > 0) {
+    report_.AddNote(
+        std::to_string(totals_.gone) +
+        " blocks were found on the local tier by a probe and were gone before their get");
+  }
   const double delivering = Seconds(totals_.delivering);
   report_.AddValue(
       "get_rate", "delivered and read", "GB/s",
@@ -330,7 +413,13 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
     return absl::Status(trace.status().code(),
                         "--trace " + options.trace + ": " + std::string(trace.status().message()));
   }
+  if (options.kill_at > 0 && !options.runtime_dir.empty()) {
+    return absl::InvalidArgumentError("--kill-at: only a daemon of the bench's own is killed");
+  }
   if (options.where == BenchOptions::Where::kInProcess) {
+    if (options.local_bytes != 0) {
+      return absl::InvalidArgumentError("--local: not in process");
+    }
     const uint32_t tokens = BlockTokensOf(options, *trace);
     return ReplayInProcess(options, *trace, tokens, report, progress);
   }
@@ -342,7 +431,7 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
   if (absl::Status status = replay.Prepare((*daemon)->runtime_dir()); !status.ok()) {
     return status;
   }
-  if (absl::Status status = replay.Run(progress); !status.ok()) {
+  if (absl::Status status = replay.Run(**daemon, progress); !status.ok()) {
     return status;
   }
   replay.Summarise((*daemon)->own_dram_bytes());

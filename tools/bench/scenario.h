@@ -31,6 +31,7 @@ struct BenchOptions {
   double speed = 0;           // 1: the trace's own time; 0: as fast as possible
   uint64_t max_requests = 0;  // 0: all
   uint32_t block_tokens = 0;  // 0: found out from the trace
+  double kill_at = 0;  // in % of the requests: the daemon is killed and started again; 0: not
   enum class Where : uint8_t { kDaemon, kInProcess } where = Where::kDaemon;
   std::string policy = "lru";  // in process only
 };
