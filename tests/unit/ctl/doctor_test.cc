@@ -140,23 +140,29 @@ INSTANTIATE_TEST_SUITE_P(
                   f.daemon_problem = "nobody";
                 },
                 "daemon", Grade::kWarn},
-        Ailment{"OtherVersion", [](F& f) { f.daemon_version = "0.0.9"; }, "daemon", Grade::kWarn},
-        Ailment{"DriveAway",
-                [](F& f) {
-                  f.drives[1] = {"/b", "away", "no such folder", "", 0};
-                },
-                "drive", Grade::kFail},
-        Ailment{"DriveFaulty",
-                [](F& f) {
-                  f.drives[0] = {"/a", "faulty", "EIO", "", 0};
-                },
-                "drive", Grade::kFail},
-        Ailment{"DriveReadOnly", [](F& f) { f.drives[0].state = "read-only"; }, "drive",
-                Grade::kFail},
-        Ailment{"DriveNotDirect", [](F& f) { f.drives[0].not_direct_because = "tmpfs"; }, "drive",
-                Grade::kWarn},
-        Ailment{"DriveOwesDeletions", [](F& f) { f.drives[1].pending_deletes = 3; }, "drive",
-                Grade::kWarn}),
+        Ailment{"OtherVersion", [](F& f) { f.daemon_version = "0.0.9"; }, "daemon", Grade::kWarn}),
+    NameOfAilment);
+
+INSTANTIATE_TEST_SUITE_P(
+    OfDrives,
+    Ailments,
+    testing::Values(Ailment{"DriveAway",
+                            [](F& f) {
+                              f.drives[1] = {"/b", "away", "no such folder", "", 0};
+                            },
+                            "drive", Grade::kFail},
+                    Ailment{"DriveFaulty",
+                            [](F& f) {
+                              f.drives[0] = {"/a", "faulty", "EIO", "", 0};
+                            },
+                            "drive", Grade::kFail},
+                    Ailment{"DriveReadOnly", [](F& f) { f.drives[0].state = "read-only"; }, "drive",
+                            Grade::kFail},
+                    Ailment{"DriveNotDirect",
+                            [](F& f) { f.drives[0].not_direct_because = "tmpfs"; }, "drive",
+                            Grade::kWarn},
+                    Ailment{"DriveOwesDeletions", [](F& f) { f.drives[1].pending_deletes = 3; },
+                            "drive", Grade::kWarn}),
     NameOfAilment);
 
 TEST(Doctor, WarnsOfBothKindsOfHugePagesWhenNeitherIsThere) {
