@@ -492,6 +492,27 @@ TEST_F(TierSetTest, ANoteThatIsPutBeforeADriveIsBackIsLaterThanWhatLiesOnThatDri
   EXPECT_EQ(NoteValue("generation"), "4");
 }
 
+TEST_F(TierSetTest, TakesADirectoryThatOneTierMadeAlone) {
+  Make(1);
+  io_ = std::make_unique<doubles::StepIo>(clock_, 0);
+  set_ = *OpenSegmentTier(options_.drives[0].options, {.files = &mounts_,
+                                                       .io = io_.get(),
+                                                       .clock = &clock_,
+                                                       .hashing = &executor_,
+                                                       .maintenance = &executor_});
+  RunAll();
+  const std::vector<TestBlock> blocks = Fill(0, 10);
+  ASSERT_EQ(PutNote("generation", "3"), WriteOutcome::kWritten);
+  Kill();
+  Open();
+  EXPECT_EQ(NoteValue("generation"), "3");
+  EXPECT_EQ(Read(blocks[4]), ReadOutcome::kVerified);
+  ASSERT_EQ(PutNote("generation", "4"), WriteOutcome::kWritten);
+  Kill();
+  Open();
+  EXPECT_EQ(NoteValue("generation"), "4");
+}
+
 TEST_F(TierSetTest, CountersGoOnWhereADriveLeavesAndReturns) {
   Make(2);
   Open();
