@@ -145,6 +145,8 @@ absl::Status DriveSet::OpenedDrive(uint32_t number, std::unique_ptr<SegmentTier>
   std::vector<Note> news;
   {
     absl::MutexLock lock(&mutex_);
+    // From now on this tier and no other: an empty folder where it was is an absent drive.
+    drives_[number].drive.options.expected_uuid = tier->uuid();
     news = NewsLocked(notes);
   }
   if (!news.empty()) {
@@ -198,8 +200,6 @@ void DriveSet::HideDeleted(SegmentTier& tier, const std::vector<OwnedIdentity>& 
 
 void DriveSet::MountLocked(uint32_t number, std::unique_ptr<SegmentTier> tier, AfterUnlock& after) {
   DriveState& state = drives_[number];
-  // From now on this tier and no other: an empty folder where it was is an absent drive.
-  state.drive.options.expected_uuid = tier->uuid();
   state.problem.clear();
   state.faulty_since = absl::InfiniteDuration();
   ++state.opening_number;

@@ -495,11 +495,12 @@ TEST_F(TierSetTest, ANoteThatIsPutBeforeADriveIsBackIsLaterThanWhatLiesOnThatDri
 TEST_F(TierSetTest, TakesADirectoryThatOneTierMadeAlone) {
   Make(1);
   io_ = std::make_unique<doubles::StepIo>(clock_, 0);
-  set_ = *OpenSegmentTier(options_.drives[0].options, {.files = &mounts_,
-                                                       .io = io_.get(),
-                                                       .clock = &clock_,
-                                                       .hashing = &executor_,
-                                                       .maintenance = &executor_});
+  SegmentTierParts parts;
+  parts.files = &mounts_;
+  parts.io = io_.get();
+  parts.clock = &clock_;
+  parts.hashing = parts.maintenance = &executor_;
+  set_ = *OpenSegmentTier(options_.drives[0].options, parts);
   RunAll();
   const std::vector<TestBlock> blocks = Fill(0, 10);
   ASSERT_EQ(PutNote("generation", "3"), WriteOutcome::kWritten);
