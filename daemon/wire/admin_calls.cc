@@ -71,7 +71,7 @@ void FillDrive(const DriveView& view, v1::DriveStatus* drive) {
   drive->set_problem(view.problem);
   drive->set_capacity_bytes(figures.capacity_bytes);
   drive->set_used_bytes(figures.live_bytes);
-  drive->set_file_bytes(figures.file_bytes);
+  drive->set_segment_bytes(figures.file_bytes);
   drive->set_blocks(figures.records);
   drive->set_read_faults(figures.read_faults);
   drive->set_write_faults(figures.write_faults);

@@ -61,7 +61,7 @@ std::string DrivesText(const v1::TierStatus& tier, const Style& style) {
                Table::Cell(Printable(drive.state()), drive.state() == "ready" ? Tone::kGood
                                                      : away                   ? Tone::kBad
                                                                               : Tone::kWarning),
-               FormatBytes(drive.used_bytes()), FormatBytes(drive.file_bytes()),
+               FormatBytes(drive.used_bytes()), FormatBytes(drive.segment_bytes()),
                FormatBytes(drive.capacity_bytes()), FormatCount(drive.blocks()),
                FormatCount(drive.read_faults() + drive.write_faults() + drive.sync_faults()),
                FormatCount(drive.corrupt()),
