@@ -278,6 +278,7 @@ struct LocalTierUsage {
   std::string name;
   SegmentTierFigures figures;
   ScrubProgress scrub;
+  std::vector<DriveView> drives;  // in the order of the configuration
 };
 
 struct StoreUsage {

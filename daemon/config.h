@@ -40,6 +40,15 @@ struct TenantConfig {
   friend bool operator==(const TenantConfig&, const TenantConfig&) = default;
 };
 
+// A [[tier]] section. Those of kind local are the drives of one tier.
+struct TierConfig {
+  std::string name = "g3";
+  std::string kind;
+  std::string path;
+  uint64_t capacity_bytes = 0;
+  friend bool operator==(const TierConfig&, const TierConfig&) = default;
+};
+
 struct Config {
   // [daemon]
   std::string runtime_dir = "/run/terrace";
@@ -55,8 +64,8 @@ struct Config {
   bool huge_pages = true;
   uint32_t touch_threads = 0;  // 0: one a core
   // [local], beside what `store` has of it
-  uint64_t local_bytes = uint64_t{4} << 30;  // 0: there is no local tier
-  std::string local_dir;                     // "": below data_dir; LocalDirOf says where
+  uint64_t local_bytes = uint64_t{4} << 30;  // 0: no local tier; not read where there are `tiers`
+  std::string local_dir;                     // "": below data_dir; likewise
   uint64_t local_free_reserve = uint64_t{1} << 30;
   uint64_t local_scrub_bytes_per_second = uint64_t{16} << 20;  // 0: no scrubs by itself
   // [limits]
@@ -68,12 +77,15 @@ struct Config {
   UnlistedPeers unlisted = UnlistedPeers::kPerUid;
   // [metrics]
   std::string metrics_listen = "127.0.0.1:9464";  // "": off
+  // [[tier]]
+  std::vector<TierConfig> tiers;
   // [[tenant]]
   std::vector<TenantConfig> tenants;
 };
 
-// Where the local tier lies.
-std::string LocalDirOf(const Config& config);
+// The drives of the local tier: as listed, else the one that [local] describes. None: there is no
+// such tier.
+std::vector<TierConfig> LocalDrivesOf(const Config& config);
 
 // What the command line and the environment say; nullopt: nothing.
 struct ConfigRequest {
@@ -90,7 +102,8 @@ struct LoadedConfig {
   std::string file;  // "": none was named
   std::vector<std::string>
       origins;  // one a setting of Settings(): "default", "FILE:LINE", "--data", ...
-  std::vector<std::string> tenant_origins;  // one a tenant: "FILE:LINE"
+  std::vector<std::string> tier_origins;    // one a tier: "FILE:LINE"
+  std::vector<std::string> tenant_origins;  // one a tenant, likewise
 };
 
 // Without a file the daemon is embedded: the folders default to DIR/run and DIR/data below
@@ -106,7 +119,8 @@ absl::StatusOr<LoadedConfig> ParseConfig(std::string_view text, std::string_view
 // A TOML file that ParseConfig accepts and that says everything, each line with its origin as a
 // comment.
 std::string PrintConfig(const LoadedConfig& loaded);
-// {"file", "settings": [{"name", "value", "origin"}], "tenants": [...]}, one line.
+// {"file", "settings": [{"name", "value", "origin"}], "tiers": [...], "tenants": [...]}, one line.
+// Both leave out what [local] says of the one drive where there are tiers.
 std::string PrintConfigJson(const LoadedConfig& loaded);
 
 // What a reload would do.

@@ -44,13 +44,29 @@ void AppendTenant(std::string* out, const TenantConfig& tenant, std::string_view
   AppendLine(out, "limit", QuotedText(SizeText(tenant.limit_bytes)), origin);
 }
 
+void AppendTier(std::string* out, const TierConfig& tier, std::string_view origin) {
+  out->append("\n[[tier]]\n");
+  AppendLine(out, "name", QuotedText(tier.name), origin);
+  AppendLine(out, "kind", QuotedText(tier.kind), origin);
+  AppendLine(out, "path", QuotedText(tier.path), origin);
+  AppendLine(out, "capacity", QuotedText(SizeText(tier.capacity_bytes)), origin);
+}
+
+// Whether a setting of [local] is said by [[tier]] sections instead.
+bool SaidByTiers(const Setting& setting, const Config& config) {
+  return !config.tiers.empty() && (setting.name == "local.dir" || setting.name == "local.capacity");
+}
+
+// Names of the elements of `from` that are not in `to` as they are.
+template <typename Element>
 void Compare(std::string_view subject,
-             const std::vector<TenantConfig>& from,
-             const std::vector<TenantConfig>& to,
+             std::string Element::*name_of,
+             const std::vector<Element>& from,
+             const std::vector<Element>& to,
              std::vector<std::string>* out) {
-  for (const TenantConfig& tenant : from) {
-    const bool same = std::find(to.begin(), to.end(), tenant) != to.end();
-    const std::string name = Concat(subject, ".", tenant.alias);
+  for (const Element& element : from) {
+    const bool same = std::find(to.begin(), to.end(), element) != to.end();
+    const std::string name = Concat(subject, ".", element.*name_of);
     if (!same && std::find(out->begin(), out->end(), name) == out->end()) {
       out->push_back(name);
     }
@@ -65,11 +81,17 @@ std::string PrintConfig(const LoadedConfig& loaded) {
   const absl::Span<const Setting> settings = Settings();
   for (size_t i = 0; i < settings.size(); ++i) {
     const Setting& setting = settings[i];
+    if (SaidByTiers(setting, loaded.config)) {
+      continue;
+    }
     if (setting.section() != section) {
       out.append(Concat(section.empty() ? "[" : "\n[", setting.section(), "]\n"));
       section = setting.section();
     }
     AppendLine(&out, setting.key(), SettingText(setting, loaded.config), loaded.origins[i]);
+  }
+  for (size_t i = 0; i < loaded.config.tiers.size(); ++i) {
+    AppendTier(&out, loaded.config.tiers[i], loaded.tier_origins[i]);
   }
   for (size_t i = 0; i < loaded.config.tenants.size(); ++i) {
     AppendTenant(&out, loaded.config.tenants[i], loaded.tenant_origins[i]);
@@ -81,10 +103,21 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
   std::string out = Concat("{\"file\":", QuotedText(loaded.file), ",\"settings\":[");
   const absl::Span<const Setting> settings = Settings();
   for (size_t i = 0; i < settings.size(); ++i) {
+    if (SaidByTiers(settings[i], loaded.config)) {
+      continue;
+    }
     // What SettingText writes as TOML is JSON as well.
     out.append(Concat(i == 0 ? "" : ",", "{\"name\":", QuotedText(settings[i].name),
                       ",\"value\":", SettingText(settings[i], loaded.config),
                       ",\"origin\":", QuotedText(loaded.origins[i]), "}"));
+  }
+  out.append("],\"tiers\":[");
+  for (size_t i = 0; i < loaded.config.tiers.size(); ++i) {
+    const TierConfig& tier = loaded.config.tiers[i];
+    out.append(Concat(i == 0 ? "" : ",", "{\"name\":", QuotedText(tier.name),
+                      ",\"kind\":", QuotedText(tier.kind), ",\"path\":", QuotedText(tier.path),
+                      ",\"capacity_bytes\":", tier.capacity_bytes,
+                      ",\"origin\":", QuotedText(loaded.tier_origins[i]), "}"));
   }
   out.append("],\"tenants\":[");
   for (size_t i = 0; i < loaded.config.tenants.size(); ++i) {
@@ -107,8 +140,10 @@ ConfigDifference CompareConfigs(const Config& running, const Config& wanted) {
     auto& list = setting.applies == Applies::kLive ? difference.live : difference.needs_restart;
     list.emplace_back(setting.name);
   }
-  Compare("tenant", running.tenants, wanted.tenants, &difference.live);
-  Compare("tenant", wanted.tenants, running.tenants, &difference.live);
+  Compare("tier", &TierConfig::path, running.tiers, wanted.tiers, &difference.needs_restart);
+  Compare("tier", &TierConfig::path, wanted.tiers, running.tiers, &difference.needs_restart);
+  Compare("tenant", &TenantConfig::alias, running.tenants, wanted.tenants, &difference.live);
+  Compare("tenant", &TenantConfig::alias, wanted.tenants, running.tenants, &difference.live);
   return difference;
 }
 

@@ -11,9 +11,9 @@
 #include <grp.h>
 
 #include "daemon/concat.h"
+#include "daemon/config_tiers.h"
 #include "daemon/quoted_text.h"
 #include "daemon/settings.h"
-#include "tiers/segment/segment_tier.h"
 
 namespace terrace {
 namespace {
@@ -92,20 +92,19 @@ class FileReader {
       : file_(file), loaded_(*loaded), sections_(SectionNames()) {}
 
   absl::Status Apply(const TomlEntry& entry) {
-    if (entry.section == "tier" || (entry.section.empty() && entry.key == "tier")) {
-      return RefuseAt(
-          entry,
-          "[[tier]]: this version has a DRAM tier and a local one; write [dram] and [local]");
-    }
     if (entry.section.empty()) {
       return ApplyTop(entry);
     }
     if (entry.section == "tenant") {
       return ApplyTenant(entry);
     }
+    if (entry.section == "tier") {
+      return ApplyTier(entry);
+    }
     if (!Contains(sections_, entry.section)) {
       std::vector<std::string_view> known = sections_;
       known.push_back("tenant");
+      known.push_back("tier");
       return RefuseAt(entry, Concat("unknown section [", Shown(entry.section), "]",
                                     Suggestion(entry.section, known)));
     }
@@ -151,6 +150,9 @@ class FileReader {
     if (entry.key == "tenant") {
       return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
     }
+    if (entry.key == "tier") {
+      return RefuseAt(entry, "tier: write [[tier]], once for each drive");
+    }
     if (Contains(sections_, entry.key)) {
       return RefuseAt(entry, Concat(entry.key, ": must be a section, not ", TomlKind(entry.value)));
     }
@@ -169,6 +171,29 @@ class FileReader {
     }
     loaded_.origins[static_cast<size_t>(index)] = OriginOf(entry);
     return absl::OkStatus();
+  }
+
+  absl::Status ApplyTier(const TomlEntry& entry) {
+    if (entry.element < 0) {
+      return RefuseAt(entry, "tier: write [[tier]], once for each drive");
+    }
+    const auto element = static_cast<size_t>(entry.element);
+    if (element >= loaded_.config.tiers.size()) {
+      loaded_.config.tiers.resize(element + 1);
+      loaded_.tier_origins.resize(element + 1, OriginOf(entry));
+    }
+    if (entry.opens_section) {
+      return absl::OkStatus();
+    }
+    if (!Contains(kTierKeys, entry.key)) {
+      return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[tier]]",
+                                    Suggestion(entry.key, kTierKeys)));
+    }
+    const absl::Status status = SetTierKey(entry.key, entry.value, &loaded_.config.tiers[element]);
+    if (status.ok()) {
+      return status;
+    }
+    return RefuseAt(entry, Concat("tier.", entry.key, ": ", std::string(status.message())));
   }
 
   absl::Status ApplyTenant(const TomlEntry& entry) {
@@ -346,35 +371,7 @@ const std::string& OriginOf(const LoadedConfig& loaded, std::string_view name) {
   return loaded.origins[static_cast<size_t>(FindSetting(name))];
 }
 
-absl::Status CheckLocal(const LoadedConfig& loaded) {
-  const Config& config = loaded.config;
-  if (config.local_bytes == 0) {
-    return absl::OkStatus();
-  }
-  SegmentTierOptions tier;
-  tier.max_payload_bytes = config.store.local_max_payload_bytes;
-  const uint64_t least = LeastTierCapacity(tier);
-  if (config.local_bytes < least) {
-    return Refuse(
-        OriginOf(loaded, "local.capacity"),
-        Concat("local.capacity: must be 0B, which means no local tier, or at least ",
-               SizeText(least), " for blocks of ", SizeText(config.store.local_max_payload_bytes),
-               ", not ", SizeText(config.local_bytes)));
-  }
-  const std::string folder = LocalDirOf(config);
-  if (folder == config.data_dir || folder == config.runtime_dir) {
-    return Refuse(OriginOf(loaded, "local.dir"),
-                  "local.dir: must be a folder of its own, not daemon.data_dir or "
-                  "daemon.runtime_dir");
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
-
-std::string LocalDirOf(const Config& config) {
-  return config.local_dir.empty() ? Concat(config.data_dir, "/local") : config.local_dir;
-}
 
 absl::Status ApplyEntries(const std::vector<TomlEntry>& entries,
                           std::string_view file,
@@ -384,6 +381,9 @@ absl::Status ApplyEntries(const std::vector<TomlEntry>& entries,
     if (absl::Status status = reader.Apply(entry); !status.ok()) {
       return status;
     }
+  }
+  if (absl::Status status = CheckTiersAreComplete(*loaded); !status.ok()) {
+    return status;
   }
   return reader.FinishTenants();
 }
@@ -403,7 +403,7 @@ absl::Status CheckTogether(LoadedConfig* loaded) {
         OriginOf(*loaded, "daemon.data_dir"),
         "daemon.data_dir: must not be daemon.runtime_dir: the former is closed to clients");
   }
-  if (absl::Status status = CheckLocal(*loaded); !status.ok()) {
+  if (absl::Status status = CheckLocalDrives(*loaded); !status.ok()) {
     return status;
   }
   config.socket_gid = static_cast<gid_t>(-1);

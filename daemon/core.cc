@@ -27,6 +27,7 @@ namespace terrace {
 namespace {
 
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
+constexpr absl::Duration kLookInterval = absl::Seconds(1);  // at the drives
 // What closing the local tier may take of the time that stopping has.
 constexpr absl::Duration kCloseShare = absl::Seconds(1);
 
@@ -104,8 +105,8 @@ class ObserverRelay final : public StoreObserver {
 // over.
 class Ticker {
  public:
-  Ticker(BlockStore& store, Executor& executor, const ServiceNotify& notify)
-      : store_(store), executor_(executor), notify_(notify) {}
+  Ticker(BlockStore& store, Executor& executor, const ServiceNotify& notify, LocalTier* local)
+      : store_(store), executor_(executor), notify_(notify), local_(local) {}
   ~Ticker() { Stop(); }
 
   void Start(Front* front) {
@@ -132,8 +133,13 @@ class Ticker {
     // Half the interval leaves room for one beat that comes late.
     const absl::Duration interval = notify_.watchdog_interval() / 2;
     absl::Duration next_beat = BootClock().Now();
+    absl::Duration next_look = next_beat;
     while (!stop_.WaitForNotificationWithTimeout(kTickInterval)) {
       store_.Tick();
+      if (local_ != nullptr && BootClock().Now() >= next_look) {
+        local_->LogDrives();
+        next_look = BootClock().Now() + kLookInterval;
+      }
       if (interval <= absl::ZeroDuration() || BootClock().Now() < next_beat)
         continue;
       if (Beat())
@@ -166,6 +172,7 @@ class Ticker {
   BlockStore& store_;
   Executor& executor_;
   const ServiceNotify& notify_;
+  LocalTier* const local_;  // nullable
   absl::Mutex front_mutex_;
   Front* front_ ABSL_GUARDED_BY(front_mutex_) = nullptr;
   // Shared with the work in the executor, which may run after the ticker is gone.
@@ -203,7 +210,7 @@ class DaemonCore final : public Core {
     if (absl::Status s = BuildFront(*config); !s.ok())
       return s;
     metrics_->SetStore(store_.get());
-    ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_);
+    ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_, local_.get());
     ticker_->Start(front_.get());
     return absl::OkStatus();
   }
@@ -273,7 +280,7 @@ class DaemonCore final : public Core {
     executor_ = std::move(*executor);
     std::unique_ptr<SlabSource> sealed =
         MakeSealedSlabSource(config.huge_pages, ThreadsOrCores(config.touch_threads));
-    if (config.local_bytes > 0) {
+    if (!LocalDrivesOf(config).empty()) {
       if (absl::Status s = BuildLocal(config); !s.ok())
         return s;
       sealed = local_->Registering(std::move(sealed));
@@ -300,9 +307,14 @@ class DaemonCore final : public Core {
 
   absl::Status BuildLocal(const Config& config) {
     LocalTier::Options options;
-    options.folder = LocalDirOf(config);
-    options.index_folder = Concat(config.data_dir, "/local-index");
-    options.capacity_bytes = config.local_bytes;
+    for (const TierConfig& tier : LocalDrivesOf(config)) {
+      // The first as it was when there was but one, so that its index is found again.
+      const size_t number = options.drives.size();
+      const std::string suffix = number == 0 ? "" : Concat("-", number);
+      options.name = tier.name;
+      options.drives.push_back(
+          {tier.path, Concat(config.data_dir, "/local-index", suffix), tier.capacity_bytes});
+    }
     options.max_payload_bytes = config.store.local_max_payload_bytes;
     options.free_reserve_bytes = config.local_free_reserve;
     options.scrub_bytes_per_second = config.local_scrub_bytes_per_second;
@@ -311,14 +323,7 @@ class DaemonCore final : public Core {
     if (!local.ok())
       return local.status();
     local_ = *std::move(local);
-    const SegmentTierFigures figures = local_->tier().figures();
     const IoFacts io = local_->io_facts();
-    log_.Info("local tier open", {{"folder", options.folder},
-                                  {"capacity", SizeText(options.capacity_bytes)},
-                                  {"segments", figures.segments},
-                                  {"to_recover", figures.segments_to_recover},
-                                  {"io", io.engine},
-                                  {"o_direct", figures.transfers.caching == Caching::kDirect}});
     if (!io.fallback_reason.empty())
       log_.Warning("no io_uring for the local tier", {{"reason", io.fallback_reason}});
     return absl::OkStatus();

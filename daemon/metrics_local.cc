@@ -1,6 +1,7 @@
 #include "daemon/metrics_local.h"
 
 #include <array>
+#include <string>
 
 namespace terrace {
 namespace {
@@ -117,6 +118,64 @@ void AddFaults(const Tiers& tiers, Families* out) {
   AddEach(tiers, &SegmentTierFigures::scrubbed_bytes, out);
 }
 
+// Drives are told apart by their place in the configuration, which bounds the label.
+template <typename Number>
+void AddEachDrive(const Tiers& tiers, const Number& number, Families* out) {
+  for (const LocalTierUsage& tier : tiers) {
+    for (size_t i = 0; i < tier.drives.size(); ++i) {
+      out->Add({Label("tier", tier.name), Label("drive", std::to_string(i))},
+               number(tier.drives[i]));
+    }
+  }
+}
+
+void AddDrives(const Tiers& tiers, Families* out) {
+  const auto add = [&](const auto& number) { AddEachDrive(tiers, number, out); };
+  const auto add_figure = [&](auto SegmentTierFigures::*member) {
+    AddEachDrive(
+        tiers, [member](const DriveView& d) { return d.figures.*member; }, out);
+  };
+  out->Gauge("local_drive_open", "1 while the drive is there; terracectl tiers says where it is.");
+  add([](const DriveView& drive) { return drive.open ? 1 : 0; });
+  out->Gauge("local_drive_reads_suspended", "1 while reads of it are misses.");
+  add([](const DriveView& drive) { return drive.figures.reads_suspended ? 1 : 0; });
+  out->Gauge("local_drive_direct", "1 where transfers bypass the page cache.");
+  add([](const DriveView& drive) {
+    return drive.open && drive.figures.transfers.caching == Caching::kDirect ? 1 : 0;
+  });
+  out->Gauge("local_drive_capacity_bytes", "Bytes that the tier's files may take on the drive.");
+  add_figure(&SegmentTierFigures::capacity_bytes);
+  out->Gauge("local_drive_file_bytes", "Bytes of the tier's files on the drive.");
+  add_figure(&SegmentTierFigures::file_bytes);
+  out->Gauge("local_drive_live_bytes", "Bytes of records on the drive that can be read.");
+  add_figure(&SegmentTierFigures::live_bytes);
+  out->Gauge("local_drive_blocks", "Blocks held on the drive.");
+  add_figure(&SegmentTierFigures::records);
+  out->Gauge("local_drive_pending_deletes", "Deletions that are not durable on the drive yet.");
+  add([](const DriveView& drive) { return drive.pending_deletes; });
+  out->Counter("local_drive_reads_total", "Records read from the drive.");
+  add_figure(&SegmentTierFigures::reads);
+  out->Counter("local_drive_written_bytes_total", "Bytes written to the drive in all.");
+  add_figure(&SegmentTierFigures::bytes_written);
+}
+
+void AddDriveFaults(const Tiers& tiers, Families* out) {
+  out->Counter("local_drive_faults_total", "Calls of the drive that failed, by kind.");
+  for (const LocalTierUsage& tier : tiers) {
+    for (size_t i = 0; i < tier.drives.size(); ++i) {
+      const SegmentTierFigures& figures = tier.drives[i].figures;
+      const auto add = [&](std::string_view kind, uint64_t count) {
+        out->Add({Label("tier", tier.name), Label("drive", std::to_string(i)), Label("kind", kind)},
+                 count);
+      };
+      add("read", figures.read_faults);
+      add("write", figures.write_faults);
+      add("sync", figures.sync_faults);
+      add("damage", figures.corrupt_headers + figures.corrupt_payloads);
+    }
+  }
+}
+
 // What the store did with the tier that is nearest below DRAM.
 void AddStoreSide(const StoreUsage& usage, Families* out) {
   const std::string& name = usage.local_tiers.front().name;
@@ -163,6 +222,8 @@ void AddLocalTiers(const StoreUsage& usage, const std::optional<IoFacts>& io, Fa
   AddSpace(usage.local_tiers, out);
   AddTraffic(usage.local_tiers, out);
   AddFaults(usage.local_tiers, out);
+  AddDrives(usage.local_tiers, out);
+  AddDriveFaults(usage.local_tiers, out);
   AddStoreSide(usage, out);
   if (io.has_value())
     AddIo(*io, out);

@@ -186,24 +186,11 @@ absl::Status AssignMode(const TomlValue& value, SettingField field) {
 }
 
 absl::Status AssignFolder(const Setting& setting, const TomlValue& value, SettingField field) {
-  const auto* text = std::get_if<std::string>(&value);
-  if (text == nullptr) {
-    return Wrong("an absolute path", value);
+  absl::StatusOr<std::string> folder = FolderOf(value, setting.most);
+  if (!folder.ok()) {
+    return folder.status();
   }
-  if (text->empty() || text->front() != '/') {
-    return absl::InvalidArgumentError(Concat("must be an absolute path, not ", ShownValue(*text)));
-  }
-  if (static_cast<double>(text->size()) > setting.most) {
-    return absl::InvalidArgumentError(
-        Concat("must be at most ", setting.most, " bytes long, not ", text->size()));
-  }
-  for (const char c : *text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-      return absl::InvalidArgumentError(
-          Concat("must not hold control characters: ", ShownValue(*text)));
-    }
-  }
-  *std::get<std::string*>(field) = *text;
+  *std::get<std::string*>(field) = *std::move(folder);
   return absl::OkStatus();
 }
 
@@ -424,6 +411,27 @@ std::string SizeText(uint64_t bytes) {
     }
   }
   return "0B";
+}
+
+absl::StatusOr<std::string> FolderOf(const TomlValue& value, double most_bytes) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (text == nullptr) {
+    return Wrong("an absolute path", value);
+  }
+  if (text->empty() || text->front() != '/') {
+    return absl::InvalidArgumentError(Concat("must be an absolute path, not ", ShownValue(*text)));
+  }
+  if (static_cast<double>(text->size()) > most_bytes) {
+    return absl::InvalidArgumentError(
+        Concat("must be at most ", most_bytes, " bytes long, not ", text->size()));
+  }
+  for (const char c : *text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+      return absl::InvalidArgumentError(
+          Concat("must not hold control characters: ", ShownValue(*text)));
+    }
+  }
+  return *text;
 }
 
 absl::StatusOr<uint64_t> SizeOf(const TomlValue& value) {

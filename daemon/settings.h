@@ -73,6 +73,8 @@ std::string SettingText(const Setting& setting, const Config& config);
 absl::StatusOr<uint64_t> ParseSize(std::string_view text);
 // The shortest text that ParseSize reads back as `bytes`.
 std::string SizeText(uint64_t bytes);
+// The absolute path in a TOML value. Errors: INVALID_ARGUMENT.
+absl::StatusOr<std::string> FolderOf(const TomlValue& value, double most_bytes);
 // The size in a TOML value. Errors: INVALID_ARGUMENT.
 absl::StatusOr<uint64_t> SizeOf(const TomlValue& value);
 

@@ -19,8 +19,8 @@ constexpr uint32_t kEvictSlice = 256;  // blocks under one lock
 StoreUsage Store::Usage() const {
   StoreUsage usage;
   if (local_ != nullptr) {
-    usage.local_tiers.push_back(
-        {std::string(local_->name()), local_->figures(), local_->scrub_progress()});
+    usage.local_tiers.push_back({std::string(local_->name()), local_->figures(),
+                                 local_->scrub_progress(), local_->Drives()});
   }
   Lock lock(&mutex_);
   for (const auto& [id, ns] : [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

@@ -37,6 +37,7 @@ struct Namespace {
   Digest128 digest;
   Digest128 family;
   uint64_t generation = 1;
+  bool removed_from = false;  // cleared, or some of it deleted, in this life
   uint64_t blocks = 0;
   uint64_t bytes = 0;
 };

@@ -25,8 +25,14 @@ absl::Status Store::LoadGenerations() {
   if (local_ == nullptr) {
     return absl::OkStatus();
   }
-  Lock lock(&mutex_);
-  for (const SegmentTier::Note& note : local_->Notes()) {
+  local_->WatchNotes(
+      [this](const std::vector<SegmentTier::Note>& news) { return LearnGenerations(news); });
+  return LearnGenerations(local_->Notes());
+}
+
+absl::Status Store::LearnGenerations(const std::vector<SegmentTier::Note>& notes) {
+  std::vector<std::pair<Digest128, uint64_t>> noted;
+  for (const SegmentTier::Note& note : notes) {
     Digest128 digest;
     if (!Digest128::FromBytes(note.name, &digest)) {
       continue;  // another kind of note
@@ -37,9 +43,35 @@ absl::Status Store::LoadGenerations() {
       return absl::FailedPreconditionError(absl::StrCat("the local tier's note of namespace ",
                                                         digest.ToHex(), " is of a newer version"));
     }
-    generations_[digest] = *generation;
+    noted.emplace_back(digest, *generation);
+  }
+  Lock lock(&mutex_);
+  for (const auto& [digest, generation] : noted) {
+    LearnGenerationLocked(digest, generation);
   }
   return absl::OkStatus();
+}
+
+void Store::LearnGenerationLocked(const Digest128& digest, uint64_t noted) {
+  uint64_t& known = generations_.try_emplace(digest, 1).first->second;
+  Namespace* opened = nullptr;
+  for (const std::unique_ptr<Namespace>& ns : namespaces_) {
+    opened = ns->digest == digest ? ns.get() : opened;
+  }
+  if (opened == nullptr) {
+    known = std::max(known, noted);
+  } else {
+    // What was removed in this life was removed from what had been noted, too, and it is not known
+    // which blocks of that generation these were.
+    known = std::max(opened->generation, noted + (opened->removed_from ? 1 : 0));
+    if (known != opened->generation) {
+      opened->generation = known;
+      stale_rounds_ = 2;
+    }
+  }
+  if (known != noted) {
+    unnoted_[digest] = known;
+  }
 }
 
 // ---------------------------------------------------------------- clear
@@ -57,6 +89,7 @@ void Store::ClearNamespace(TenantId tenant,
     return;
   }
   const uint64_t generation = ++ns->generation;
+  ns->removed_from = true;
   stale_rounds_ = 2;  // the round under way may have passed some blocks already
   if (local_ == nullptr) {
     deferred.Add([done = std::move(done), generation] { done(generation); });
@@ -101,11 +134,14 @@ void Store::ClearEnded(bool is_durable) {
   Lock lock(&mutex_);
   const ClearOperation clear = std::move(clears_.front());
   clears_.pop_front();
-  if (is_durable) {
-    unnoted_.erase(clear.digest);
-  } else {
-    unnoted_[clear.digest] = clear.generation;
+  // A note that came with a drive meanwhile may have raised it further.
+  const auto unnoted = unnoted_.find(clear.digest);
+  const bool overtaken = unnoted != unnoted_.end() && unnoted->second > clear.generation;
+  if (!is_durable) {
+    unnoted_[clear.digest] = overtaken ? unnoted->second : clear.generation;
     retry_notes_at_ = clock_.Now() + kNoteRetry;
+  } else if (!overtaken) {
+    unnoted_.erase(clear.digest);
   }
   deferred.Add([this, clear, is_durable] {
     if (is_durable) {
@@ -141,7 +177,7 @@ void Store::Delete(const Caller& caller,
   for (uint32_t begin = 0; begin == 0 || begin < keys; begin += kDeleteSlice) {
     DeferredCalls deferred;
     Lock lock(&mutex_);
-    const Namespace* ns = FindNamespaceLocked(caller.tenant, part.namespace_digest);
+    Namespace* ns = FindNamespaceLocked(caller.tenant, part.namespace_digest);
     if (ns == nullptr) {
       deferred.Add([deletion] {
         deletion->done(absl::NotFoundError("part.namespace_digest: not opened by this tenant"));
@@ -150,6 +186,7 @@ void Store::Delete(const Caller& caller,
     }
     if (begin == 0) {
       deletion->generation = ns->generation;
+      ns->removed_from = true;
       ++in_flight_;  // until the answer has been given
     }
     HideForDeleteLocked(*deletion, *ns, begin, std::min(keys, begin + kDeleteSlice));

@@ -75,6 +75,9 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       index_(blocks_, RandomSeed()) {}
 
 Store::~Store() {
+  if (local_ != nullptr) {
+    local_->WatchNotes(nullptr);
+  }
   Lock lock(&mutex_);
   mutex_.Await(absl::Condition(
       +[](Store* store)

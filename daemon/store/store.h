@@ -373,6 +373,9 @@ class Store final : public BlockStore {
                       DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- removal.cc
+  absl::Status LearnGenerations(const std::vector<SegmentTier::Note>& notes);
+  void LearnGenerationLocked(const Digest128& digest, uint64_t noted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginClearLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetryNotesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ClearEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);

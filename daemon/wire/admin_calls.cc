@@ -60,6 +60,30 @@ std::string_view StateName(TierState state) {
   return "closed";
 }
 
+std::string LocalStateName(const SegmentTierFigures& figures) {
+  return figures.reads_suspended ? "suspended" : std::string(StateName(figures.state));
+}
+
+void FillDrive(const DriveView& view, v1::DriveStatus* drive) {
+  const SegmentTierFigures& figures = view.figures;
+  drive->set_path(view.path);
+  drive->set_state(view.open ? LocalStateName(figures) : "away");
+  drive->set_problem(view.problem);
+  drive->set_capacity_bytes(figures.capacity_bytes);
+  drive->set_used_bytes(figures.live_bytes);
+  drive->set_segment_bytes(figures.file_bytes);
+  drive->set_blocks(figures.records);
+  drive->set_read_faults(figures.read_faults);
+  drive->set_write_faults(figures.write_faults);
+  drive->set_sync_faults(figures.sync_faults);
+  drive->set_corrupt(figures.corrupt_headers + figures.corrupt_payloads);
+  drive->set_pending_deletes(view.pending_deletes);
+  drive->set_direct(view.open && figures.transfers.caching == Caching::kDirect);
+  if (view.open && !drive->direct()) {
+    drive->set_not_direct_because(figures.transfers.reason);
+  }
+}
+
 void FillLocalTier(const LocalTierUsage& usage,
                    const StoreCounters& counters,
                    size_t index,
@@ -67,7 +91,7 @@ void FillLocalTier(const LocalTierUsage& usage,
   const SegmentTierFigures& figures = usage.figures;
   tier->set_name(usage.name);
   tier->set_kind("local");
-  tier->set_state(figures.reads_suspended ? "suspended" : std::string(StateName(figures.state)));
+  tier->set_state(LocalStateName(figures));
   tier->set_capacity_bytes(figures.capacity_bytes);
   tier->set_used_bytes(figures.live_bytes);
   tier->set_blocks(figures.records);
@@ -82,6 +106,9 @@ void FillLocalTier(const LocalTierUsage& usage,
   tier->set_last_fault(figures.last_fault);
   tier->set_lost_blocks(
       std::accumulate(counters.local_losses.begin(), counters.local_losses.end(), uint64_t{0}));
+  for (const DriveView& drive : usage.drives) {
+    FillDrive(drive, tier->add_drives());
+  }
 }
 
 void FillCounters(const StoreCounters& counters, v1::StatusReply* reply) {

@@ -1,5 +1,5 @@
-// A BlockStore over a segment tier on a simulated disk: everything moves only when the test says
-// so, processes die and power goes when the test says so.
+// A BlockStore over a local tier as the daemon's, on one simulated disk: everything moves only when
+// the test says so, processes die and power goes when the test says so.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,7 @@
 #include "tests/doubles/step_executor.h"
 #include "tests/doubles/step_io.h"
 #include "tests/doubles/store_answers.h"
-#include "tiers/segment/segment_tier.h"
+#include "tiers/segment/tier_set.h"
 
 namespace terrace::doubles {
 
@@ -52,11 +52,15 @@ class LocalRoom {
     io_ = std::make_unique<StepIo>(clock_, seed_);
     SegmentTierParts parts;
     parts.files = &files_;
-    parts.io = io_.get();
     parts.clock = &clock_;
     parts.hashing = &tier_executor_;
     parts.maintenance = &tier_executor_;
-    absl::StatusOr<std::unique_ptr<SegmentTier>> tier = OpenSegmentTier(tier_options, parts);
+    TierSetOptions set;
+    set.drives.emplace_back();
+    set.drives.back().options = tier_options;
+    set.drives.back().io = io_.get();
+    set.opens_without_drives = true;
+    absl::StatusOr<std::unique_ptr<SegmentTier>> tier = OpenTierSet(set, parts);
     if (!tier.ok()) {
       return tier.status();
     }

@@ -30,8 +30,8 @@ uint64_t RandomSeed() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TierSet>> OpenTierSet(const TierSetOptions& options,
-                                                     const SegmentTierParts& parts) {
+absl::StatusOr<std::unique_ptr<SegmentTier>> OpenTierSet(const TierSetOptions& options,
+                                                         const SegmentTierParts& parts) {
   if (options.drives.empty() || options.drives.size() > kMaxDrives) {
     return absl::InvalidArgumentError(absl::StrCat("drives: 1 to ", kMaxDrives));
   }
@@ -56,6 +56,9 @@ DriveSet::DriveSet(const TierSetOptions& options, const SegmentTierParts& parts)
   for (size_t i = 0; i < options.drives.size(); ++i) {
     drives_[i].drive = options.drives[i];
     drives_[i].drive.options.name = options.name;
+    if (drives_[i].drive.maintenance == nullptr) {
+      drives_[i].drive.maintenance = parts.maintenance;
+    }
   }
 }
 
@@ -72,7 +75,9 @@ DriveSet::~DriveSet() {
         state.mounted = nullptr;
       }
     }
-    all.insert(all.end(), leaving_.begin(), leaving_.end());
+    for (Entered& leaving : leaving_) {
+      all.push_back(std::move(leaving.mounted));
+    }
     leaving_.clear();
   }
   for (const std::shared_ptr<MountedTier>& mounted : all) {
@@ -88,6 +93,7 @@ bool DriveSet::IdleLocked() const {
 
 absl::Status DriveSet::Start() {
   absl::Status first_failure;
+  absl::Status refusal;  // which time does not heal
   uint32_t open = 0;
   for (uint32_t number = 0; number < options_.drives.size(); ++number) {
     const absl::Status opened = OpenDrive(number);
@@ -96,8 +102,14 @@ absl::Status DriveSet::Start() {
     }
     open += opened.ok() ? 1 : 0;
     first_failure.Update(opened);
+    if (absl::IsFailedPrecondition(opened)) {
+      refusal.Update(opened);
+    }
   }
-  return open > 0 ? absl::OkStatus() : first_failure;
+  if (open > 0) {
+    return absl::OkStatus();
+  }
+  return !refusal.ok() || options_.opens_without_drives ? refusal : first_failure;
 }
 
 absl::Status DriveSet::OpenDrive(uint32_t number) {
@@ -108,34 +120,70 @@ absl::Status DriveSet::OpenDrive(uint32_t number) {
     options = drives_[number].drive.options;
     parts.io = drives_[number].drive.io;
     parts.index = drives_[number].drive.index;
+    parts.open_index = drives_[number].drive.open_index;
+    parts.maintenance = drives_[number].drive.maintenance;
     parts.judge = parts_.judge == nullptr ? nullptr : &judge_;
   }
   absl::StatusOr<std::unique_ptr<SegmentTier>> opened = OpenSegmentTier(options, parts);
-  const std::vector<Note> notes = opened.ok() ? (*opened)->Notes() : std::vector<Note>();
+  if (opened.ok()) {
+    return OpenedDrive(number, *std::move(opened));
+  }
+  absl::MutexLock lock(&mutex_);
+  return NotOpenedLocked(number, opened.status());
+}
+
+absl::Status DriveSet::NotOpenedLocked(uint32_t number, const absl::Status& why) {
+  DriveState& state = drives_[number];
+  state.busy = false;
+  state.next_open = parts_.clock->Now() + options_.reopen_interval;
+  state.problem = std::string(why.message());
+  return why;
+}
+
+absl::Status DriveSet::OpenedDrive(uint32_t number, std::unique_ptr<SegmentTier> tier) {
+  const std::vector<Note> notes = tier->Notes();
+  std::vector<Note> news;
+  {
+    absl::MutexLock lock(&mutex_);
+    // From now on this tier and no other: an empty folder where it was is an absent drive.
+    drives_[number].drive.options.expected_uuid = tier->uuid();
+    news = NewsLocked(notes);
+  }
+  if (!news.empty()) {
+    absl::Status learnt;
+    {
+      absl::ReaderMutexLock lock(&watch_mutex_);
+      learnt = learn_ ? learn_(news) : absl::OkStatus();
+    }
+    if (!learnt.ok()) {
+      AfterUnlock after;
+      absl::MutexLock lock(&mutex_);
+      EndLocked(number, std::make_shared<MountedTier>(std::move(tier)), after);
+      return NotOpenedLocked(number, learnt);
+    }
+  }
   for (size_t hidden = 0;;) {
     std::vector<OwnedIdentity> more;
     {
       AfterUnlock after;
       absl::MutexLock lock(&mutex_);
       DriveState& state = drives_[number];
-      if (opened.ok() && hidden < state.undeleted.size()) {
-        more.assign(state.undeleted.begin() + static_cast<ptrdiff_t>(hidden),
-                    state.undeleted.end());
-      } else {
+      if (hidden == state.undeleted.size()) {
         state.busy = false;
-        state.next_open = parts_.clock->Now() + options_.reopen_interval;
-        if (!opened.ok()) {
-          state.problem = std::string(opened.status().message());
-          return opened.status();
-        }
         LearnNotesLocked(number, notes);
-        MountLocked(number, *std::move(opened), after);
+        MountLocked(number, std::move(tier), after);
         return absl::OkStatus();
       }
+      more.assign(state.undeleted.begin() + static_cast<ptrdiff_t>(hidden), state.undeleted.end());
     }
-    HideDeleted(**opened, more);
+    HideDeleted(*tier, more);
     hidden += more.size();
   }
+}
+
+void DriveSet::WatchNotes(LearnNotes learn) {
+  absl::MutexLock lock(&watch_mutex_);
+  learn_ = std::move(learn);
 }
 
 void DriveSet::HideDeleted(SegmentTier& tier, const std::vector<OwnedIdentity>& deleted) {
@@ -152,24 +200,21 @@ void DriveSet::HideDeleted(SegmentTier& tier, const std::vector<OwnedIdentity>& 
 
 void DriveSet::MountLocked(uint32_t number, std::unique_ptr<SegmentTier> tier, AfterUnlock& after) {
   DriveState& state = drives_[number];
-  // From now on this tier and no other: an empty folder where it was is an absent drive.
-  state.drive.options.expected_uuid = tier->uuid();
   state.problem.clear();
   state.faulty_since = absl::InfiniteDuration();
   ++state.opening_number;
   state.figures = SegmentTierFigures();
   state.sent_bytes = 0;
-  state.mounted = std::make_shared<MountedTier>();
-  state.mounted->tier = std::move(tier);
+  state.mounted = std::make_shared<MountedTier>(std::move(tier));
   for (uint32_t other = 0; other < drives_.size(); ++other) {
     SpreadNotesLocked(other, after);
   }
 }
 
-void DriveSet::RunJobLocked(std::function<void()> job, AfterUnlock& after) {
+void DriveSet::RunJobLocked(uint32_t number, std::function<void()> job, AfterUnlock& after) {
   ++jobs_;
-  after.Add([this, job = std::move(job)] {
-    parts_.maintenance->Run(Priority::kLow, [this, job] {
+  after.Add([this, executor = drives_[number].drive.maintenance, job = std::move(job)] {
+    executor->Run(Priority::kLow, [this, job] {
       job();
       absl::MutexLock lock(&mutex_);
       --jobs_;
@@ -259,12 +304,14 @@ void DriveSet::LookAtDrivesLocked(AfterUnlock& after) {
       }
     } else if (!state.busy && now >= state.next_open && !state.owes_too_much) {
       state.busy = true;
-      RunJobLocked([this, number] { OpenDrive(number).IgnoreError(); }, after);
+      RunJobLocked(
+          number, [this, number] { OpenDrive(number).IgnoreError(); }, after);
     }
   }
   for (auto at = leaving_.begin(); at != leaving_.end();) {
-    if ((*at)->closed && (*at)->calls == 0) {
-      RunJobLocked([mounted = std::move(*at)] { mounted->tier.reset(); }, after);
+    if (at->mounted->closed && at->mounted->calls == 0) {
+      RunJobLocked(
+          at->drive, [mounted = std::move(at->mounted)] { mounted->tier.reset(); }, after);
       at = leaving_.erase(at);
     } else {
       ++at;
@@ -274,13 +321,19 @@ void DriveSet::LookAtDrivesLocked(AfterUnlock& after) {
 
 void DriveSet::GiveUpLocked(uint32_t number, std::string problem, AfterUnlock& after) {
   DriveState& state = drives_[number];
-  const Entered entered = {number, std::move(state.mounted)};
-  state.mounted = nullptr;
+  EndLocked(number, std::exchange(state.mounted, nullptr), after);
   state.problem = std::move(problem);
   state.next_open = parts_.clock->Now() + options_.reopen_interval;
+  AddCounters(state.figures, &state.past);
   state.figures = SegmentTierFigures();
   state.note_versions.clear();
-  leaving_.push_back(entered.mounted);
+}
+
+void DriveSet::EndLocked(uint32_t number,
+                         std::shared_ptr<MountedTier> mounted,
+                         AfterUnlock& after) {
+  const Entered entered = {number, std::move(mounted)};
+  leaving_.push_back(entered);
   ++entered.mounted->calls;
   ++calls_;
   after.Add([this, entered] {
@@ -334,21 +387,28 @@ void DriveSet::Close(std::function<void(absl::Status)> done) {
 
 std::vector<DriveView> DriveSet::Drives() const {
   std::vector<DriveView> views;
-  const std::vector<Entered> all = EnterAll();
+  std::vector<Entered> all;
   {
     absl::MutexLock lock(&mutex_);
+    all = EnterAllLocked();
     for (const DriveState& state : drives_) {
       DriveView view;
       view.path = state.drive.options.path;
       view.open = state.mounted != nullptr;
       view.problem = state.problem;
       view.pending_deletes = state.undeleted.size();
+      view.figures = state.past;
+      view.figures.state = TierState::kDetached;
+      view.figures.capacity_bytes = state.drive.options.capacity_bytes;
       views.push_back(std::move(view));
     }
   }
   for (const Entered& entered : all) {
-    views[entered.drive].figures = entered.mounted->tier->figures();
+    DriveView& view = views[entered.drive];
+    SegmentTierFigures figures = entered.mounted->tier->figures();
     Leave(entered);
+    AddCounters(view.figures, &figures);
+    view.figures = std::move(figures);
   }
   return views;
 }

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -25,6 +26,8 @@ namespace terrace {
 
 // A drive's tier from one opening to its end.
 struct MountedTier {
+  explicit MountedTier(std::unique_ptr<SegmentTier> opened) : tier(std::move(opened)) {}
+
   std::unique_ptr<SegmentTier> tier;
   uint32_t calls = 0;  // of ours that have not ended
   bool closed = false;
@@ -34,6 +37,7 @@ struct DriveState {
   Drive drive;
   std::shared_ptr<MountedTier> mounted;  // the set and its calls; nullptr: away
   uint8_t opening_number = 0;            // of `mounted`, so that a token names one opening
+  SegmentTierFigures past;               // counters of the openings before
   bool busy = false;                     // a job closes or opens it
   std::string problem;
   absl::Duration next_open;
@@ -85,7 +89,10 @@ class TurnJudge final : public ReclaimJudge {
 
 struct SetWrite;
 
-class DriveSet final : public TierSet {
+// What rises as long as the process lives; nothing of what is there now.
+void AddCounters(const SegmentTierFigures& more, SegmentTierFigures* sum);
+
+class DriveSet final : public SegmentTier {
  public:
   DriveSet(const TierSetOptions& options, const SegmentTierParts& parts);
   // Waits until nothing is in flight.
@@ -110,6 +117,7 @@ class DriveSet final : public TierSet {
                std::string_view value,
                std::function<void(WriteOutcome)> done) override;
   [[nodiscard]] std::vector<Note> Notes() const override;
+  void WatchNotes(LearnNotes learn) override;
   void Sync(std::function<void(absl::Status)> done) override;
   void Scrub(ScrubPace pace, std::function<void(const ScrubResult&)> done) override;
   [[nodiscard]] ScrubProgress scrub_progress() const override;
@@ -137,13 +145,19 @@ class DriveSet final : public TierSet {
 
   // ---- drive_set.cc: life
   absl::Status OpenDrive(uint32_t number);
+  absl::Status OpenedDrive(uint32_t number, std::unique_ptr<SegmentTier> tier);
+  absl::Status NotOpenedLocked(uint32_t number, const absl::Status& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void HideDeleted(SegmentTier& tier, const std::vector<OwnedIdentity>& deleted);
   void MountLocked(uint32_t number, std::unique_ptr<SegmentTier> tier, AfterUnlock& after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LookAtDrivesLocked(AfterUnlock& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void GiveUpLocked(uint32_t number, std::string problem, AfterUnlock& after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RunJobLocked(std::function<void()> job, AfterUnlock& after)
+  // Closes it, and destroys it when it is closed and nobody is in it.
+  void EndLocked(uint32_t number, std::shared_ptr<MountedTier> mounted, AfterUnlock& after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunJobLocked(uint32_t number, std::function<void()> job, AfterUnlock& after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] std::vector<Entered> EnterAllLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] std::vector<Entered> EnterAll() const;
@@ -166,6 +180,8 @@ class DriveSet final : public TierSet {
   void RememberDeletesLocked(uint32_t number, absl::Span<const BlockIdentity> identities)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeleteAgainLocked(uint32_t number, AfterUnlock& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<Note> NewsLocked(const std::vector<Note>& notes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LearnNotesLocked(uint32_t number, const std::vector<Note>& notes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SpreadNotesLocked(uint32_t number, AfterUnlock& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -180,7 +196,7 @@ class DriveSet final : public TierSet {
 
   mutable absl::Mutex mutex_;
   std::vector<DriveState> drives_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<MountedTier>> leaving_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Entered> leaving_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Digest128, std::shared_ptr<SetWrite>> writing_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, SetNote> notes_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_note_version_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -188,6 +204,11 @@ class DriveSet final : public TierSet {
   uint32_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;
   mutable uint32_t calls_ ABSL_GUARDED_BY(mutex_) = 0;  // of all drives
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+
+  // Held in shared mode while the watcher is asked, so that WatchNotes can wait for its end. Taken
+  // before whatever the watcher takes, and never beside mutex_.
+  absl::Mutex watch_mutex_;
+  LearnNotes learn_ ABSL_GUARDED_BY(watch_mutex_);
 };
 
 }  // namespace terrace

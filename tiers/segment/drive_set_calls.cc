@@ -383,6 +383,22 @@ void DriveSet::DeleteAgainLocked(uint32_t number, AfterUnlock& after) {
   });
 }
 
+std::vector<SegmentTier::Note> DriveSet::NewsLocked(const std::vector<Note>& notes) {
+  std::vector<Note> news;
+  for (const Note& note : notes) {
+    uint64_t version = 0;
+    std::string_view value;
+    DecodeSetNote(note.value, &version, &value);
+    const auto known = notes_.find(note.name);
+    if (known == notes_.end() || version > known->second.version) {
+      news.push_back({note.name, std::string(value)});
+    }
+    // What is put from now on is later.
+    last_note_version_ = std::max(last_note_version_, version);
+  }
+  return news;
+}
+
 void DriveSet::LearnNotesLocked(uint32_t number, const std::vector<Note>& notes) {
   for (const Note& note : notes) {
     uint64_t version = 0;
@@ -393,7 +409,6 @@ void DriveSet::LearnNotesLocked(uint32_t number, const std::vector<Note>& notes)
     if (added || version > known->second.version) {
       known->second = {std::string(value), version};
     }
-    last_note_version_ = std::max(last_note_version_, version);
   }
 }
 

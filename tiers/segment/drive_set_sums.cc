@@ -67,7 +67,7 @@ int Rank(TierState state) {
   return 0;
 }
 
-void AddFigures(const SegmentTierFigures& more, SegmentTierFigures* sum) {
+void AddGauges(const SegmentTierFigures& more, SegmentTierFigures* sum) {
   sum->capacity_bytes += more.capacity_bytes;
   sum->file_bytes += more.file_bytes;
   sum->live_bytes += more.live_bytes;
@@ -76,6 +76,13 @@ void AddFigures(const SegmentTierFigures& more, SegmentTierFigures* sum) {
   sum->free_segments += more.free_segments;
   sum->unproven_segments += more.unproven_segments;
   sum->segments_to_recover += more.segments_to_recover;
+  sum->reads_suspended = sum->reads_suspended || more.reads_suspended;
+  sum->retired_segments += more.retired_segments;
+}
+
+}  // namespace
+
+void AddCounters(const SegmentTierFigures& more, SegmentTierFigures* sum) {
   sum->recovered_by_index += more.recovered_by_index;
   sum->recovered_by_footer += more.recovered_by_footer;
   sum->recovered_by_header += more.recovered_by_header;
@@ -96,7 +103,6 @@ void AddFigures(const SegmentTierFigures& more, SegmentTierFigures* sum) {
   sum->records_reclaimed += more.records_reclaimed;
   sum->rewrites_without_room += more.rewrites_without_room;
   sum->index_faults += more.index_faults;
-  sum->reads_suspended = sum->reads_suspended || more.reads_suspended;
   sum->read_suspensions += more.read_suspensions;
   sum->reads_refused += more.reads_refused;
   sum->scrub_passes += more.scrub_passes;
@@ -105,10 +111,8 @@ void AddFigures(const SegmentTierFigures& more, SegmentTierFigures* sum) {
   sum->scrub_corrupt += more.scrub_corrupt;
   sum->scrub_unreadable += more.scrub_unreadable;
   sum->notes_restored += more.notes_restored;
-  sum->retired_segments += more.retired_segments;
+  sum->removed_segments += more.removed_segments;
 }
-
-}  // namespace
 
 void DriveSet::Sync(std::function<void(absl::Status)> done) {
   struct Syncing {
@@ -184,20 +188,22 @@ SegmentTierFigures DriveSet::figures() const {
   SegmentTierFigures sum;
   sum.state = TierState::kFaulty;  // of a set without a drive
   int best = 0;
-  for (const Entered& entered : EnterAll()) {
-    const SegmentTierFigures figures = entered.mounted->tier->figures();
-    Leave(entered);
-    AddFigures(figures, &sum);
-    if (Rank(figures.state) > best) {
-      best = Rank(figures.state);
-      sum.state = figures.state;
+  for (const DriveView& drive : Drives()) {
+    AddCounters(drive.figures, &sum);
+    const std::string& fault = drive.open ? drive.figures.last_fault : drive.problem;
+    if (sum.last_fault.empty() && !fault.empty()) {
+      sum.last_fault = absl::StrCat(drive.path, ": ", fault);
     }
-    if (sum.last_fault.empty() && !figures.last_fault.empty()) {
-      sum.last_fault =
-          absl::StrCat(options_.drives[entered.drive].options.path, ": ", figures.last_fault);
+    if (!drive.open) {
+      continue;
+    }
+    AddGauges(drive.figures, &sum);
+    if (Rank(drive.figures.state) > best) {
+      best = Rank(drive.figures.state);
+      sum.state = drive.figures.state;
     }
     if (sum.transfers.reason.empty()) {
-      sum.transfers = figures.transfers;
+      sum.transfers = drive.figures.transfers;
     }
   }
   return sum;

@@ -166,6 +166,16 @@ struct ScrubResult {
   uint64_t unreadable = 0;  // the medium failed: left as they are
 };
 
+// A directory of a tier, for the operator.
+struct DriveView {
+  std::string path;
+  bool open = false;
+  std::string problem;  // why it is not, or what is wrong with it; "": nothing
+  // While it is not open: the capacity, and the counters of its earlier openings.
+  SegmentTierFigures figures;
+  uint64_t pending_deletes = 0;  // not durable on it yet
+};
+
 // Of the pass that runs, if one does.
 struct ScrubProgress {
   bool running = false;
@@ -219,8 +229,14 @@ class SegmentTier : public LowerTier {
     std::string name;
     std::string value;
   };
-  // Complete from the start.
+  // Those of all directories that are open; complete from the start where all of them are.
   [[nodiscard]] virtual std::vector<Note> Notes() const = 0;
+  // For a directory that is opened later than the tier: `learn` gets those of its notes that are
+  // news, before anything that lies in it is found. Called on the maintenance executor, without a
+  // lock of the tier that a call of it takes; an error keeps the directory away. nullptr: nobody is
+  // asked, and nobody is being asked any more when this returns.
+  using LearnNotes = std::function<absl::Status(const std::vector<Note>& news)>;
+  virtual void WatchNotes(LearnNotes learn) = 0;
 
   // `done(OK)`: everything reported written before the call survives a loss of power. Otherwise
   // blocks that are not known to survive are not held any more, and what was deleted or noted since
@@ -254,6 +270,8 @@ class SegmentTier : public LowerTier {
   [[nodiscard]] virtual SegmentTierFigures figures() const = 0;
   [[nodiscard]] virtual std::vector<SegmentView> Sealed() const = 0;
   [[nodiscard]] virtual Digest128 uuid() const = 0;
+  // At least one, in the order of the configuration.
+  [[nodiscard]] virtual std::vector<DriveView> Drives() const = 0;
 };
 
 struct SegmentTierOptions {

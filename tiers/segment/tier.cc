@@ -428,6 +428,19 @@ std::vector<SegmentTier::Note> Tier::Notes() const {
   return notes;
 }
 
+std::vector<DriveView> Tier::Drives() const {
+  DriveView view;
+  view.path = options_.path;
+  view.figures = figures();
+  view.open = view.figures.state != TierState::kDetached;
+  if (!view.open) {
+    view.problem = "the path leads elsewhere";
+  } else if (view.figures.state == TierState::kFaulty) {
+    view.problem = view.figures.last_fault;
+  }
+  return {view};
+}
+
 SegmentTierFigures Tier::figures() const {
   const uint64_t records = table_.size();
   absl::MutexLock lock(&mutex_);

@@ -172,6 +172,8 @@ class Tier final : public SegmentTier {
   [[nodiscard]] SegmentTierFigures figures() const override;
   [[nodiscard]] std::vector<SegmentView> Sealed() const override;
   [[nodiscard]] Digest128 uuid() const override { return folder_->superblock().uuid; }
+  void WatchNotes(LearnNotes /*learn*/) override {}  // they are complete from the start
+  [[nodiscard]] std::vector<DriveView> Drives() const override;
 
  private:
   struct NoteState {

@@ -11,13 +11,15 @@
 // Notes lie on every drive, with a version each, and the latest counts.
 //
 // What it does not promise: that an empty directory under a path whose drive is not mounted is told
-// from a new drive at the first opening; give expected_uuid for that.
+// from a new drive at the first opening; give expected_uuid for that. That a note is found which
+// was put while a drive was away, where after the next start that drive alone is there.
 //
 // Threads: as SegmentTier. Locations have the drive in their upper 8 bits, numbers of segments in
 // the upper 8 of 32.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -36,14 +38,10 @@ struct Drive {
   SegmentTierOptions options;   // `name` is the set's
   AsyncIo* io = nullptr;        // borrowed, as all parts; a ring of its own for each drive is best
   BlockIndex* index = nullptr;  // nullable
-};
-
-struct DriveView {
-  std::string path;
-  bool open = false;
-  std::string problem;  // why it is not, or what is wrong with it
-  SegmentTierFigures figures;
-  uint64_t pending_deletes = 0;  // not durable on it yet
+  // As of SegmentTierParts; called at every opening, for the same tier at all but the first.
+  std::function<BlockIndex*(const Digest128& tier_uuid)> open_index;
+  // Nullable: that of the parts. A drive that hangs keeps its threads from the others.
+  Executor* maintenance = nullptr;
 };
 
 struct TierSetOptions {
@@ -53,18 +51,15 @@ struct TierSetOptions {
   absl::Duration reopen_after = absl::Seconds(10);
   // A drive with so many bytes more on their way to it than the least busy one is passed over.
   uint64_t write_slack_bytes = uint64_t{16} << 20;
+  // Whether a set is made when no drive can be opened for now: one that misses until one can.
+  bool opens_without_drives = false;
 };
 
-// Of SegmentTierParts `io` and `index` are each drive's own. The judge is asked by one drive at a
-// time.
-class TierSet : public SegmentTier {
- public:
-  [[nodiscard]] virtual std::vector<DriveView> Drives() const = 0;
-};
-
-// Opens every drive. Blocks. Errors as of OpenSegmentTier: INVALID_ARGUMENT of any drive; else that
-// of the first one, when none can be opened.
-absl::StatusOr<std::unique_ptr<TierSet>> OpenTierSet(const TierSetOptions& options,
-                                                     const SegmentTierParts& parts);
+// Opens every drive. Blocks. Of SegmentTierParts `io`, `index` and `open_index` are each drive's
+// own. The judge is asked by one drive at a time. Errors as of OpenSegmentTier: INVALID_ARGUMENT of
+// any drive; when none can be opened, FAILED_PRECONDITION of any, and else that of the first one,
+// unless the set may do without.
+absl::StatusOr<std::unique_ptr<SegmentTier>> OpenTierSet(const TierSetOptions& options,
+                                                         const SegmentTierParts& parts);
 
 }  // namespace terrace

@@ -51,6 +51,28 @@ std::string LocalTierText(const v1::TierStatus& tier) {
   return text;
 }
 
+std::string DrivesText(const v1::TierStatus& tier, const Style& style) {
+  Table table({Left("DRIVE"), Left("STATE"), Right("USED"), Right("FILES"), Right("CAPACITY"),
+               Right("BLOCKS"), Right("FAULTS"), Right("DAMAGED"), Left("O_DIRECT"),
+               Left("PROBLEM")});
+  for (const v1::DriveStatus& drive : tier.drives()) {
+    const bool away = drive.state() == "away";
+    table.Add({Printable(drive.path()),
+               Table::Cell(Printable(drive.state()), drive.state() == "ready" ? Tone::kGood
+                                                     : away                   ? Tone::kBad
+                                                                              : Tone::kWarning),
+               FormatBytes(drive.used_bytes()), FormatBytes(drive.segment_bytes()),
+               FormatBytes(drive.capacity_bytes()), FormatCount(drive.blocks()),
+               FormatCount(drive.read_faults() + drive.write_faults() + drive.sync_faults()),
+               FormatCount(drive.corrupt()),
+               away             ? "-"
+               : drive.direct() ? "yes"
+                                : "no",
+               drive.problem().empty() ? "-" : Printable(drive.problem())});
+  }
+  return table.Render(style);
+}
+
 }  // namespace
 
 std::string StatusText(const v1::StatusReply& reply, const Style& style) {
@@ -111,6 +133,7 @@ std::string TiersText(const v1::TiersReply& reply, const Style& style) {
   for (const v1::TierStatus& tier : reply.tiers()) {
     if (tier.kind() == "local") {
       text += LocalTierText(tier);
+      text += DrivesText(tier, style);
     }
   }
   return text;

@@ -195,6 +195,30 @@ Finding DirectIo(const DirectIoFact& fact) {
   return Ok("o-direct", place);
 }
 
+Finding OfDrive(const DriveFact& fact) {
+  const std::string place = absl::StrCat(fact.path, ": ", fact.state);
+  if (fact.state == "away") {
+    return Fail("drive", absl::StrCat(place, ": ", fact.problem),
+                "what lies on it is missed until it is there; the daemon tries every 5 s");
+  }
+  if (!fact.problem.empty()) {
+    return Fail("drive", absl::StrCat(place, ": ", fact.problem),
+                "the kernel's log says what it thinks of this drive");
+  }
+  if (fact.state == "read-only") {
+    return Fail("drive", place, "the file system has to be writable; the daemon tries every 5 s");
+  }
+  if (!fact.not_direct_because.empty()) {
+    return Warn("drive", absl::StrCat(place, ", without O_DIRECT: ", fact.not_direct_because),
+                "its transfers go through the page cache, which takes memory and copies twice");
+  }
+  if (fact.pending_deletes > 0) {
+    return Warn("drive", absl::StrCat(place, ", ", fact.pending_deletes, " deletions to be done"),
+                "they are done as soon as the drive takes writes");
+  }
+  return Ok("drive", place);
+}
+
 void RuntimeFindings(const HostFacts& facts, std::vector<Finding>* out) {
   if (!facts.runtime_exists) {
     out->push_back(
@@ -281,6 +305,9 @@ std::vector<Finding> Diagnose(const HostFacts& facts) {
                                                   facts.protobuf_version)));
   RuntimeFindings(facts, &findings);
   findings.push_back(Daemon(facts));
+  for (const DriveFact& drive : facts.drives) {
+    findings.push_back(OfDrive(drive));
+  }
   return findings;
 }
 

@@ -27,6 +27,15 @@ struct DirectIoFact {
   uint64_t free_bytes = 0;
 };
 
+// A drive of the daemon's, as the daemon sees it.
+struct DriveFact {
+  std::string path;
+  std::string state;               // "ready", "away", ...
+  std::string problem;             // "": none
+  std::string not_direct_because;  // "": O_DIRECT is used, or the drive is away
+  uint64_t pending_deletes = 0;
+};
+
 struct SocketFact {
   std::string name;  // admin.sock, ...
   bool exists = false;
@@ -77,6 +86,7 @@ struct HostFacts {
   std::string own_version;
   std::string daemon_version;  // "": not reached
   std::string daemon_problem;  // why not
+  std::vector<DriveFact> drives;
 };
 
 enum class Grade : uint8_t { kOk, kWarn, kFail };

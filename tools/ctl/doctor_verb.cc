@@ -4,6 +4,28 @@
 
 namespace terrace::ctl {
 
+namespace {
+
+// None where the daemon does not say; that it cannot be reached is a finding of its own.
+std::vector<DriveFact> DrivesOf(const Run& run) {
+  std::vector<DriveFact> facts;
+  const absl::StatusOr<v1::TiersReply> reply =
+      run.daemon.Admin(&v1::Admin::StubInterface::async_interface::Tiers, v1::TiersRequest(),
+                       "asking the daemon", absl::Seconds(3));
+  if (!reply.ok()) {
+    return facts;
+  }
+  for (const v1::TierStatus& tier : reply->tiers()) {
+    for (const v1::DriveStatus& drive : tier.drives()) {
+      facts.push_back({drive.path(), drive.state(), drive.problem(), drive.not_direct_because(),
+                       drive.pending_deletes()});
+    }
+  }
+  return facts;
+}
+
+}  // namespace
+
 absl::StatusOr<Answer> RunDoctor(const Run& run) {
   HostFacts facts = GatherHostFacts(run.daemon.runtime_dir(), run.line.doctor_dirs);
   facts.own_version = std::string(Version());
@@ -12,6 +34,7 @@ absl::StatusOr<Answer> RunDoctor(const Run& run) {
                        "asking the daemon", absl::Seconds(3));
   if (status.ok()) {
     facts.daemon_version = status->version();
+    facts.drives = DrivesOf(run);
     uint64_t memlock = 0;
     uint64_t descriptors = 0;
     if (run.daemon.daemon_pid() > 0 &&

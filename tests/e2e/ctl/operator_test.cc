@@ -143,6 +143,7 @@ TEST_F(Operator, ReadsTiersTenantsStatusAndTop) {
   EXPECT_EQ(tiers["tiers"][0]["name"], "g2");
   EXPECT_EQ(tiers["tiers"][0]["blocks"], 1);
   EXPECT_GE(tiers["tiers"][0]["capacity_bytes"].get<uint64_t>(), uint64_t{256} << 20);
+  EXPECT_EQ(tiers["tiers"][1]["drives"][0]["path"], daemon_->dir() + "/data/local");
   const Json tenants = CtlJson({"tenants"}, 0);
   ASSERT_EQ(tenants["tenants"].size(), 1U);
   const Json status = CtlJson({"status"}, 0);
@@ -242,10 +243,13 @@ TEST_F(Operator, ExaminesTheHost) {
   const Json report = CtlJson({"doctor", "--data", daemon_->dir()}, 0);
   EXPECT_EQ(report["ok"], true) << report.dump(1);
   bool reached = false;
+  bool drive_seen = false;
   for (const Json& finding : report["findings"]) {
     reached |= finding["check"] == "daemon" && finding["grade"] == "ok";
+    drive_seen |= finding["check"] == "drive";
   }
   EXPECT_TRUE(reached) << report.dump(1);
+  EXPECT_TRUE(drive_seen) << report.dump(1);
 }
 
 TEST_F(Operator, FindsNoDaemonOnceItStopped) {

@@ -50,6 +50,64 @@ TEST(LocalFaultsTest, ADeletionThatCannotBeRecordedSaysSo) {
   EXPECT_EQ(room.StateOf(1), KeyState::kMiss);
 }
 
+// A room that has been opened without its drive, on which a cleared and a later block lie.
+void OpenWithoutItsDrive(LocalRoom& room) {
+  room.Open();
+  room.Put({1}, Level::kLocalWritten);
+  ASSERT_EQ(*room.Clear(), 2U);
+  room.Put({2, 3}, Level::kLocalWritten);
+  room.Close();
+  for (const doubles::FileCall call : doubles::kAllFileCalls) {
+    room.faults().Fail(call, 1, absl::UnavailableError("not there"), kForever);
+  }
+  room.Open();
+  EXPECT_EQ(room.StateOf(2), KeyState::kMiss);
+}
+
+void LetItsDriveCome(LocalRoom& room) {
+  room.faults().Heal();
+  for (int i = 0; i < 20; ++i) {
+    room.Tick(absl::Milliseconds(500));
+    room.RunAll();
+    EXPECT_EQ(room.StateOf(1), KeyState::kMiss) << "cleared in an earlier life";
+  }
+  ASSERT_TRUE(room.tier().Drives()[0].open) << room.tier().Drives()[0].problem;
+}
+
+TEST(LocalFaultsTest, StartsWithoutItsDriveAndTakesItWithWhatWasNotedThere) {
+  LocalRoom room;
+  OpenWithoutItsDrive(room);
+  room.Put({4});
+  LetItsDriveCome(room);
+  EXPECT_EQ(room.Get(2), GetOutcome::kOk);
+  EXPECT_EQ(room.StateOf(4), KeyState::kMiss) << "stored under a generation that had been cleared";
+  EXPECT_EQ(*room.Clear(), 3U);
+  EXPECT_EQ(room.StateOf(2), KeyState::kMiss);
+}
+
+TEST(LocalFaultsTest, WhatIsClearedBeforeTheDriveComesIsClearedOnIt) {
+  LocalRoom room;
+  OpenWithoutItsDrive(room);
+  EXPECT_EQ(room.Clear().status().code(), absl::StatusCode::kUnavailable);
+  LetItsDriveCome(room);
+  EXPECT_EQ(room.StateOf(2), KeyState::kMiss);
+  room.Tick(absl::Seconds(2));
+  room.RunAll();
+  room.Close();
+  room.Open();
+  room.RunAll();
+  EXPECT_EQ(room.StateOf(2), KeyState::kMiss) << "durable by now";
+  EXPECT_EQ(*room.Clear(), 4U);
+}
+
+TEST(LocalFaultsTest, WhatIsDeletedBeforeTheDriveComesDoesNotComeWithIt) {
+  LocalRoom room;
+  OpenWithoutItsDrive(room);
+  EXPECT_EQ(room.Delete({2}).status().code(), absl::StatusCode::kUnavailable);
+  LetItsDriveCome(room);
+  EXPECT_EQ(room.StateOf(2), KeyState::kMiss);
+}
+
 TEST(LocalFaultsTest, AFullDiskCostsBlocksAndNeverAPut) {
   LocalRoom room;
   room.disk().SetCapacity(5 * LocalRoom::kSegment);

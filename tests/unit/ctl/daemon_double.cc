@@ -283,6 +283,19 @@ class DaemonDouble::AdminService final : public v1::Admin::Service {
     tier->set_kind("dram");
     tier->set_state("ready");
     tier->set_capacity_bytes(1 << 30);
+    v1::TierStatus* local = reply->add_tiers();
+    local->set_name("g3");
+    local->set_kind("local");
+    local->set_state("ready");
+    v1::DriveStatus* drive = local->add_drives();
+    drive->set_path("/drives/0");
+    drive->set_state("ready");
+    drive->set_direct(true);
+    drive->set_blocks(17);
+    drive = local->add_drives();
+    drive->set_path("/drives/1");
+    drive->set_state("away");
+    drive->set_problem("no such folder");
     return state_.Enter("Tiers", *request, context);
   }
   grpc::Status Tenants(grpc::ServerContext* context,

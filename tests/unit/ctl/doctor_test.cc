@@ -38,6 +38,7 @@ HostFacts GoodHost() {
       {"terrace.sock", true, 0660}, {"session.sock", true, 0660}, {"admin.sock", true, 0600}};
   facts.own_version = "0.1.0";
   facts.daemon_version = "0.1.0";
+  facts.drives = {{"/a", "ready", "", "", 0}, {"/b", "recovering", "", "", 0}};
   return facts;
 }
 
@@ -140,6 +141,28 @@ INSTANTIATE_TEST_SUITE_P(
                 },
                 "daemon", Grade::kWarn},
         Ailment{"OtherVersion", [](F& f) { f.daemon_version = "0.0.9"; }, "daemon", Grade::kWarn}),
+    NameOfAilment);
+
+INSTANTIATE_TEST_SUITE_P(
+    OfDrives,
+    Ailments,
+    testing::Values(Ailment{"DriveAway",
+                            [](F& f) {
+                              f.drives[1] = {"/b", "away", "no such folder", "", 0};
+                            },
+                            "drive", Grade::kFail},
+                    Ailment{"DriveFaulty",
+                            [](F& f) {
+                              f.drives[0] = {"/a", "faulty", "EIO", "", 0};
+                            },
+                            "drive", Grade::kFail},
+                    Ailment{"DriveReadOnly", [](F& f) { f.drives[0].state = "read-only"; }, "drive",
+                            Grade::kFail},
+                    Ailment{"DriveNotDirect",
+                            [](F& f) { f.drives[0].not_direct_because = "tmpfs"; }, "drive",
+                            Grade::kWarn},
+                    Ailment{"DriveOwesDeletions", [](F& f) { f.drives[1].pending_deletes = 3; },
+                            "drive", Grade::kWarn}),
     NameOfAilment);
 
 TEST(Doctor, WarnsOfBothKindsOfHugePagesWhenNeitherIsThere) {

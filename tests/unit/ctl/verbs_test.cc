@@ -232,6 +232,9 @@ TEST_F(Verbs, AdminVerbsAnswerInBothForms) {
   EXPECT_EQ(RunJson({"status"}, 0)["uptime_ms"], 65000);
   EXPECT_NE(Run({"tiers"}).out.find("g2"), std::string::npos);
   EXPECT_EQ(RunJson({"tiers"}, 0)["tiers"][0]["capacity_bytes"], 1 << 30);
+  EXPECT_EQ(RunJson({"tiers"}, 0)["tiers"][1]["drives"][0]["blocks"], 17);
+  EXPECT_EQ(RunJson({"tiers"}, 0)["tiers"][1]["drives"][1]["state"], "away");
+  EXPECT_NE(Run({"tiers"}).out.find("no such folder"), std::string::npos);
   EXPECT_EQ(RunJson({"tenants"}, 0)["tenants"][0]["tenant"], "default");
   EXPECT_EQ(RunJson({"evict", "--target", "1MiB"}, 0)["used_bytes"], 1 << 20);
   EXPECT_EQ(RunJson({"drain"}, 0)["draining"], true);
@@ -304,12 +307,17 @@ TEST_F(Verbs, DoctorReachesTheDaemonAndReadsItsLimits) {
   const Json json = RunJson({"doctor", "--data", daemon_.runtime_dir()}, 1);
   bool daemon_ok = false;
   bool admin_failed = false;  // the double's socket is not 0600
+  bool drive_ok = false;
+  bool drive_failed = false;  // one of the double's is away
   for (const Json& finding : json["findings"]) {
     daemon_ok |= finding["check"] == "daemon" && finding["grade"] == "ok";
     admin_failed |= finding["check"] == "socket" && finding["grade"] == "fail";
+    drive_ok |= finding["check"] == "drive" && finding["grade"] == "ok";
+    drive_failed |= finding["check"] == "drive" && finding["grade"] == "fail";
   }
   EXPECT_TRUE(daemon_ok) << json.dump();
   EXPECT_TRUE(admin_failed) << json.dump();
+  EXPECT_TRUE(drive_ok && drive_failed) << json.dump();
 }
 
 class NoDaemon : public Verbs {};

@@ -60,17 +60,73 @@ inline std::vector<BadConfig> BadStructure() {
       {"LocalIsTheDataFolder", "[daemon]\ndata_dir = \"/d\"\n[local]\ndir = \"/d\"\n",
        "t.toml:4: local.dir: must be a folder of its own, not daemon.data_dir or "
        "daemon.runtime_dir"},
-      {"TierSection", "[[tier]]\nname = \"g3\"\nkind = \"local\"\n",
-       "t.toml:1: [[tier]]: this version has a DRAM tier and a local one; write [dram] and "
-       "[local]"},
-      {"TierTable", "[tier]\nkind = \"shared\"\n",
-       "t.toml:1: [[tier]]: this version has a DRAM tier and a local one; write [dram] and "
-       "[local]"},
-      {"TierValue", "tier = \"local\"\n",
-       "t.toml:1: [[tier]]: this version has a DRAM tier and a local one; write [dram] and "
-       "[local]"},
       {"FirstWrongLineWins", "[sockets]\nmode = \"999\"\n[daemon]\nio_threads = 0\n",
        "t.toml:2: sockets.mode: must be four octal digits in quotes, such as \"0660\", not '999'"},
+  };
+}
+
+// A drive as it has to be, with these lines more.
+inline std::string DriveText(const std::string& path, const std::string& more = "") {
+  return "[[tier]]\nkind = \"local\"\npath = \"" + path + "\"\ncapacity = \"2GiB\"\n" + more;
+}
+
+inline std::vector<BadConfig> BadTiers() {
+  return {
+      {"TierTable", "[tier]\nkind = \"local\"\n",
+       "t.toml:1: tier: write [[tier]], once for each drive"},
+      {"TierValue", "tier = \"local\"\n", "t.toml:1: tier: write [[tier]], once for each drive"},
+      {"TierUnknownKey", "[[tier]]\ndir = \"/a\"\n", "t.toml:2: unknown key 'dir' in [[tier]]"},
+      {"TierMisspeltKey", "[[tier]]\ncapasity = 1\n",
+       "t.toml:2: unknown key 'capasity' in [[tier]]; did you mean capacity?"},
+      {"TierWithoutKind", "[[tier]]\npath = \"/a\"\ncapacity = \"2GiB\"\n",
+       "t.toml:1: tier: kind is missing"},
+      {"TierWithoutPath", "[[tier]]\nkind = \"local\"\ncapacity = \"2GiB\"\n",
+       "t.toml:1: tier: path is missing"},
+      {"TierWithoutCapacity", DriveText("/a") + "[[tier]]\nkind = \"local\"\npath = \"/b\"\n",
+       "t.toml:5: tier: capacity is missing"},
+      {"TierKindShared", "[[tier]]\nname = \"g4\"\nkind = \"shared\"\n",
+       "t.toml:3: tier.kind: shared tiers are not there yet; this version has local ones"},
+      {"TierKindDram", "[[tier]]\nkind = \"dram\"\n",
+       "t.toml:2: tier.kind: must be local, not 'dram'; DRAM is configured in [dram]"},
+      {"TierKindUnknown", "[[tier]]\nkind = \"Local\"\n",
+       "t.toml:2: tier.kind: must be local, not 'Local'"},
+      {"TierKindNoText", "[[tier]]\nkind = 3\n",
+       "t.toml:2: tier.kind: must be a string, not an integer"},
+      {"TierNameOfDram", "[[tier]]\nname = \"g2\"\n",
+       "t.toml:2: tier.name: must not be g2, which is DRAM"},
+      {"TierNameEmpty", "[[tier]]\nname = \"\"\n",
+       "t.toml:2: tier.name: must be 1 to 32 letters, digits, '.' and '-', not ''"},
+      {"TierNameWithSlash", "[[tier]]\nname = \"g/3\"\n",
+       "t.toml:2: tier.name: must be 1 to 32 letters, digits, '.' and '-', not 'g/3'"},
+      {"TierNameTooLong", "[[tier]]\nname = \"" + std::string(33, 'a') + "\"\n",
+       "t.toml:2: tier.name: must be 1 to 32 letters, *"},
+      {"TierPathRelative", "[[tier]]\npath = \"drive\"\n",
+       "t.toml:2: tier.path: must be an absolute path, not 'drive'"},
+      {"TierPathNoText", "[[tier]]\npath = [1]\n",
+       "t.toml:2: tier.path: must be an absolute path, not an array"},
+      {"TierCapacityNoSize", "[[tier]]\ncapacity = \"much\"\n",
+       "t.toml:2: tier.capacity: must be *"},
+      {"TierTooSmall", "[[tier]]\nkind = \"local\"\npath = \"/a\"\ncapacity = \"1GiB\"\n",
+       "t.toml:1: tier.capacity: must be at least 1290MiB for blocks of 16MiB, not 1GiB"},
+  };
+}
+
+inline std::vector<BadConfig> BadTogether() {
+  std::string many;
+  for (int i = 0; i < 65; ++i) many += DriveText("/d/" + std::to_string(i));
+  return {
+      {"TierPathTwice", DriveText("/a") + DriveText("/b/../a/"),
+       "t.toml:5: tier.path: '/a' is there twice"},
+      {"TierOfAnotherName", DriveText("/a", "name = \"g3\"\n") + DriveText("/b", "name = \"g4\"\n"),
+       "t.toml:6: tier.name: local drives are one tier, and this one is g4 where the first is g3"},
+      {"TierBesideLocalDir", "[local]\ndir = \"/a\"\n" + DriveText("/a"),
+       "t.toml:2: local.dir: cannot be set beside [[tier]], which says it"},
+      {"TierBesideLocalCapacity", DriveText("/a") + "[local]\ncapacity = \"0B\"\n",
+       "t.toml:6: local.capacity: cannot be set beside [[tier]], which says it"},
+      {"TierIsTheDataFolder", "[daemon]\ndata_dir = \"/d\"\n" + DriveText("/d"),
+       "t.toml:3: tier.path: must be a folder of its own, not daemon.data_dir or "
+       "daemon.runtime_dir"},
+      {"TooManyTiers", many, "t.toml:257: tier: at most 64 local drives"},
   };
 }
 
@@ -441,8 +497,8 @@ inline std::vector<BadConfig> BadQuotas() {
 inline std::vector<BadConfig> BadConfigs() {
   std::vector<BadConfig> all;
   for (const std::vector<BadConfig>& group :
-       {BadStructure(), BadAlphabet(), BadDaemon(), BadDram(), BadLimits(), BadSockets(),
-        BadMetrics(), BadTenants(), BadQuotas()}) {
+       {BadStructure(), BadTiers(), BadTogether(), BadAlphabet(), BadDaemon(), BadDram(),
+        BadLimits(), BadSockets(), BadMetrics(), BadTenants(), BadQuotas()}) {
     all.insert(all.end(), group.begin(), group.end());
   }
   return all;

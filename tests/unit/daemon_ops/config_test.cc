@@ -158,7 +158,7 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.store.lease_share, 0.1);
   EXPECT_EQ(c.store.pin_share, 1.0);
   EXPECT_EQ(c.local_bytes, uint64_t{5} << 30);
-  EXPECT_EQ(LocalDirOf(c), "/mnt/nvme/terrace");
+  EXPECT_EQ(LocalDrivesOf(c).front().path, "/mnt/nvme/terrace");
   EXPECT_EQ(c.store.local_writes, LocalWrites::kOnCommit);
   EXPECT_EQ(c.store.local_max_payload_bytes, uint64_t{8} << 20);
   EXPECT_EQ(c.local_free_reserve, uint64_t{2} << 30);
@@ -197,8 +197,43 @@ TEST(Config, TheTestAboveLeavesNoSettingOut) {
   }
 }
 
+constexpr std::string_view kTwoDrives =
+    "[[tier]]\nkind = \"local\"\npath = \"/mnt/a/g3/\"\ncapacity = \"2GiB\"\n"
+    "[[tier]]\nkind = \"local\"\npath = \"/mnt/b//g3\"\ncapacity = \"3GiB\"\n"
+    "[local]\nwrites = \"commit\"\n";
+
+TEST(Config, DrivesAreThoseThatAreListedElseTheOneOfLocal) {
+  const TierConfig first = {"g3", "local", "/mnt/a/g3", uint64_t{2} << 30};
+  const TierConfig second = {"g3", "local", "/mnt/b/g3", uint64_t{3} << 30};
+  const absl::StatusOr<LoadedConfig> two = ParseConfig(kTwoDrives, "t.toml");
+  ASSERT_TRUE(two.ok()) << two.status();
+  EXPECT_THAT(LocalDrivesOf(two->config), ElementsAre(first, second));
+  EXPECT_EQ(two->config.store.local_writes, LocalWrites::kOnCommit);
+  EXPECT_THAT(two->tier_origins, ElementsAre("t.toml:1", "t.toml:5"));
+
+  const TierConfig only = {"g3", "local", "/var/lib/terrace/local", uint64_t{4} << 30};
+  EXPECT_THAT(LocalDrivesOf(Config()), ElementsAre(only));
+  EXPECT_THAT(LocalDrivesOf(ParseConfig("[local]\ncapacity = 0\n", "t.toml")->config), IsEmpty());
+
+  const std::string json = PrintConfigJson(*two);
+  EXPECT_THAT(json, HasSubstr(R"("tiers":[{"name":"g3","kind":"local","path":"/mnt/a/g3",)"
+                              R"("capacity_bytes":2147483648,"origin":"t.toml:1"},{)"));
+  EXPECT_THAT(json, Not(HasSubstr("local.dir")));
+  EXPECT_THAT(PrintConfig(*two), HasSubstr("path = \"/mnt/b/g3\"  # t.toml:5\n"));
+}
+
+TEST(Config, AnotherDriveNeedsARestart) {
+  const Config running = ParseConfig(kTwoDrives, "t.toml")->config;
+  Config wanted = running;
+  wanted.tiers.pop_back();
+  EXPECT_THAT(CompareConfigs(running, wanted).needs_restart, ElementsAre("tier./mnt/b/g3"));
+  EXPECT_THAT(CompareConfigs(wanted, running).needs_restart, ElementsAre("tier./mnt/b/g3"));
+  EXPECT_THAT(CompareConfigs(running, running).needs_restart, IsEmpty());
+}
+
 TEST(Config, PrintedConfigReadsBackAsItself) {
-  for (const std::string& text : {std::string(), std::string(kEverythingChanged)}) {
+  for (const std::string& text :
+       {std::string(), std::string(kEverythingChanged), std::string(kTwoDrives)}) {
     const absl::StatusOr<LoadedConfig> first = ParseConfig(text, "t.toml");
     ASSERT_TRUE(first.ok()) << first.status();
     const std::string printed = PrintConfig(*first);
@@ -208,6 +243,7 @@ TEST(Config, PrintedConfigReadsBackAsItself) {
       EXPECT_EQ(SettingText(setting, first->config), SettingText(setting, second->config))
           << setting.name;
     }
+    EXPECT_EQ(first->config.tiers, second->config.tiers);
     EXPECT_EQ(first->config.tenants, second->config.tenants);
     EXPECT_EQ(first->config.socket_gid, second->config.socket_gid);
   }
@@ -268,14 +304,29 @@ TEST(Config, TheAnnotatedExampleIsTheDefaults) {
   }
 }
 
-TEST(Config, TheTenantOfTheExampleIsValid) {
+// The lines from "# [[...]]" up to the next that is none of a section in comments.
+std::string ExampleOf(const std::string& begins_with) {
   const std::string text = ReadAll(TERRACE_EXAMPLE_CONFIG);
-  const size_t begin = text.find("# [[tenant]]\n");
-  ASSERT_NE(begin, std::string::npos);
+  const size_t begin = text.find(begins_with);
+  if (begin == std::string::npos) {
+    return "";
+  }
   std::istringstream lines(text.substr(begin));
-  std::string tenant;
-  for (std::string line; std::getline(lines, line);)
-    tenant += line.substr(std::min<size_t>(2, line.size())) + "\n";
+  std::string example;
+  for (std::string line; std::getline(lines, line) && line.starts_with("# ");)
+    example += line.substr(2) + "\n";
+  return example;
+}
+
+TEST(Config, TheDrivesOfTheExampleAreValid) {
+  const std::string tiers = ExampleOf("# [[tier]]\n");
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(tiers, "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status() << "\n" << tiers;
+  EXPECT_EQ(loaded->config.tiers.size(), 2U);
+}
+
+TEST(Config, TheTenantOfTheExampleIsValid) {
+  const std::string tenant = ExampleOf("# [[tenant]]\n");
   const absl::StatusOr<LoadedConfig> loaded = ParseConfig(tenant, "t.toml");
   ASSERT_TRUE(loaded.ok()) << loaded.status() << "\n" << tenant;
   ASSERT_EQ(loaded->config.tenants.size(), 1U);

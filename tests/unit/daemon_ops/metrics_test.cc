@@ -129,7 +129,7 @@ TEST_F(MetricsTest, ShowWhatTheStoreUses) {
 
 TEST_F(MetricsTest, ShowTheLocalTierWhereThereIsOne) {
   EXPECT_THAT(FullText(), Not(HasSubstr("terrace_local_")));
-  store_.usage.local_tiers.push_back({.name = "g3", .figures = {}, .scrub = {}});
+  store_.usage.local_tiers.push_back({.name = "g3", .figures = {}, .scrub = {}, .drives = {}});
   SegmentTierFigures& figures = store_.usage.local_tiers.front().figures;
   figures.state = TierState::kReadOnly;
   figures.capacity_bytes = 41;
@@ -162,6 +162,39 @@ TEST_F(MetricsTest, ShowTheLocalTierWhereThereIsOne) {
        }) {
     EXPECT_THAT(text, HasSubstr(line));
   }
+}
+
+TEST_F(MetricsTest, ShowEachDriveByItsPlaceInTheConfiguration) {
+  store_.usage = FullUsage();
+  std::vector<DriveView> drives(2);
+  drives[0].path = "/a";
+  drives[0].open = true;
+  drives[0].figures.records = 61;
+  drives[0].figures.transfers.caching = Caching::kDirect;
+  drives[0].figures.corrupt_headers = 62;
+  drives[1].path = "/b";
+  drives[1].problem = "not there";
+  drives[1].figures.write_faults = 63;
+  drives[1].figures.bytes_written = 64;
+  drives[1].pending_deletes = 65;
+  store_.usage.local_tiers.push_back(
+      {.name = "g3", .figures = {}, .scrub = {}, .drives = std::move(drives)});
+  metrics_->SetStore(&store_);
+  const std::string text = metrics_->Text();
+  for (const char* line : {
+           "terrace_local_drive_open{tier=\"g3\",drive=\"0\"} 1\n",
+           "terrace_local_drive_open{tier=\"g3\",drive=\"1\"} 0\n",
+           "terrace_local_drive_direct{tier=\"g3\",drive=\"0\"} 1\n",
+           "terrace_local_drive_direct{tier=\"g3\",drive=\"1\"} 0\n",
+           "terrace_local_drive_blocks{tier=\"g3\",drive=\"0\"} 61\n",
+           "terrace_local_drive_faults_total{tier=\"g3\",drive=\"0\",kind=\"damage\"} 62\n",
+           "terrace_local_drive_faults_total{tier=\"g3\",drive=\"1\",kind=\"write\"} 63\n",
+           "terrace_local_drive_written_bytes_total{tier=\"g3\",drive=\"1\"} 64\n",
+           "terrace_local_drive_pending_deletes{tier=\"g3\",drive=\"1\"} 65\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("/b"))) << "paths are no labels";
 }
 
 TEST_F(MetricsTest, CountMissesByReason) {

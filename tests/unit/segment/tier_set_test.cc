@@ -66,7 +66,7 @@ class TierSetTest : public testing::Test {
     parts.clock = &clock_;
     parts.hashing = &executor_;
     parts.maintenance = &executor_;
-    absl::StatusOr<std::unique_ptr<TierSet>> opened = OpenTierSet(options_, parts);
+    absl::StatusOr<std::unique_ptr<SegmentTier>> opened = OpenTierSet(options_, parts);
     if (!opened.ok()) {
       return opened.status();
     }
@@ -201,7 +201,7 @@ class TierSetTest : public testing::Test {
   std::unique_ptr<doubles::StepIo> io_;
   std::vector<std::unique_ptr<AlignedBuffer>> slots_;
   TierSetOptions options_;
-  std::unique_ptr<TierSet> set_;
+  std::unique_ptr<SegmentTier> set_;
 };
 
 TEST(SetNoteFormatTest, BytesAreAsWrittenDownAndForeignOnesAreVersionZero) {
@@ -386,6 +386,151 @@ TEST_F(TierSetTest, OpensWithADriveMissingAndNotWithoutAny) {
   FailDrive(0);
   FailDrive(1);
   EXPECT_FALSE(TryOpen().ok());
+}
+
+TEST_F(TierSetTest, MayOpenWithoutAnyDriveAndTakesThemWhenTheyAreThere) {
+  Make(2);
+  options_.opens_without_drives = true;
+  Open();
+  const std::vector<TestBlock> blocks = Fill(0, 20);
+  Kill();
+  FailDrive(0);
+  FailDrive(1);
+  Open();
+  EXPECT_EQ(set_->figures().state, TierState::kFaulty);
+  EXPECT_NE(set_->figures().last_fault, "");
+  EXPECT_EQ(Read(blocks[0]), ReadOutcome::kGone);
+  EXPECT_EQ(Write(TestBlock(100, kPayload)), WriteOutcome::kFault);
+  EXPECT_EQ(PutNote("name", "value"), WriteOutcome::kFault);
+  drives_[0]->plan.Heal();
+  drives_[1]->plan.Heal();
+  Advance(absl::Seconds(10));
+  for (const TestBlock& block : blocks) {
+    EXPECT_EQ(Read(block), ReadOutcome::kVerified);
+  }
+  EXPECT_EQ(set_->figures().last_fault, "");
+}
+
+TEST_F(TierSetTest, AFolderOfSomebodyElsesIsARefusalUnlessAnotherDriveOpens) {
+  Make(2);
+  options_.opens_without_drives = true;
+  Open();
+  Fill(0, 5);
+  Kill();
+  FailDrive(0);
+  options_.drives[1].options.expected_uuid = Digest128{1, 2};
+  EXPECT_TRUE(absl::IsFailedPrecondition(TryOpen()));
+  drives_[0]->plan.Heal();
+  Open();
+  EXPECT_TRUE(set_->Drives()[0].open);
+  EXPECT_FALSE(set_->Drives()[1].open);
+}
+
+TEST_F(TierSetTest, ADriveThatComesLateServesWhenItsNotesAreKnown) {
+  Make(2);
+  options_.opens_without_drives = true;
+  Open();
+  ASSERT_EQ(PutNote("generation", "5"), WriteOutcome::kWritten);
+  const std::vector<TestBlock> blocks = Fill(0, 20);
+  Kill();
+  FailDrive(0);
+  FailDrive(1);
+  Open();
+  std::vector<std::string> asked;
+  absl::Status answer = absl::FailedPreconditionError("not understood");
+  set_->WatchNotes([&](const std::vector<SegmentTier::Note>& news) {
+    for (const SegmentTier::Note& note : news) {
+      asked.push_back(note.name + "=" + note.value);
+    }
+    for (const TestBlock& block : blocks) {
+      LowerBlock found;
+      EXPECT_FALSE(set_->Lookup(block.identity(), &found)) << "before its notes are known";
+    }
+    return answer;
+  });
+  drives_[0]->plan.Heal();
+  Advance(absl::Seconds(15));
+  EXPECT_GT(asked.size(), 1U) << "asked again at each opening";
+  EXPECT_FALSE(set_->Drives()[0].open);
+  EXPECT_EQ(set_->Drives()[0].problem, "not understood");
+  EXPECT_EQ(NoteValue("generation"), "");
+  answer = absl::OkStatus();
+  asked.clear();
+  Advance(absl::Seconds(10));
+  EXPECT_EQ(asked, std::vector<std::string>{"generation=5"});
+  EXPECT_TRUE(set_->Drives()[0].open);
+  EXPECT_EQ(NoteValue("generation"), "5");
+  asked.clear();
+  drives_[1]->plan.Heal();
+  Advance(absl::Seconds(10));
+  EXPECT_TRUE(set_->Drives()[1].open);
+  EXPECT_TRUE(asked.empty()) << "it has no news";
+  set_->WatchNotes(nullptr);
+}
+
+TEST_F(TierSetTest, ANoteThatIsPutBeforeADriveIsBackIsLaterThanWhatLiesOnThatDrive) {
+  Make(2);
+  Open();
+  for (const char* value : {"1", "2", "3"}) {
+    ASSERT_EQ(PutNote("generation", value), WriteOutcome::kWritten);
+  }
+  Kill();
+  FailDrive(0);
+  drives_[1]->disk.SwapFolder(PathOf(1));  // a new drive, which knows nothing
+  Open();
+  set_->WatchNotes([&](const std::vector<SegmentTier::Note>&) {
+    set_->PutNote("generation", "4", [](WriteOutcome) {});
+    return absl::OkStatus();
+  });
+  drives_[0]->plan.Heal();
+  Advance(absl::Seconds(10));
+  ASSERT_TRUE(set_->Drives()[0].open);
+  EXPECT_EQ(NoteValue("generation"), "4");
+  set_->WatchNotes(nullptr);
+  Kill();
+  Open();
+  EXPECT_EQ(NoteValue("generation"), "4");
+}
+
+TEST_F(TierSetTest, TakesADirectoryThatOneTierMadeAlone) {
+  Make(1);
+  io_ = std::make_unique<doubles::StepIo>(clock_, 0);
+  SegmentTierParts parts;
+  parts.files = &mounts_;
+  parts.io = io_.get();
+  parts.clock = &clock_;
+  parts.hashing = parts.maintenance = &executor_;
+  set_ = *OpenSegmentTier(options_.drives[0].options, parts);
+  RunAll();
+  const std::vector<TestBlock> blocks = Fill(0, 10);
+  ASSERT_EQ(PutNote("generation", "3"), WriteOutcome::kWritten);
+  Kill();
+  Open();
+  EXPECT_EQ(NoteValue("generation"), "3");
+  EXPECT_EQ(Read(blocks[4]), ReadOutcome::kVerified);
+  ASSERT_EQ(PutNote("generation", "4"), WriteOutcome::kWritten);
+  Kill();
+  Open();
+  EXPECT_EQ(NoteValue("generation"), "4");
+}
+
+TEST_F(TierSetTest, CountersGoOnWhereADriveLeavesAndReturns) {
+  Make(2);
+  Open();
+  Fill(0, 40);
+  Advance(absl::Seconds(1));
+  const SegmentTierFigures before = set_->figures();
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  Advance(absl::Seconds(15));
+  ASSERT_FALSE(set_->Drives()[0].open);
+  EXPECT_GE(set_->Drives()[0].figures.writes, 10U);
+  EXPECT_EQ(set_->figures().writes, before.writes);
+  EXPECT_LT(set_->figures().records, before.records);
+  drives_[0]->disk.SwapFolder(PathOf(0));
+  Advance(absl::Seconds(15));
+  ASSERT_TRUE(set_->Drives()[0].open);
+  EXPECT_EQ(set_->figures().writes, before.writes);
+  EXPECT_EQ(set_->figures().records, before.records);
 }
 
 TEST_F(TierSetTest, OptionsOutOfRangeAreRefusedNamingThem) {

@@ -47,7 +47,7 @@ class Answer {
 
 class Caller {
  public:
-  Caller(TierSet& set, uint64_t seed) : set_(set), seeded_(seed) {}
+  Caller(SegmentTier& set, uint64_t seed) : set_(set), seeded_(seed) {}
 
   void Run() {
     for (int turn = 0; turn < kTurns; ++turn) {
@@ -108,7 +108,7 @@ class Caller {
     answer.Take();
   }
 
-  TierSet& set_;
+  SegmentTier& set_;
   doubles::Seeded seeded_;
   const AlignedBuffer slot_{kPageBytes + 3 * uint64_t{kPageBytes}};
 };
@@ -137,7 +137,7 @@ TEST(TierSetThreadsTest, WritersReadersAndADriveThatLeavesGetAlong) {
   parts.clock = &BootClock();
   parts.hashing = &hashing;
   parts.maintenance = &maintenance;
-  absl::StatusOr<std::unique_ptr<TierSet>> set = OpenTierSet(options, parts);
+  absl::StatusOr<std::unique_ptr<SegmentTier>> set = OpenTierSet(options, parts);
   ASSERT_TRUE(set.ok()) << set.status();
   std::atomic<bool> over{false};
   std::thread ticker([&] {
