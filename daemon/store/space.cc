@@ -175,7 +175,9 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
     return Room::kTakeSlab;
   }
   // Looked at before the decision to evict, so that the victims behind it are on their way too.
-  WriteAheadLocked(pool, deferred);
+  if (clock_.Now() < give_up) {
+    WriteAheadLocked(pool, deferred);
+  }
   if (pools_.size() > 1 && ++steal_turn_ % kStealEvery == 0 &&
       CheapestSlabLocked(tenant, slot_bytes, policy.Value(victim)).has_value()) {
     return Room::kTakeSlab;
@@ -183,7 +185,8 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
   if (!policy.Admits(newcomer)) {
     return Room::kDeclined;
   }
-  if (!ReadyToEvictLocked(victim, give_up, deferred)) {
+  // It may be among those whose writes have just begun, whatever the time is by now.
+  if (blocks_.at(victim).locks > 0 || !ReadyToEvictLocked(victim, give_up, deferred)) {
     return Room::kWait;
   }
   EvictFamilyLocked(victim, give_up, deferred);

@@ -38,8 +38,8 @@ constexpr uint32_t kKeyBytes = 36;  // as vLLM's: a 32-byte hash and a 4-byte gr
 constexpr size_t kMaxChain = 16'384;
 constexpr uint8_t kStateMask = 0x0f;
 constexpr uint64_t kMaxStagingBytes = uint64_t{1} << 30;
-// Of a large tier: those that are emptied ahead, the tier's own, and half of two open ones.
-constexpr uint32_t kSegmentsWithoutRecords = 5;
+// Of a large tier: those that are emptied ahead.
+constexpr uint32_t kSegmentsWithoutRecords = 3;
 constexpr std::chrono::seconds kHold{60};
 constexpr std::chrono::seconds kReconnects{30};
 

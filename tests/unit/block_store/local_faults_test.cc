@@ -202,6 +202,31 @@ TEST(LocalFaultsTest, ATierThatDoesNotAnswerDelaysAPutByTheConfiguredTimeAndNoMo
   EXPECT_EQ(room.losses(), 1U);
 }
 
+TEST(LocalFaultsTest, PutsWhoseTimeIsOverTakeNoBlockWhoseWriteHasJustBegun) {
+  // A tier that is slow, so that puts give up, and look for a victim while writes begin and end.
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    LocalRoom room(seed);
+    doubles::Seeded pace(seed);
+    room.Open();
+    std::vector<LocalRoom::PutAnswer> answers;
+    for (uint64_t key = 0; key < 500; ++key) {
+      answers.push_back(room.StartPut({key}, Level::kDram, 300000));
+      room.executor().RunAll();
+      for (uint64_t steps = pace.Below(4); steps > 0; --steps) {
+        room.Step();
+      }
+      room.Tick(absl::Milliseconds(pace.Below(60)));
+    }
+    const auto has_answer = [](const LocalRoom::PutAnswer& answer) { return answer->has_value(); };
+    room.RunUntil([&] { return std::all_of(answers.begin(), answers.end(), has_answer); });
+    for (uint64_t key = 0; key < answers.size(); ++key) {
+      ASSERT_TRUE((*answers[key])->ok()) << key;
+      EXPECT_EQ(OutcomeAt(***answers[key], 0), PutOutcome::kStored) << key;
+    }
+    EXPECT_GT(room.losses(), 0U) << "none gave up";
+  }
+}
+
 TEST(LocalFaultsTest, AnEvictionOfAllDramDoesNotLockAllOfItAtOnce) {
   LocalRoom room;
   room.Open();
