@@ -31,7 +31,14 @@ class DaemonProcess {
   static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const BenchOptions& options,
                                                               uint64_t dram_bytes,
                                                               uint64_t local_bytes = 0);
-  // The same, and a session with it.
+  // An own daemon's folders and command line, with further settings (SECTION.KEY=VALUE), and no
+  // process yet.
+  static absl::StatusOr<std::unique_ptr<DaemonProcess>> Prepare(
+      const BenchOptions& options,
+      uint64_t dram_bytes,
+      uint64_t local_bytes,
+      const std::vector<std::string>& settings = {});
+  // The same as Start, and a session with it.
   struct Connected;
   static absl::StatusOr<Connected> StartConnected(const BenchOptions& options,
                                                   uint64_t dram_bytes,
@@ -54,6 +61,10 @@ class DaemonProcess {
   void Stop() { child_.Stop(); }
   void Kill() { child_.Kill(); }
   absl::Status StartAgain();
+  // The same without the wait.
+  absl::Status Launch();
+  // The last lines of the own daemon's log.
+  [[nodiscard]] std::string LogEnd() const;
 
   // Of the own daemon's DRAM; 0: attached to one that was running.
   [[nodiscard]] uint64_t own_dram_bytes() const { return dram_bytes_; }
@@ -69,10 +80,8 @@ class DaemonProcess {
 
  private:
   DaemonProcess() = default;
-  absl::Status StartOwn(const BenchOptions& options, uint64_t dram_bytes, uint64_t local_bytes);
   absl::Status WaitReady();
   absl::Status Attach();
-  [[nodiscard]] std::string LogEnd() const;
 
   std::string folder_;  // private; "": attached
   std::string runtime_dir_;
