@@ -33,6 +33,8 @@ struct BenchOptions {
   uint32_t block_tokens = 0;  // 0: found out from the trace
   enum class Where : uint8_t { kDaemon, kInProcess } where = Where::kDaemon;
   std::string policy = "lru";  // in process only
+  // torture
+  uint64_t kills = 300;
 };
 
 struct Scenario {
@@ -48,6 +50,7 @@ absl::Status RunRpc(const BenchOptions& options, Report& report, Progress& progr
 absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunLocal(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunRestart(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunTorture(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunPeers(const BenchOptions& options, Report& report, Progress& progress);
 
 }  // namespace terrace::bench
