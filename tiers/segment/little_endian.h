@@ -77,11 +77,16 @@ class FieldReader {
   }
   // Whether all up to `position` is zero.
   bool ZerosUpTo(size_t position) {
-    bool zeros = true;
-    while (at_ < position && Has(1)) {
-      zeros = in_[at_++] == 0 && zeros;
+    if (at_ >= position) {
+      return ok_;
     }
-    return zeros && ok_;
+    const size_t bytes = position - at_;
+    if (!Has(bytes)) {
+      return false;
+    }
+    const char* begin = in_.data() + at_;
+    at_ = position;
+    return *begin == 0 && std::memcmp(begin, begin + 1, bytes - 1) == 0;
   }
   void SkipTo(size_t position) { Bytes(position - at_); }
   [[nodiscard]] bool ok() const { return ok_; }

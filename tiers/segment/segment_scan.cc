@@ -46,60 +46,14 @@ absl::Status ScanFooter(const ScanRequest& request, ScanResult* out) {
   return absl::OkStatus();
 }
 
-// Headers one after the other. Where records are small a read brings many of them: a transfer of
-// 256 KiB takes about as long as three of a page.
-class HeaderPages {
- public:
-  HeaderPages(File& file, uint32_t pages) : file_(file), pages_(pages) {}
-
-  // OUT_OF_RANGE: the file ends before it. *page is valid until the next call.
-  absl::Status Read(uint32_t at, absl::Span<const char>* page) {
-    if (at < first_ || at >= first_ + count_) {
-      const uint32_t stride = at - last_;
-      uint32_t wanted = last_ > 0 && stride <= kWindowPages / 4 ? kWindowPages : 1;
-      wanted = std::min(wanted, pages_ - at);
-      absl::Status status = Fetch(at, wanted);
-      if (wanted > 1 && absl::IsOutOfRange(status)) {
-        status = Fetch(at, 1);  // a file that was cut off
-      }
-      if (!status.ok()) {
-        return status;
-      }
-    }
-    last_ = at;
-    *page = window_.span().subspan(uint64_t{at - first_} * kPageBytes, kPageBytes);
-    return absl::OkStatus();
-  }
-
- private:
-  static constexpr uint32_t kWindowPages = 64;
-
-  absl::Status Fetch(uint32_t at, uint32_t count) {
-    count_ = 0;
-    absl::Status status = ReadFully(file_, uint64_t{at} * kPageBytes,
-                                    window_.span().first(uint64_t{count} * kPageBytes));
-    if (status.ok()) {
-      first_ = at;
-      count_ = count;
-    }
-    return status;
-  }
-
-  File& file_;
-  const uint32_t pages_;
-  const AlignedBuffer window_{uint64_t{kWindowPages} * kPageBytes};
-  uint32_t first_ = 0;  // in the window
-  uint32_t count_ = 0;
-  uint32_t last_ = 0;  // that was asked for; 0: none
-};
-
 absl::Status ScanHeaders(const ScanRequest& request, ScanResult* out) {
   const auto pages = static_cast<uint32_t>(request.segment_bytes / kPageBytes);
-  HeaderPages headers(*request.file, pages);
+  // A transfer of 256 KiB takes about as long as three of a page.
+  PagesInOrder headers(*request.file, pages, 64);
   uint32_t at = request.first_page;
   while (at < pages) {
     absl::Span<const char> page;
-    absl::Status status = headers.Read(at, &page);
+    absl::Status status = headers.Read(at, 1, &page);
     if (!status.ok()) {
       if (!absl::IsOutOfRange(status)) {
         return status;
@@ -134,6 +88,42 @@ absl::Status ScanHeaders(const ScanRequest& request, ScanResult* out) {
 }
 
 }  // namespace
+
+absl::Status PagesInOrder::Read(uint32_t at, uint32_t count, absl::Span<const char>* out) {
+  if (at >= pages_ || count > pages_ - at) {
+    return absl::OutOfRangeError("behind the segment's end");
+  }
+  if (at < first_ || uint64_t{at} + count > uint64_t{first_} + count_) {
+    // Within a window of small records there are four of them at least.
+    const bool near = asked_ && at - last_ <= window_pages_ / 4 && count <= window_pages_ / 4;
+    const uint32_t wanted = std::min(near ? window_pages_ : count, pages_ - at);
+    absl::Status status = Fetch(at, wanted);
+    if (wanted > count && !status.ok()) {
+      status = Fetch(at, count);  // the file was cut off behind it, or a spot is bad
+    }
+    if (!status.ok()) {
+      return status;
+    }
+  }
+  asked_ = true;
+  last_ = at;
+  *out = window_.span().subspan(uint64_t{at - first_} * kPageBytes, uint64_t{count} * kPageBytes);
+  return absl::OkStatus();
+}
+
+absl::Status PagesInOrder::Fetch(uint32_t at, uint32_t count) {
+  count_ = 0;
+  const uint64_t bytes = uint64_t{count} * kPageBytes;
+  if (window_.size() < bytes) {
+    window_ = AlignedBuffer(bytes);
+  }
+  absl::Status status = ReadFully(file_, uint64_t{at} * kPageBytes, window_.span().first(bytes));
+  if (status.ok()) {
+    first_ = at;
+    count_ = count;
+  }
+  return status;
+}
 
 absl::Status ScanSegment(const ScanRequest& request, ScanResult* out) {
   *out = ScanResult();

@@ -21,6 +21,7 @@ namespace {
 // lives that end one after the other. More of them mean that footers were damaged, not that their
 // records were being written; then headers have to do.
 constexpr uint32_t kMaxVerifiedTails = 16;
+constexpr uint32_t kVerifiedWindowPages = 256;
 
 // What an index says is looked at before it is believed, and then only as a place to look.
 bool MakesSense(const IndexedRecord& record, const SegmentPosition& position) {
@@ -103,16 +104,13 @@ Tier::Found Tier::FindRecords(Segment& segment, const SegmentPosition& position)
 void Tier::VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) const {
   // A power loss may have left the header of a record and torn its payload. Such a record would
   // hide an earlier, whole one of the same block, and the footer that follows would seal it in.
-  AlignedBuffer buffer;
+  PagesInOrder pages(*segment.file, segment_pages_, kVerifiedWindowPages);
   std::vector<IndexedRecord> whole;
   for (const IndexedRecord& record : *records) {
-    const uint64_t bytes = RecordBytes(record);
-    if (buffer.size() < bytes) {
-      buffer = AlignedBuffer(bytes);
-    }
-    const absl::Span<char> read = buffer.span().first(bytes);
+    absl::Span<const char> read;
     RecordHeader header;
-    if (ReadFully(*segment.file, uint64_t{record.page} * kPageBytes, read).ok() &&
+    if (pages.Read(record.page, static_cast<uint32_t>(RecordBytes(record) / kPageBytes), &read)
+            .ok() &&
         CheckRecord(read, {uuid(), segment.epoch, record}, &header) == RecordFault::kNone) {
       whole.push_back(record);
     }
