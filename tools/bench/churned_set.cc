@@ -211,9 +211,10 @@ absl::Status ChurnedSet::PutNext() {
   const uint32_t begin = next_put_;
   const uint32_t count = std::min(1 + Below(kMostTogether), blocks() - begin);
   next_put_ = (begin + count) % blocks();
-  // Blocks go round in order, so that what is dead lies together and reclaim need not take what is
-  // alive. Where nothing is promised they are let be until reclaim has taken them.
-  if (options_.promise == BlockLedger::Promise::kKeepsAll && Below(4) > 0) {
+  // Every block goes round in order: reclaim takes the segment with the fewest that are alive, and
+  // one that was never written anew would be taken in time. Where nothing is promised they are let
+  // be until reclaim has taken them.
+  if (options_.promise == BlockLedger::Promise::kKeepsAll) {
     if (absl::Status status = Delete(begin, count); !status.ok()) {
       return status;
     }

@@ -25,7 +25,7 @@ namespace {
 constexpr uint64_t kDramBytes = uint64_t{64} << 20;
 // Small, so that opening, sealing and reclaim never rest: the tier that is there decides.
 constexpr uint64_t kSegmentBytes = uint64_t{8} << 20;
-constexpr uint32_t kKeptBlocks = 1500;  // all sets together are more than DRAM holds
+constexpr uint32_t kKeptBlocks = 1250;  // all sets together are more than DRAM holds
 constexpr uint64_t kRecordBytes = ChurnedSet::kMaxPayloadBytes + 4096;
 constexpr uint32_t kOverfullChecked = 400;
 constexpr uint32_t kDeletedChecked = 200;
