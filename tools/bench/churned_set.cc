@@ -241,7 +241,8 @@ absl::Status ChurnedSet::Put(uint32_t begin, uint32_t count, terrace_level level
     if (stored && (*put)->levels[i] >= TERRACE_LEVEL_LOCAL_WRITTEN) {
       ledger_.PutSurvives(begin + i);
     }
-    findings_.short_puts += !stored || (*put)->levels[i] < level ? 1U : 0U;
+    const bool draining = (*put)->reasons[i] == TERRACE_REASON_DRAINING;
+    findings_.short_puts += (!stored || (*put)->levels[i] < level) && !draining ? 1U : 0U;
     findings_.tier_faults += (*put)->reasons[i] == TERRACE_REASON_TIER_FAULT ? 1U : 0U;
   }
   findings_.puts += count;

@@ -42,7 +42,7 @@ class ChurnedSet {
     uint64_t came_back = 0;    // deleted or cleared, and found
     uint64_t undecided = 0;    // owed, and neither delivered nor a miss
     uint64_t puts = 0;         // blocks
-    uint64_t short_puts = 0;   // that did not reach their level
+    uint64_t short_puts = 0;   // that did not reach their level, but for those of a stop
     uint64_t tier_faults = 0;  // among them
     uint64_t deletes = 0;      // blocks
     uint64_t clears = 0;
