@@ -264,7 +264,7 @@ absl::Status ChurnedSet::Get(uint32_t begin, uint32_t count, uint32_t* undecided
       CheckDelivered(block, {static_cast<const char*>((*got)->data[i]), (*got)->payload_bytes[i]});
     } else if (outcome == TERRACE_GET_MISS) {
       ++findings_.checked;
-      findings_.lost += owed && recovered_ ? 1U : 0U;
+      NoteMiss(block, "get");
     } else if (outcome == TERRACE_GET_BUSY || outcome == TERRACE_GET_DEADLINE) {
       *undecided += owed ? 1U : 0U;
     } else {
@@ -272,6 +272,16 @@ absl::Status ChurnedSet::Get(uint32_t begin, uint32_t count, uint32_t* undecided
     }
   }
   return Noted(session_->Release((*got)->lease, {}));
+}
+
+void ChurnedSet::NoteMiss(uint32_t block, const char* verb) {
+  if (ledger_.due(block) != BlockLedger::Due::kThere || !recovered_) {
+    return;
+  }
+  if (findings_.lost++ == 0) {
+    findings_.errors.push_back(std::string(verb) + ": block " + std::to_string(block) +
+                               " is missing, the next put begins at " + std::to_string(next_put_));
+  }
 }
 
 void ChurnedSet::CheckDelivered(uint32_t block, absl::Span<const char> payload) {
@@ -295,7 +305,9 @@ absl::Status ChurnedSet::Probe(uint32_t begin, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     const bool missed = ((*probe)->states[i] & 15U) == TERRACE_KEY_MISS;
     const BlockLedger::Due due = ledger_.due(begin + i);
-    findings_.lost += missed && due == BlockLedger::Due::kThere && recovered_ ? 1U : 0U;
+    if (missed) {
+      NoteMiss(begin + i, "probe");
+    }
     findings_.came_back += !missed && due == BlockLedger::Due::kAbsent ? 1U : 0U;
   }
   return absl::OkStatus();
@@ -316,11 +328,11 @@ absl::Status ChurnedSet::Delete(uint32_t begin, uint32_t count) {
 }
 
 absl::Status ChurnedSet::Clear() {
-  // All but a few are deleted before: the tier does not know what a new generation makes worthless
-  // (reclaim counts it as alive), and would in time give up what is to be kept.
-  const uint32_t left = Below(blocks() - kMostTogether);
-  for (const auto& [begin, end] :
-       {std::pair(0U, left), std::pair(left + kMostTogether, blocks())}) {
+  // All but one are deleted before: to the tier what a new generation makes worthless is alive, so
+  // that reclaim would in time give up what is to be kept instead. One block is never more than a
+  // segment with something to be kept has.
+  const uint32_t left = Below(blocks());
+  for (const auto& [begin, end] : {std::pair(0U, left), std::pair(left + 1, blocks())}) {
     if (begin == end) {
       continue;
     }

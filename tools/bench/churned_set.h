@@ -84,6 +84,7 @@ class ChurnedSet {
   absl::Status PutNext();
   absl::Status Put(uint32_t begin, uint32_t count, terrace_level level);
   absl::Status Get(uint32_t begin, uint32_t count, uint32_t* undecided);
+  void NoteMiss(uint32_t block, const char* verb);
   void CheckDelivered(uint32_t block, absl::Span<const char> payload);
   absl::Status Probe(uint32_t begin, uint32_t count);
   absl::Status Delete(uint32_t begin, uint32_t count);
