@@ -211,9 +211,9 @@ absl::Status ChurnedSet::PutNext() {
   const uint32_t begin = next_put_;
   const uint32_t count = std::min(1 + Below(kMostTogether), blocks() - begin);
   next_put_ = (begin + count) % blocks();
-  // Every block goes round in order: reclaim takes the segment with the fewest that are alive, and
-  // one that was never written anew would be taken in time. Where nothing is promised they are let
-  // be until reclaim has taken them.
+  // Every block goes round in order and is written anew, so that what is alive lies in the few
+  // segments that were written last, and reclaim need not take any of it. Where nothing is promised
+  // blocks are let be until reclaim has taken them.
   if (options_.promise == BlockLedger::Promise::kKeepsAll) {
     if (absl::Status status = Delete(begin, count); !status.ok()) {
       return status;
@@ -328,9 +328,8 @@ absl::Status ChurnedSet::Delete(uint32_t begin, uint32_t count) {
 }
 
 absl::Status ChurnedSet::Clear() {
-  // All but one are deleted before: to the tier what a new generation makes worthless is alive, so
-  // that reclaim would in time give up what is to be kept instead. One block is never more than a
-  // segment with something to be kept has.
+  // All but one are deleted before: what a new generation makes worthless is alive to the tier, and
+  // may not crowd out what is to be kept.
   const uint32_t left = Below(blocks());
   for (const auto& [begin, end] : {std::pair(0U, left), std::pair(left + 1, blocks())}) {
     if (begin == end) {
