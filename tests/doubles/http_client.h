@@ -23,8 +23,9 @@ inline std::string AskHttp(const std::string& address, const std::string& reques
       send(fd, request.data(), request.size(), MSG_NOSIGNAL) ==
           static_cast<ssize_t>(request.size())) {
     char buffer[65536];
-    for (ssize_t got = 0; (got = read(fd, buffer, sizeof(buffer))) > 0;)
+    for (ssize_t got = 0; (got = read(fd, buffer, sizeof(buffer))) > 0;) {
       reply.append(buffer, static_cast<size_t>(got));
+    }
   }
   close(fd);
   return reply;

@@ -133,7 +133,7 @@ PayloadSource ChurnedSet::Content(uint32_t block) const {
 }
 
 uint32_t ChurnedSet::PayloadBytes(uint32_t block) const {
-  return kPayloadBytes[(block * 7 + ledger_.version(block)) % kPayloadBytes.size()];
+  return kPayloadBytes[(uint64_t{block} * 7 + ledger_.version(block)) % kPayloadBytes.size()];
 }
 
 absl::Status ChurnedSet::Noted(absl::Status status) {

@@ -125,10 +125,11 @@ absl::Status TortureRun::MakeSets() {
                            std::vector<std::unique_ptr<ChurnedSet>>& out) {
     absl::StatusOr<std::unique_ptr<ChurnedSet>> set = ChurnedSet::Create(
         {"bench/torture/" + name, bench_.seed * 2 * kSets + sets_made_++, blocks, promise});
-    if (set.ok()) {
-      out.push_back(*std::move(set));
+    if (!set.ok()) {
+      return set.status();
     }
-    return set.status();
+    out.push_back(*std::move(set));
+    return absl::OkStatus();
   };
   const auto overfull = static_cast<uint32_t>(2 * capacity_bytes_ / kRecordBytes / kSets);
   absl::Status status;
@@ -345,7 +346,7 @@ void TortureRun::TakeFindings(uint64_t number, LifePhase phase) {
   const std::string where =
       std::string(overfilled_ ? "overfull" : "kept") + ", life " + std::to_string(number) + ": ";
   ChurnedSet::Findings& sum = figures_.blocks;
-  for (size_t i = 0; i < 2 * kSets; ++i) {
+  for (size_t i = 0; i < size_t{2} * kSets; ++i) {
     const ChurnedSet::Findings found = (i < kSets ? kept_ : overfull_)[i % kSets]->TakeFindings();
     report_.AddWrongBytes(found.wrong_bytes);
     for (const std::string& error : found.errors) {

@@ -65,7 +65,7 @@ class TortureRun {
   static constexpr uint32_t kSets = 2;  // of each kind; every one has a thread and a session
 
   TortureRun(const BenchOptions& bench, Report& report, TortureFigures& figures)
-      : bench_(bench), report_(report), figures_(figures) {}
+      : bench_(bench), report_(report), figures_(figures), random_(bench.seed) {}
   absl::Status MakeTier();
   absl::Status MakeSets();
   // What the overfull sets do while a daemon runs that is not killed.
