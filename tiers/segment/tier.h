@@ -379,7 +379,10 @@ class Tier final : public SegmentTier {
   Found FindRecords(Segment& segment, const SegmentPosition& position);
   // Takes out what is not whole.
   void VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) const;
-  void ReadOwnRecord(Segment& segment, const IndexedRecord& record, Found* found) const;
+  void ReadOwnRecord(const Segment& segment,
+                     const IndexedRecord& record,
+                     PagesInOrder& pages,
+                     Found* found) const;
   void RecoveredLocked(Segment& segment, Found found, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ApplyFoundLocked(const Found& found) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

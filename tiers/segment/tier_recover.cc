@@ -22,6 +22,7 @@ namespace {
 // records were being written; then headers have to do.
 constexpr uint32_t kMaxVerifiedTails = 16;
 constexpr uint32_t kVerifiedWindowPages = 256;
+constexpr uint32_t kOwnWindowPages = 64;
 
 // What an index says is looked at before it is believed, and then only as a place to look.
 bool MakesSense(const IndexedRecord& record, const SegmentPosition& position) {
@@ -93,9 +94,11 @@ Tier::Found Tier::FindRecords(Segment& segment, const SegmentPosition& position)
     // An index that lists what is torn is told anew.
     found.by_index = found.records.size() == listed ? found.by_index : 0;
   }
+  // There may be thousands of deletions, and a start waits for all of them.
+  PagesInOrder pages(*segment.file, segment_pages_, kOwnWindowPages);
   for (const IndexedRecord& record : found.records) {
     if (record.kind != static_cast<uint8_t>(RecordKind::kBlock)) {
-      ReadOwnRecord(segment, record, &found);
+      ReadOwnRecord(segment, record, pages, &found);
     }
   }
   return found;
@@ -118,17 +121,19 @@ void Tier::VerifyTail(Segment& segment, std::vector<IndexedRecord>* records) con
   *records = std::move(whole);
 }
 
-void Tier::ReadOwnRecord(Segment& segment, const IndexedRecord& record, Found* found) const {
-  const AlignedBuffer whole((1 + uint64_t{PagesOf(record.payload_bytes)}) * kPageBytes);
+void Tier::ReadOwnRecord(const Segment& segment,
+                         const IndexedRecord& record,
+                         PagesInOrder& pages,
+                         Found* found) const {
+  absl::Span<const char> whole;
   RecordHeader header;
-  if (!ReadFully(*segment.file, uint64_t{record.page} * kPageBytes, whole.span()).ok() ||
-      DecodeRecordHeader(whole.span(), &header) != HeaderFault::kNone ||
-      !(header.tier_uuid == uuid()) || header.segment_epoch != segment.epoch ||
-      header.segment != segment.number || header.page != record.page ||
-      header.payload_bytes != record.payload_bytes) {
+  if (!pages.Read(record.page, 1 + PagesOf(record.payload_bytes), &whole).ok() ||
+      DecodeRecordHeader(whole, &header) != HeaderFault::kNone || !(header.tier_uuid == uuid()) ||
+      header.segment_epoch != segment.epoch || header.segment != segment.number ||
+      header.page != record.page || header.payload_bytes != record.payload_bytes) {
     return;
   }
-  const absl::Span<const char> payload = whole.span().subspan(kPageBytes, header.payload_bytes);
+  const absl::Span<const char> payload = whole.subspan(kPageBytes, header.payload_bytes);
   if (!(PayloadChecksum(payload) == header.checksum)) {
     return;
   }

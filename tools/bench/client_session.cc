@@ -27,7 +27,7 @@ terrace_part PartOf(const KeyChain& chain) {
   terrace_part part{};
   part.struct_bytes = sizeof(part);
   part.ns = chain.ns;
-  part.rule = TERRACE_RULE_PREFIX;
+  part.rule = chain.rule;
   part.keys = chain.keys.data();
   part.key_bytes = chain.key_bytes;
   part.key_count = chain.count();
@@ -198,12 +198,18 @@ absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
                                               uint32_t payload_bytes,
                                               std::string_view parent,
                                               terrace_level wait_for) {
+  return Put(chain, std::vector<uint32_t>(chain.count(), payload_bytes), parent, wait_for);
+}
+
+absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
+                                              absl::Span<const uint32_t> payload_bytes,
+                                              std::string_view parent,
+                                              terrace_level wait_for) {
   const terrace_part part = PartOf(chain);
   const terrace_call call = CallOf(part);
-  const std::vector<uint32_t> sizes(chain.count(), payload_bytes);
   terrace_put_options options{};
   options.struct_bytes = sizeof(options);
-  options.payload_bytes = sizes.data();
+  options.payload_bytes = payload_bytes.data();
   options.parent = parent.empty() ? nullptr : parent.data();
   options.parent_bytes = static_cast<uint32_t>(parent.size());
   options.wait_for = wait_for;
@@ -222,6 +228,10 @@ absl::Status ClientSession::Delete(const KeyChain& chain) {
   const terrace_part part = PartOf(chain);
   const terrace_call call = CallOf(part);
   return Await(terrace_submit_delete(client_, &call, nullptr), "delete").status();
+}
+
+absl::Status ClientSession::ClearNamespace(terrace_namespace ns) {
+  return Await(terrace_submit_clear_namespace(client_, ns, 0, ++tag_, nullptr), "clear").status();
 }
 
 absl::Status ClientSession::Release(const terrace_id128& lease, const terrace_id128& hold) {

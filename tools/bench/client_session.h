@@ -34,6 +34,7 @@ struct KeyChain {
   uint64_t first_token = 0;
   terrace_region region = 0;
   absl::Span<const uint32_t> block_indexes = {};
+  terrace_rule rule = TERRACE_RULE_PREFIX;
 
   [[nodiscard]] uint32_t count() const { return static_cast<uint32_t>(keys.size() / key_bytes); }
   // The keys from `begin` on, at most `count` of them; block_tokens moves first_token.
@@ -83,7 +84,13 @@ class ClientSession {
                                  uint32_t payload_bytes,
                                  std::string_view parent,
                                  terrace_level wait_for = TERRACE_LEVEL_DRAM);
+  // The same with blocks of these sizes, one a key.
+  absl::StatusOr<Completion> Put(const KeyChain& chain,
+                                 absl::Span<const uint32_t> payload_bytes,
+                                 std::string_view parent,
+                                 terrace_level wait_for);
   absl::Status Delete(const KeyChain& chain);
+  absl::Status ClearNamespace(terrace_namespace ns);
   // Does not wait. Zero ids are passed over.
   absl::Status Release(const terrace_id128& lease, const terrace_id128& hold);
 

@@ -84,14 +84,16 @@ absl::StatusOr<std::string> MakePrivateFolder(const std::string& parent) {
 absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const BenchOptions& options,
                                                                     uint64_t dram_bytes,
                                                                     uint64_t local_bytes) {
-  std::unique_ptr<DaemonProcess> daemon(new DaemonProcess);
+  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon;
   absl::Status status;
   if (options.runtime_dir.empty()) {
-    status = daemon->StartOwn(options, options.dram_bytes != 0 ? options.dram_bytes : dram_bytes,
-                              options.local_bytes != 0 ? options.local_bytes : local_bytes);
+    daemon = Prepare(options, dram_bytes, local_bytes,
+                     {"local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B"});
+    status = daemon.ok() ? (*daemon)->StartAgain() : daemon.status();
   } else {
-    daemon->runtime_dir_ = options.runtime_dir;
-    status = daemon->Attach();
+    daemon = std::unique_ptr<DaemonProcess>(new DaemonProcess);
+    (*daemon)->runtime_dir_ = options.runtime_dir;
+    status = (*daemon)->Attach();
   }
   if (!status.ok()) {
     return status;
@@ -114,9 +116,11 @@ absl::StatusOr<DaemonProcess::Connected> DaemonProcess::StartConnected(const Ben
   return Connected{*std::move(daemon), *std::move(session)};
 }
 
-absl::Status DaemonProcess::StartOwn(const BenchOptions& options,
-                                     uint64_t dram_bytes,
-                                     uint64_t local_bytes) {
+absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Prepare(
+    const BenchOptions& options,
+    uint64_t dram_bytes,
+    uint64_t local_bytes,
+    const std::vector<std::string>& settings) {
   absl::StatusOr<std::string> program = FindProgram(options);
   if (!program.ok()) {
     return program.status();
@@ -125,37 +129,41 @@ absl::Status DaemonProcess::StartOwn(const BenchOptions& options,
   if (!folder.ok()) {
     return folder.status();
   }
-  folder_ = *folder;
-  runtime_dir_ = folder_ + "/run";
-  if (runtime_dir_.size() > kMaxRuntimeBytes) {
-    return absl::InvalidArgumentError("--data: " + folder_ + ": at most " +
+  std::unique_ptr<DaemonProcess> daemon(new DaemonProcess);
+  daemon->folder_ = *folder;
+  daemon->runtime_dir_ = *folder + "/run";
+  if (daemon->runtime_dir_.size() > kMaxRuntimeBytes) {
+    return absl::InvalidArgumentError("--data: " + *folder + ": at most " +
                                       std::to_string(kMaxRuntimeBytes - 25) + " bytes");
   }
-  dram_bytes_ = dram_bytes;
-  args_ = {*program,
-           "--data",
-           folder_ + "/data",
-           "--runtime",
-           runtime_dir_,
-           "--set",
-           "dram.capacity=" + std::to_string(dram_bytes) + "B",
-           "--set",
-           "local.capacity=" + std::to_string(local_bytes) + "B",
-           "--set",
-           "local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B",
-           "--set",
-           "daemon.copy_threads=" + std::to_string(options.copy_threads)};
-  return StartAgain();
+  daemon->dram_bytes_ = options.dram_bytes != 0 ? options.dram_bytes : dram_bytes;
+  const uint64_t local = options.local_bytes != 0 ? options.local_bytes : local_bytes;
+  daemon->args_ = {*program, "--data", *folder + "/data", "--runtime", daemon->runtime_dir_};
+  std::vector<std::string> all = {
+      "dram.capacity=" + std::to_string(daemon->dram_bytes_) + "B",
+      "local.capacity=" + std::to_string(local) + "B",
+      "daemon.copy_threads=" + std::to_string(options.copy_threads),
+  };
+  all.insert(all.end(), settings.begin(), settings.end());
+  for (const std::string& setting : all) {
+    daemon->args_.insert(daemon->args_.end(), {"--set", setting});
+  }
+  return daemon;
 }
 
-absl::Status DaemonProcess::StartAgain() {
+absl::Status DaemonProcess::Launch() {
   absl::StatusOr<ChildProcess> child = ChildProcess::Start(args_, folder_ + "/terraced.log");
   if (!child.ok()) {
     return child.status();
   }
   child_ = *std::move(child);
   pid_ = child_.pid();
-  return WaitReady();
+  return absl::OkStatus();
+}
+
+absl::Status DaemonProcess::StartAgain() {
+  const absl::Status launched = Launch();
+  return launched.ok() ? WaitReady() : launched;
 }
 
 absl::Status DaemonProcess::WaitReady() {

@@ -19,7 +19,7 @@
 
 namespace terrace::bench {
 
-// local.max_block of an own daemon.
+// local.max_block of an own daemon that Start starts.
 inline constexpr uint64_t kOwnLocalMaxBlock = uint64_t{16} << 20;
 
 // Confined to the main thread.
@@ -34,7 +34,14 @@ class DaemonProcess {
   static absl::StatusOr<std::unique_ptr<DaemonProcess>> Start(const BenchOptions& options,
                                                               uint64_t dram_bytes,
                                                               uint64_t local_bytes = 0);
-  // The same, and a session with it.
+  // An own daemon's folders and command line, with further settings (SECTION.KEY=VALUE), and no
+  // process yet.
+  static absl::StatusOr<std::unique_ptr<DaemonProcess>> Prepare(
+      const BenchOptions& options,
+      uint64_t dram_bytes,
+      uint64_t local_bytes,
+      const std::vector<std::string>& settings = {});
+  // The same as Start, and a session with it.
   struct Connected;
   static absl::StatusOr<Connected> StartConnected(const BenchOptions& options,
                                                   uint64_t dram_bytes,
@@ -57,6 +64,12 @@ class DaemonProcess {
   void Stop() { child_.Stop(); }
   void Kill() { child_.Kill(); }
   absl::Status StartAgain();
+  // The same without the wait.
+  absl::Status Launch();
+  // Whether an own daemon, which was started, is not there any more.
+  [[nodiscard]] bool HasEnded() { return !folder_.empty() && !child_.Running(); }
+  // The last lines of the own daemon's log.
+  [[nodiscard]] std::string LogEnd() const;
 
   // Of the own daemon's DRAM; 0: attached to one that was running.
   [[nodiscard]] uint64_t own_dram_bytes() const { return dram_bytes_; }
@@ -72,10 +85,8 @@ class DaemonProcess {
 
  private:
   DaemonProcess() = default;
-  absl::Status StartOwn(const BenchOptions& options, uint64_t dram_bytes, uint64_t local_bytes);
   absl::Status WaitReady();
   absl::Status Attach();
-  [[nodiscard]] std::string LogEnd() const;
 
   std::string folder_;  // private; "": attached
   std::string runtime_dir_;

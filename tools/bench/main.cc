@@ -25,6 +25,8 @@ constexpr Scenario kScenarios[] = {
     {"local", "gets from and puts through to the local tier, against raw transfers", RunLocal},
     {"restart", "how soon a daemon serves again: after a stop, kill -9, and without its index",
      RunRestart},
+    {"torture", "kill -9 at random instructions and system calls, and what is found afterwards",
+     RunTorture},
     {"probe", "probes of 1,024 keys over a large index, against an empty gRPC call", RunProbe},
     {"rpc", "the smallest calls over both carriers, against an empty gRPC call", RunRpc},
     {"replay", "a recorded request trace: hit ratio, latencies, prefill saved", RunReplay},
@@ -127,6 +129,11 @@ int Main(int argc, char** argv) {
     AddOptions(*sub, line);
     if (scenario.run == RunReplay) {
       AddReplayOptions(*sub, line);
+    }
+    if (scenario.run == RunTorture) {
+      sub->add_option("--kills", line.bench.kills, "daemons to kill")
+          ->check(CLI::Range(1U, 10'000'000U))
+          ->capture_default_str();
     }
     scenarios[sub] = &scenario;
   }

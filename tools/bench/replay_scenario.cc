@@ -431,7 +431,11 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
   if (absl::Status status = replay.Prepare((*daemon)->runtime_dir()); !status.ok()) {
     return status;
   }
-  if (absl::Status status = replay.Run(**daemon, progress); !status.ok()) {
+  absl::Status status = replay.Run(**daemon, progress);
+  if (status.ok() && (*daemon)->HasEnded()) {
+    status = absl::UnavailableError("terraced ended by itself:\n" + (*daemon)->LogEnd());
+  }
+  if (!status.ok()) {
     return status;
   }
   replay.Summarise((*daemon)->own_dram_bytes());

@@ -34,6 +34,8 @@ struct BenchOptions {
   double kill_at = 0;  // in % of the requests: the daemon is killed and started again; 0: not
   enum class Where : uint8_t { kDaemon, kInProcess } where = Where::kDaemon;
   std::string policy = "lru";  // in process only
+  // torture
+  uint64_t kills = 300;
 };
 
 struct Scenario {
@@ -49,6 +51,7 @@ absl::Status RunRpc(const BenchOptions& options, Report& report, Progress& progr
 absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunLocal(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunRestart(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunTorture(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunPeers(const BenchOptions& options, Report& report, Progress& progress);
 
 }  // namespace terrace::bench

@@ -30,6 +30,9 @@ expect 1 'absent' replay --trace "$folder/absent"
 echo '{"timestamp":0}' >"$folder/bad.jsonl"
 expect 1 'bad.jsonl: line 1: ' replay --trace "$folder/bad.jsonl"
 expect 1 'session.sock' dram --runtime "$folder"
+expect 2 '--kills' torture --kills 0
+expect 1 '--runtime' torture --runtime "$folder"
+expect 1 'nothing-here' torture --terraced "$folder/nothing-here" --data "$folder"
 expect 1 'nothing-here' dram --terraced "$folder/nothing-here" --data "$folder"
 expect 1 'ended while starting' dram --terraced /bin/false --data "$folder"
 if [ -n "$(find "$folder" -mindepth 1 ! -name bad.jsonl)" ]; then

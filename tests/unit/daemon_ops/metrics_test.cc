@@ -1,10 +1,5 @@
 #include "daemon/metrics.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <cstdlib>
 #include <regex>
 #include <set>
@@ -15,6 +10,7 @@
 
 #include "daemon/call_counts.h"
 #include "daemon/config.h"
+#include "tests/doubles/http_client.h"
 #include "tests/doubles/manual_clock.h"
 #include "tests/unit/daemon_ops/private_folder.h"
 #include "tests/unit/daemon_ops/stub_store.h"
@@ -338,44 +334,26 @@ TEST_F(MetricsTest, HaveNoAddressWithoutAListener) {
   EXPECT_EQ(metrics_->address(), "");
 }
 
-// What a request gets, headers included.
-std::string Ask(const std::string& address, const std::string& request) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in peer = {};
-  peer.sin_family = AF_INET;
-  peer.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
-  inet_pton(AF_INET, "127.0.0.1", &peer.sin_addr);
-  std::string reply;
-  if (connect(fd, reinterpret_cast<sockaddr*>(&peer), sizeof(peer)) == 0 &&
-      send(fd, request.data(), request.size(), MSG_NOSIGNAL) ==
-          static_cast<ssize_t>(request.size())) {
-    char buffer[65536];
-    for (ssize_t got = 0; (got = read(fd, buffer, sizeof(buffer))) > 0;)
-      reply.append(buffer, static_cast<size_t>(got));
-  }
-  close(fd);
-  return reply;
-}
-
 TEST_F(MetricsTest, AreServedOnThePortThatIsReported) {
   Start("127.0.0.1:0");
   EXPECT_THAT(metrics_->address(), StartsWith("127.0.0.1:"));
   EXPECT_THAT(metrics_->address(), Not(testing::EndsWith(":0")));
   metrics_->SetStore(&store_);
-  const std::string reply = Ask(metrics_->address(), "GET /metrics HTTP/1.0\r\n\r\n");
+  const std::string reply = doubles::AskHttp(metrics_->address(), "GET /metrics HTTP/1.0\r\n\r\n");
   EXPECT_THAT(reply, StartsWith("HTTP/1.1 200"));
   EXPECT_THAT(reply, HasSubstr("\nterrace_tier_capacity_bytes{tier=\"g2\"}"));
 }
 
 TEST_F(MetricsTest, ServeNothingElse) {
   Start("127.0.0.1:0");
-  EXPECT_THAT(Ask(metrics_->address(), "GET / HTTP/1.0\r\n\r\n"), HasSubstr(" 404 "));
-  EXPECT_THAT(Ask(metrics_->address(), "GET /../../../etc/passwd HTTP/1.0\r\n\r\n"),
+  EXPECT_THAT(doubles::AskHttp(metrics_->address(), "GET / HTTP/1.0\r\n\r\n"), HasSubstr(" 404 "));
+  EXPECT_THAT(doubles::AskHttp(metrics_->address(), "GET /../../../etc/passwd HTTP/1.0\r\n\r\n"),
               Not(HasSubstr("root:")));
-  EXPECT_THAT(Ask(metrics_->address(), "PUT /x HTTP/1.0\r\nContent-Length: 1\r\n\r\nx"),
-              Not(HasSubstr(" 200 ")));
-  EXPECT_THAT(Ask(metrics_->address(),
-                  "GET /metrics HTTP/1.0\r\nX: " + std::string(5000, 'x') + "\r\n\r\n"),
+  EXPECT_THAT(
+      doubles::AskHttp(metrics_->address(), "PUT /x HTTP/1.0\r\nContent-Length: 1\r\n\r\nx"),
+      Not(HasSubstr(" 200 ")));
+  EXPECT_THAT(doubles::AskHttp(metrics_->address(), "GET /metrics HTTP/1.0\r\nX: " +
+                                                        std::string(5000, 'x') + "\r\n\r\n"),
               Not(HasSubstr(" 200 ")));
 }
 

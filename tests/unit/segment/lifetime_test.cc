@@ -147,6 +147,31 @@ TEST(LifetimeTest, DeletionsAndNotesAreKnownBeforeAnythingIsFoundAgain) {
   EXPECT_EQ(room.Read(TestBlock(58, 20000)), ReadOutcome::kVerified);
 }
 
+TEST(LifetimeTest, AStartReadsManyDeletionsTogether) {
+  constexpr uint64_t kDeletions = 25;
+  TierRoom room;
+  room.Open();
+  for (uint64_t i = 0; i <= kDeletions; ++i) {
+    ASSERT_EQ(room.Write(TestBlock(i)), WriteOutcome::kWritten);
+  }
+  for (uint64_t i = 0; i < kDeletions; ++i) {
+    ASSERT_EQ(room.Delete({TestBlock(i)}), WriteOutcome::kWritten);
+  }
+  // Sealed, and left open by a crash.
+  for (const bool closed : {true, false}) {
+    closed ? room.Close() : room.Kill();
+    const uint64_t before = room.faults().calls(doubles::FileCall::kRead);
+    room.Open();
+    EXPECT_LT(room.faults().calls(doubles::FileCall::kRead) - before, kDeletions);
+    for (uint64_t i = 0; i < kDeletions; ++i) {
+      EXPECT_FALSE(room.Holds(TestBlock(i)));
+    }
+    EXPECT_EQ(room.Read(TestBlock(kDeletions)), ReadOutcome::kVerified);
+    ASSERT_EQ(room.Write(TestBlock(100)), WriteOutcome::kWritten);
+    ASSERT_EQ(room.Delete({TestBlock(100)}), WriteOutcome::kWritten);
+  }
+}
+
 TEST(LifetimeTest, WritesAreRefusedAndLookupsMissAfterClose) {
   TierRoom room;
   room.Open();

@@ -1,0 +1,71 @@
+#include "tools/bench/operator_calls.h"
+
+#include <chrono>
+
+#include "grpcpp/grpcpp.h"
+#include "terrace/v1/admin.grpc.pb.h"
+#include "terrace/v1/cache.grpc.pb.h"
+
+namespace terrace::bench {
+namespace {
+
+constexpr std::chrono::seconds kDeadline{30};
+
+absl::Status ToStatus(const grpc::Status& status, const char* verb) {
+  return status.ok() ? absl::OkStatus()
+                     : absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                                    verb + (": " + status.error_message()));
+}
+
+std::shared_ptr<grpc::Channel> ChannelTo(const std::string& socket) {
+  // Channels of one target share connections, and with them the pause after the death of the daemon
+  // before this one.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments);
+}
+
+class GrpcOperatorCalls final : public OperatorCalls {
+ public:
+  explicit GrpcOperatorCalls(const std::string& runtime_dir)
+      : admin_(v1::Admin::NewStub(ChannelTo(runtime_dir + "/admin.sock"))),
+        cache_(v1::Cache::NewStub(ChannelTo(runtime_dir + "/terrace.sock"))) {}
+
+  absl::StatusOr<LocalState> Local() override {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    v1::TiersReply reply;
+    if (absl::Status status = ToStatus(admin_->Tiers(&context, {}, &reply), "tiers");
+        !status.ok()) {
+      return status;
+    }
+    for (const v1::TierStatus& tier : reply.tiers()) {
+      if (tier.kind() == "local") {
+        return LocalState{tier.segments_to_recover() > 0 || tier.state() == "recovering",
+                          tier.segment_bytes(), tier.last_fault()};
+      }
+    }
+    return absl::NotFoundError("tiers: the daemon has no local one");
+  }
+
+  absl::Status Flush() override {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    v1::FlushRequest request;
+    request.set_level(v1::LEVEL_LOCAL_SYNCED);
+    v1::FlushReply reply;
+    return ToStatus(cache_->Flush(&context, request, &reply), "flush");
+  }
+
+ private:
+  std::unique_ptr<v1::Admin::Stub> admin_;
+  std::unique_ptr<v1::Cache::Stub> cache_;
+};
+
+}  // namespace
+
+std::unique_ptr<OperatorCalls> OperatorCalls::Create(const std::string& runtime_dir) {
+  return std::make_unique<GrpcOperatorCalls>(runtime_dir);
+}
+
+}  // namespace terrace::bench
