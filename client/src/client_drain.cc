@@ -195,6 +195,8 @@ Verdict Client::WaitConnected(uint32_t timeout_ms) {
   std::unique_lock<std::mutex> lock(mutex_);
   const Instant until = Now() + int64_t{timeout_ms} * kNsPerMs;
   AdvanceLocked(Now());
+  // What a dead daemon still said may hide its end from the first look.
+  AdvanceLocked(Now());
   while (!greeted_) {
     if (Now() >= until) {
       SettleLocked();

@@ -115,6 +115,17 @@ TEST_F(Trouble, ADyingDaemonEndsEveryCallAndTheNextOneServes) {
   EXPECT_EQ(Probe(ns, Keys("k", 1))->status, TERRACE_OK);
 }
 
+TEST_F(Trouble, WaitingForAConnectionIsNotContentWithADeadOne) {
+  OpenConnected();
+  const terrace_namespace ns = OpenNamespace();
+  server_->Stop();
+  server_->Start();
+  // The first call since: that the old daemon is gone is found out by it.
+  ASSERT_EQ(terrace_wait_connected(client_, kPatienceMs), TERRACE_OK);
+  EXPECT_EQ(State().reconnects, 1U);
+  EXPECT_EQ(Probe(ns, Keys("k", 1))->status, TERRACE_OK);
+}
+
 TEST_F(Trouble, TheEventDescriptorTellsOfADeadDaemon) {
   OpenConnected();
   const int fd = terrace_event_fd(client_);
