@@ -91,7 +91,7 @@ class TraceReplay {
         block_tokens_(BlockTokensOf(options, trace_)) {}
 
   absl::Status Run(DaemonProcess& daemon, Progress& progress);
-  void Summarise(uint64_t dram_bytes);
+  void Summarise(uint64_t dram_bytes, uint64_t device_bytes);
   [[nodiscard]] uint64_t block_bytes() const { return block_bytes_; }
   absl::Status Prepare(const std::string& runtime_dir);
 
@@ -372,7 +372,7 @@ void TraceReplay::AddAlone(uint64_t dram_bytes) {
                   " hits; the daemon: " + std::to_string(totals_.hits));
 }
 
-void TraceReplay::Summarise(uint64_t dram_bytes) {
+void TraceReplay::Summarise(uint64_t dram_bytes, uint64_t device_bytes) {
   report_.AddValue("requests", "requests", "", static_cast<double>(trace_.requests.size()));
   if (dram_bytes != 0) {
     AddAlone(dram_bytes);
@@ -385,6 +385,11 @@ void TraceReplay::Summarise(uint64_t dram_bytes) {
     report_.AddNote(
         std::to_string(totals_.gone) +
         " blocks were found on the local tier by a probe and were gone before their get");
+  }
+  if (options_.local_bytes != 0 && device_bytes != 0 && totals_.stored != 0) {
+    report_.AddValue(
+        "device_bytes", "bytes on the device for a byte that is stored", "x",
+        static_cast<double>(device_bytes) / static_cast<double>(totals_.stored * block_bytes_));
   }
   const double delivering = Seconds(totals_.delivering);
   report_.AddValue(
@@ -438,7 +443,9 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
   if (!status.ok()) {
     return status;
   }
-  replay.Summarise((*daemon)->own_dram_bytes());
+  // A daemon that was killed took its count along.
+  const uint64_t device_bytes = options.kill_at > 0 ? 0 : (*daemon)->DeviceWrittenBytes();
+  replay.Summarise((*daemon)->own_dram_bytes(), device_bytes);
   return absl::OkStatus();
 }
 
