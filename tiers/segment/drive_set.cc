@@ -292,7 +292,13 @@ void DriveSet::LookAtDrivesLocked(AfterUnlock& after) {
     DriveState& state = drives_[number];
     if (state.mounted != nullptr) {
       const bool faulty = state.figures.state == TierState::kFaulty;
-      state.faulty_since = faulty ? std::min(state.faulty_since, now) : absl::InfiniteDuration();
+      // What can be read is worth more than a new opening, which has to write.
+      if (!faulty) {
+        state.faulty_since = absl::InfiniteDuration();
+      } else if (state.faulty_since > now || state.figures.reads > state.reads_by_then) {
+        state.faulty_since = now;
+      }
+      state.reads_by_then = state.figures.reads;
       if (state.figures.state == TierState::kDetached) {
         GiveUpLocked(number, "the path leads elsewhere", after);
       } else if (faulty && now - state.faulty_since >= options_.reopen_after) {

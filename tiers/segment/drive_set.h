@@ -41,7 +41,8 @@ struct DriveState {
   bool busy = false;                     // a job closes or opens it
   std::string problem;
   absl::Duration next_open;
-  absl::Duration faulty_since = absl::InfiniteDuration();
+  absl::Duration faulty_since = absl::InfiniteDuration();  // and no read succeeded since
+  uint64_t reads_by_then = 0;
   SegmentTierFigures figures;  // when it was looked at last
   uint64_t sent_bytes = 0;     // to it since then
   uint64_t writing_bytes = 0;  // of writes that have not ended

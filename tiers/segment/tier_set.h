@@ -2,9 +2,10 @@
 //
 // What it promises beside what a tier promises: a drive that fails or disappears takes nothing down
 // with it. Its blocks are misses, the others go on, and it is taken back by itself when it is there
-// again: a drive whose path leads elsewhere, or that has been faulty for reopen_after, is closed
-// and opened anew every reopen_interval until that works. It is then held to be the tier that it
-// was, by its UUID; what was deleted meanwhile is deleted on it before it serves.
+// again: a drive whose path leads elsewhere, or that has been faulty for reopen_after without one
+// read that succeeds, is closed and opened anew every reopen_interval until that works. It is then
+// held to be the tier that it was, by its UUID; what was deleted meanwhile is deleted on it before
+// it serves.
 //
 // A new block goes to one drive: of those that can be written to and are not behind with their
 // writes, to the one that is least full. If that drive fails it, the others are tried in turn.

@@ -297,6 +297,31 @@ TEST_F(TierSetTest, ADriveThatDiesTakesOnlyItsOwnBlocksAndReturnsByItself) {
   }
 }
 
+TEST_F(TierSetTest, ADriveThatCanBeReadAndNotWrittenServesOn) {
+  Make(1);
+  Open();
+  const std::vector<TestBlock> blocks = Fill(0, 20);
+  drives_[0]->plan.Fail(FileCall::kWrite, 1, kEio, 1000000);
+  uint64_t faulty = 0;
+  for (uint64_t second = 0; second < 60; ++second) {
+    Write(TestBlock(100 + second, kPayload));
+    faulty += set_->figures().state == TierState::kFaulty ? 1 : 0;
+    ASSERT_EQ(Read(blocks[second % 20]), ReadOutcome::kVerified) << second;
+    Advance(absl::Seconds(1));
+    ASSERT_TRUE(set_->Drives()[0].open) << second;
+  }
+  EXPECT_GT(faulty, 30U);
+  // Without reads nobody knows, and an opening may help.
+  Advance(absl::Seconds(30));
+  EXPECT_FALSE(set_->Drives()[0].open && set_->figures().state == TierState::kFaulty);
+  drives_[0]->plan.Heal();
+  Advance(absl::Seconds(10));
+  EXPECT_EQ(Write(TestBlock(1000, kPayload)), WriteOutcome::kWritten);
+  for (const TestBlock& block : blocks) {
+    EXPECT_EQ(Read(block), ReadOutcome::kVerified);
+  }
+}
+
 TEST_F(TierSetTest, ADriveWhosePathIsAnEmptyFolderForAWhileIsNotFormatted) {
   Make(2);
   Open();
