@@ -16,7 +16,7 @@ size_t RecencyJudge::ChooseVictim(absl::Span<const SegmentView> sealed) {
 }
 
 bool RecencyJudge::Keep(const JudgedRecord& record) {
-  return IsWorthRewriting(record.unused_share);
+  return IsWorthRewriting({record.unused_share, record.segment_live_share});
 }
 
 }  // namespace terrace

@@ -8,29 +8,35 @@ namespace terrace {
 namespace {
 
 constexpr double kRecentShare = 0.5;
-// A segment with so little left in it costs next to nothing, wherever it stands: what was deleted
-// or cleared is gone.
-constexpr uint64_t kNearlyEmpty = 16;  // a share of one in so many
 
-bool IsNearlyEmpty(const LogSegment& segment) {
-  return segment.live_bytes * kNearlyEmpty <= segment.used_bytes;
+bool IsMostlyDead(double live_share) {
+  return live_share <= kMaxRewrittenShare;
 }
 
 }  // namespace
 
-size_t SegmentToReclaim(absl::Span<const LogSegment> sealed) {
-  TERRACE_CHECK(!sealed.empty());
-  const auto first =
-      std::min_element(sealed.begin(), sealed.end(), [](const LogSegment& a, const LogSegment& b) {
-        const bool a_empty = IsNearlyEmpty(a);
-        const bool b_empty = IsNearlyEmpty(b);
-        return a_empty != b_empty ? a_empty : a.epoch < b.epoch;
-      });
-  return static_cast<size_t>(first - sealed.begin());
+double LiveShare(const LogSegment& segment) {
+  return segment.used_bytes == 0
+             ? 0
+             : static_cast<double>(segment.live_bytes) / static_cast<double>(segment.used_bytes);
 }
 
-bool IsWorthRewriting(double unused_share) {
-  return unused_share < kRecentShare;
+size_t SegmentToReclaim(absl::Span<const LogSegment> sealed) {
+  TERRACE_CHECK(!sealed.empty());
+  const auto goes_before = [](const LogSegment& a, const LogSegment& b) {
+    const double a_share = LiveShare(a);
+    const double b_share = LiveShare(b);
+    if (IsMostlyDead(a_share) != IsMostlyDead(b_share)) {
+      return IsMostlyDead(a_share);
+    }
+    return IsMostlyDead(a_share) && a_share != b_share ? a_share < b_share : a.epoch < b.epoch;
+  };
+  return static_cast<size_t>(std::min_element(sealed.begin(), sealed.end(), goes_before) -
+                             sealed.begin());
+}
+
+bool IsWorthRewriting(const LogRecord& record) {
+  return IsMostlyDead(record.live_share) || record.unused_share < kRecentShare;
 }
 
 }  // namespace terrace

@@ -6,6 +6,9 @@
 // log was written. On the recorded traces that comes within 1.5 points of hits of LRU by the block,
 // for a tenth more writes; keeping nothing costs 2 to 3 points, and a window as long as the log as
 // much, because what is written again then fills it.
+//
+// Where blocks are deleted or cleared, segments that are mostly dead go first, and all that lives
+// in them is kept: nothing is lost for want of room while there is some.
 #pragma once
 
 #include <cstddef>
@@ -24,12 +27,19 @@ struct LogSegment {
 // Position in `sealed`, which is not empty (checked).
 size_t SegmentToReclaim(absl::Span<const LogSegment> sealed);
 
-// unused_share: what was appended to the log since the block was last of use, as a share of the
-// tier's capacity. To be written is to be of use.
-bool IsWorthRewriting(double unused_share);
+struct LogRecord {
+  // What was appended to the log since the block was last of use, as a share of the tier's
+  // capacity. To be written is to be of use.
+  double unused_share = 0;
+  double live_share = 1;  // of its segment, when that was chosen
+};
+bool IsWorthRewriting(const LogRecord& record);
 
 // Of a segment at most so much is written again: four bytes of every five become room, so that a
 // log in which everything is of use still writes no more than 1.25 times what is new.
 inline constexpr double kMaxRewrittenShare = 0.2;
+
+// As LogRecord has it; 0 of an empty segment.
+double LiveShare(const LogSegment& segment);
 
 }  // namespace terrace

@@ -57,7 +57,9 @@ void SegmentLog::Reclaim() {
       numbers.push_back(number);
     }
   }
-  const uint64_t victim = numbers[SegmentToReclaim(sealed)];
+  const size_t chosen = SegmentToReclaim(sealed);
+  const uint64_t victim = numbers[chosen];
+  const double live_share = LiveShare(sealed[chosen]);
   const Segment segment = std::move(segments_[victim]);
   segments_.erase(victim);
   const double capacity =
@@ -70,7 +72,7 @@ void SegmentLog::Reclaim() {
       continue;
     }
     const double unused = static_cast<double>(position_ - found->second.used_at) / capacity;
-    if (static_cast<double>(rewritten + 1) <= most && IsWorthRewriting(unused)) {
+    if (static_cast<double>(rewritten + 1) <= most && IsWorthRewriting({unused, live_share})) {
       ++rewritten;
       ++counts_.rewritten;
       Place(name, found->second, &open_again_);

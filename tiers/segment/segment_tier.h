@@ -97,6 +97,7 @@ struct JudgedRecord {
   // What was written to the tier since the block was last of use (written, read, or NoteUse), as a
   // share of the capacity. 1 or more: not in this life.
   double unused_share = 0;
+  double segment_live_share = 1;  // of live_bytes in the segment's used_bytes, when it was chosen
 };
 
 // What reclaim keeps. Called on the maintenance executor, one call at a time, without a lock of the

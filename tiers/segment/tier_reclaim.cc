@@ -31,6 +31,7 @@ constexpr uint32_t kMaxRewritesInFlight = 4;
 // has.
 struct Reclaim {
   Segment* victim = nullptr;
+  double live_share = 1;  // of it, when it was chosen
   bool scanned = false;
   std::vector<IndexedRecord> records;
   uint32_t rewritten_pages = 0;
@@ -151,6 +152,8 @@ void Tier::ChooseJob() {
   reclaim_ = std::make_shared<Reclaim>();
   reclaim_->victim = victim;
   reclaim_->retires = retires;
+  reclaim_->live_share =
+      static_cast<double>(victim->live_pages) / static_cast<double>(victim->end_page);
   RunJobLocked(
       Priority::kLow, [this, reclaim = reclaim_] { ReclaimJob(reclaim); }, deferred);
 }
@@ -271,8 +274,8 @@ bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append*
   const RecordPlace place = table_.Find(record.fingerprint).value_or(RecordPlace());
   if (header.kind == RecordKind::kBlock && !reclaim.retires &&
       !parts_.judge->Keep({append->identity.view(), append->parent, append->first_token,
-                           LowerBlock{header.payload_bytes, header.checksum, 0},
-                           UnusedShare(place)})) {
+                           LowerBlock{header.payload_bytes, header.checksum, 0}, UnusedShare(place),
+                           reclaim.live_share})) {
     return false;
   }
   reclaim.rewritten_pages += append->pages;

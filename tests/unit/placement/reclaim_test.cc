@@ -13,17 +13,23 @@
 namespace terrace {
 namespace {
 
-TEST(ReclaimRuleTest, TheOldestSegmentGoesUnlessOneIsNearlyEmpty) {
-  EXPECT_EQ(SegmentToReclaim({{7, 900, 1000}, {3, 1000, 1000}, {5, 100, 1000}}), 1U);
-  EXPECT_EQ(SegmentToReclaim({{7, 10, 1000}, {3, 1000, 1000}, {5, 0, 1000}}), 2U);
+TEST(ReclaimRuleTest, TheOldestSegmentGoesUnlessOneIsMostlyDead) {
+  EXPECT_EQ(SegmentToReclaim({{7, 900, 1000}, {3, 1000, 1000}, {5, 300, 1000}}), 1U);
+  EXPECT_EQ(SegmentToReclaim({{7, 200, 1000}, {3, 1000, 1000}, {5, 100, 1000}}), 2U);
+  EXPECT_EQ(SegmentToReclaim({{7, 100, 1000}, {3, 1000, 1000}, {5, 100, 1000}}), 2U);
   EXPECT_EQ(SegmentToReclaim({{7, 0, 0}}), 0U);
 }
 
 TEST(ReclaimRuleTest, WhatWasOfUseLatelyIsWorthRewriting) {
-  EXPECT_TRUE(IsWorthRewriting(0));
-  EXPECT_TRUE(IsWorthRewriting(0.49));
-  EXPECT_FALSE(IsWorthRewriting(0.51));
-  EXPECT_FALSE(IsWorthRewriting(1));
+  EXPECT_TRUE(IsWorthRewriting({0, 1}));
+  EXPECT_TRUE(IsWorthRewriting({0.49, 1}));
+  EXPECT_FALSE(IsWorthRewriting({0.51, 1}));
+  EXPECT_FALSE(IsWorthRewriting({1, 0.3}));
+}
+
+TEST(ReclaimRuleTest, AllThatLivesInAMostlyDeadSegmentIsWorthRewriting) {
+  EXPECT_TRUE(IsWorthRewriting({5, kMaxRewrittenShare}));
+  EXPECT_FALSE(IsWorthRewriting({5, kMaxRewrittenShare + 0.01}));
 }
 
 TEST(SegmentLogTest, WhatIsOfUseStaysAndTheRestGoesInOrder) {
