@@ -123,11 +123,14 @@ struct Segment {
 struct Writer {
   Segment* segment = nullptr;
   Segment* ahead = nullptr;  // where it goes on when `segment` is full
+  uint32_t ahead_from_page = 0;  // of `segment`: looked for one again when it is filled that far
   bool opening = false;
   std::deque<std::unique_ptr<Append>> waiting;
 };
 
 inline constexpr uint32_t kLargeTier = 16;  // segments
+// The last one in so many parts of a segment is what is left to fill while the next one is opened.
+inline constexpr uint32_t kAheadShare = 4;
 
 struct ReadOperation;
 struct MetadataRead;

@@ -17,8 +17,8 @@
 namespace terrace {
 namespace {
 
-// That much of a segment is left to fill while the next one is opened.
-constexpr uint32_t kAheadShare = 4;
+// Looks for a segment to open ahead are that share of a segment apart.
+constexpr uint32_t kAheadLooks = 32;
 
 // A single failure may be one bad spot; more of them in a row are the drive's.
 constexpr uint32_t kMaxFaultsInARow = 3;
@@ -112,11 +112,15 @@ bool Tier::StartOpenLocked(uint32_t writer, DeferredCalls& deferred) {
 }
 
 void Tier::MaybeOpenAheadLocked(uint32_t writer, DeferredCalls& deferred) {
-  const Writer& of = writers_[writer];
-  // Two more stay, as StartOpenLocked wants them for another writer.
+  Writer& of = writers_[writer];
   if (writer >= own_writer_ || of.segment == nullptr || of.ahead != nullptr || of.opening ||
-      of.segment->next_page < segment_pages_ - segment_pages_ / kAheadShare || !IsLarge() ||
-      AvailableLocked() < 3 || ExcessLocked() > 0 || RefusalLocked() != WriteOutcome::kWritten ||
+      of.segment->next_page < of.ahead_from_page || !IsLarge()) {
+    return;
+  }
+  // A look goes over all segments, so a few a segment and not one a record.
+  of.ahead_from_page = of.segment->next_page + segment_pages_ / kAheadLooks;
+  // Two more stay, as StartOpenLocked wants them for another writer.
+  if (AvailableLocked() < 3 || ExcessLocked() > 0 || RefusalLocked() != WriteOutcome::kWritten ||
       parts_.clock->Now() < not_ahead_until_) {
     return;
   }

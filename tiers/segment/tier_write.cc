@@ -155,6 +155,7 @@ void Tier::PumpLocked(uint32_t writer, DeferredCalls& deferred) {
   while (!to.waiting.empty()) {
     if (to.segment == nullptr && to.ahead != nullptr) {
       to.segment = std::exchange(to.ahead, nullptr);
+      to.ahead_from_page = segment_pages_ - segment_pages_ / kAheadShare;
       to.segment->stage = Stage::kOpen;
     }
     if (to.segment == nullptr) {
