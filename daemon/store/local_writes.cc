@@ -271,7 +271,7 @@ bool Store::ReadyToEvictLocked(BlockId id, absl::Duration give_up, DeferredCalls
   return false;
 }
 
-void Store::CountLossLocked(const Block& block) {
+void Store::TellLocalOfEvictionLocked(const Block& block) {
   if (local_ == nullptr) {
     return;
   }

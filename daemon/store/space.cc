@@ -236,7 +236,7 @@ void Store::EvictLocked(BlockId id) {
     ++bucket;
   }
   ++counters_.eviction_age_log2_s[bucket];
-  CountLossLocked(block);
+  TellLocalOfEvictionLocked(block);
   HideLocked(id);
 }
 

@@ -346,7 +346,7 @@ class Store final : public BlockStore {
   bool ReadyToEvictLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Called for what is evicted: what no tier holds then is lost, and what one holds was of use.
-  void CountLossLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellLocalOfEvictionLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // With LocalWrites::kOnCommit: to be written when there is time.
   void NoteCommittedLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Keeps the next victims of the pool written, so that evictions need not wait.

@@ -52,7 +52,8 @@ class LocalScenario {
   absl::StatusOr<double> RawWriteAgain();
   absl::Status MeasurePuts();
   absl::Status FillTier();
-  absl::Status AddAmplification(const char* name, const char* text);
+  void BeginAmplification();
+  void AddAmplification(const char* name, const char* text);
   absl::Status MeasureHotHits();
   absl::StatusOr<double> HotP99(BlockSet& hot);
   absl::Status GetTogether(BlockSet& set, uint32_t begin);
@@ -75,7 +76,7 @@ class LocalScenario {
   uint32_t raw_at_ = 0;
   uint64_t put_passes_ = 0;
   uint64_t put_bytes_ = 0;            // by passes
-  uint64_t put_bytes_before_ = 0;     // the latest amplification
+  uint64_t put_bytes_before_ = 0;     // since when amplification is counted
   uint64_t device_bytes_before_ = 0;  // likewise
 };
 
@@ -227,38 +228,40 @@ absl::Status LocalScenario::FillTier() {
   return raw_->Write(0, set_->count()).status();
 }
 
-absl::Status LocalScenario::AddAmplification(const char* name, const char* text) {
+void LocalScenario::BeginAmplification() {
+  device_bytes_before_ = daemon_->DeviceWrittenBytes();
+  put_bytes_before_ = put_bytes_;
+}
+
+void LocalScenario::AddAmplification(const char* name, const char* text) {
   std::this_thread::sleep_for(std::chrono::seconds(2));  // the index follows within a second
   const uint64_t device_bytes = daemon_->DeviceWrittenBytes();
   report_.AddValue(name, text, "x",
                    static_cast<double>(device_bytes - device_bytes_before_) /
                        static_cast<double>(put_bytes_ - put_bytes_before_));
-  device_bytes_before_ = device_bytes;
-  put_bytes_before_ = put_bytes_;
-  return absl::OkStatus();
 }
 
 absl::Status LocalScenario::MeasurePuts() {
-  device_bytes_before_ = daemon_->DeviceWrittenBytes();
+  BeginAmplification();
   absl::Status status = Measure(
       "put_through", "blocks into DRAM and the local tier, written",
       [this] { return PutThrough(); }, [this] { return RawWriteFresh(); });
-  if (status.ok()) {
-    status = AddAmplification("write_amplification", "bytes on the device for a byte of payload");
+  if (!status.ok()) {
+    return status;
   }
-  if (status.ok()) {
-    status = FillTier();
+  AddAmplification("write_amplification", "bytes on the device for a byte of payload");
+  if (absl::Status filled = FillTier(); !filled.ok()) {
+    return filled;
   }
-  device_bytes_before_ = daemon_->DeviceWrittenBytes();
-  put_bytes_before_ = put_bytes_;
+  BeginAmplification();
+  status = Measure(
+      "put_through_full", "the same, the tier full and its files used again",
+      [this] { return PutThrough(); }, [this] { return RawWriteAgain(); });
   if (status.ok()) {
-    status = Measure(
-        "put_through_full", "the same, the tier full and its files used again",
-        [this] { return PutThrough(); }, [this] { return RawWriteAgain(); });
+    AddAmplification("write_amplification_full",
+                     "bytes on the device for a byte of payload, the tier full");
   }
-  return status.ok() ? AddAmplification("write_amplification_full",
-                                        "bytes on the device for a byte of payload, the tier full")
-                     : status;
+  return status;
 }
 
 // ---------------------------------------------------------------- DRAM beside a busy drive
