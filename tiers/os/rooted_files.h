@@ -10,6 +10,9 @@
 // has anything to lose (DESIGN.md section 3). Errors as of tiers/os/file_system.h; UNAVAILABLE: the
 // file system has forgotten what was open (ESTALE), or the root is not the folder that was opened.
 //
+// Files that appear as a whole are written under a temporary name beside their own, which is left
+// behind where the process dies in between: see IsTemporaryName.
+//
 // What it does not promise: that what another node wrote is seen before the file is opened again
 // (kFresh), that a listing is complete, or that locks exist.
 #pragma once
@@ -33,6 +36,11 @@ namespace terrace {
 inline constexpr uint32_t kMaxPathDepth = 8;
 inline constexpr uint32_t kMaxPathBytes = 255;
 bool IsRootedPath(absl::string_view path);
+
+// The last component of a file that Create or Replace was making: kTemporaryPrefix and 16 hex
+// digits. Nobody opens one again, so that an old one may be removed by whoever owns the folder.
+inline constexpr absl::string_view kTemporaryPrefix = "tmp-";
+bool IsTemporaryName(absl::string_view name);
 
 // Of small files, which are replaced as a whole.
 inline constexpr uint64_t kMaxSmallFileBytes = uint64_t{4} << 20;

@@ -1,0 +1,20 @@
+#include "tiers/shared/pool_files.h"
+
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+
+namespace terrace {
+
+PoolReply PoolFiles::Call(PoolCall call) {
+  PoolReply answer;
+  absl::Notification answered;
+  Submit(std::move(call), [&answer, &answered](PoolReply reply) {
+    answer = std::move(reply);
+    answered.Notify();
+  });
+  answered.WaitForNotification();
+  return answer;
+}
+
+}  // namespace terrace
