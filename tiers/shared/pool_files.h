@@ -103,6 +103,11 @@ class PoolFiles {
   // work on.
   virtual void Submit(PoolCall call, std::function<void(PoolReply)> done) = 0;
 
+  // Every call that has not been answered ends as CANCELLED, soon and whatever the mount does, and
+  // so does every later one. Their buffers are not used again. Idempotent; for the end of who uses
+  // them.
+  virtual void Stop() = 0;
+
   [[nodiscard]] virtual PoolFilesFigures figures() const = 0;
 
   // Submits and waits. For threads of a maintenance executor.

@@ -141,6 +141,8 @@ void PoolReader::CallEnded(const std::shared_ptr<Group>& group, const PoolReply&
     absl::MutexLock lock(&mutex_);
     if (outcome == ReadOutcome::kFault || outcome == ReadOutcome::kDeadline) {
       ++figures_.faults;
+      figures_.mount_faults +=
+          absl::IsDeadlineExceeded(reply.status) || absl::IsUnavailable(reply.status) ? 1 : 0;
       figures_.last_fault = std::string(reply.status.message());
     }
   }

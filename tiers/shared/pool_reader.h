@@ -43,6 +43,7 @@ struct PoolReaderFigures {
   uint64_t read_bytes = 0;
   uint64_t calls = 0;
   uint64_t faults = 0;
+  uint64_t mount_faults = 0;  // among them: the mount did not answer
   uint64_t corrupt = 0;
   uint64_t repeated = 0;
   uint64_t in_flight = 0;

@@ -186,7 +186,7 @@ absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* 
     catalogue_.Apply(kill);
   }
   TakeSegments(node, manifest.ok() ? &*manifest : nullptr, head);
-  news->heats.insert(news->heats.end(), head.heats.begin(), head.heats.end());
+  news->heats[node.life.node] = head.heats;
   absl::MutexLock lock(&mutex_);
   if (manifest.ok()) {
     ++figures_.manifests_read;

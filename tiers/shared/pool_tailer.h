@@ -51,8 +51,9 @@ struct PoolTailerFigures {
 // What a round brought that is not the catalogue's.
 struct TailNews {
   std::vector<RaisedGeneration> generations;
-  std::vector<ReportedHeat> heats;  // of segments of any node, by other nodes
-  std::vector<NodeLife> claimed;    // lives that another node has taken over
+  // What a node says of its reads lately, in the place of what it said before.
+  std::map<Digest128, std::vector<ReportedHeat>> heats;
+  std::vector<NodeLife> claimed;  // lives that another node has taken over
 };
 
 // All that a life reported: its manifest with the changes of its head.

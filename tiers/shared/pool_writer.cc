@@ -360,6 +360,40 @@ std::vector<RaisedGeneration> PoolWriter::Generations() const {
   return all;
 }
 
+void PoolWriter::Adopt(const WholeReport& whole, std::function<void(bool)> done) {
+  DeferredCalls deferred;
+  absl::MutexLock lock(&mutex_);
+  if (!begun_ || fenced_ || closing_) {
+    deferred.Add([done = std::move(done)] { done(false); });
+    return;
+  }
+  for (const ReportedSegment& reported : whole.segments) {
+    if (reported.state == ReportedState::kGone || segments_.contains(reported.name)) {
+      continue;
+    }
+    TakeOverLocked(reported);
+    parts_.catalogue->Keep(life_.node, reported.name, reported.file_pages);
+  }
+  const size_t room = kMaxKills - std::min<size_t>(kMaxKills, kills_.size());
+  kills_.insert(
+      kills_.end(), whole.kills.begin(),
+      whole.kills.begin() + static_cast<int64_t>(std::min<size_t>(room, whole.kills.size())));
+  told_by_head_.push_back(std::move(done));
+  dirty_ = true;
+}
+
+void PoolWriter::TakeOverLocked(const ReportedSegment& reported) {
+  auto segment = std::make_unique<Segment>();
+  segment->name = reported.name;
+  // What was open stays as far as it was published.
+  segment->state = reported.state == ReportedState::kOpen ? ReportedState::kCut : reported.state;
+  segment->file_pages = reported.file_pages;
+  segment->next_page = segment->written_page = segment->synced_page = reported.end_page;
+  segment->placed_records = segment->synced_records = reported.records;
+  segment->detached = true;
+  segments_[reported.name] = std::move(segment);
+}
+
 void PoolWriter::SetHeats(std::vector<ReportedHeat> heats) {
   heats.resize(std::min<size_t>(heats.size(), kMaxReportedHeats));
   absl::MutexLock lock(&mutex_);
@@ -428,6 +462,11 @@ void PoolWriter::Abandon(WriteOutcome outcome) {
     deferred.Add([told = std::move(told)] { told(false); });
   }
   told_by_head_.clear();
+}
+
+bool PoolWriter::Idle() const {
+  absl::MutexLock lock(&mutex_);
+  return queue_.empty() && batches_in_flight_ == 0 && publishing_.empty();
 }
 
 // ---------------------------------------------------------------- what is known

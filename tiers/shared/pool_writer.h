@@ -90,7 +90,9 @@ class PoolWriter {
   // From others: repeated, so that it outlives them.
   void Repeat(const std::vector<RaisedGeneration>& raised);
   [[nodiscard]] std::vector<RaisedGeneration> Generations() const;
-  // How often this node read from segments of others; replaces what was said before.
+  // Segments and kills of a dead node's life become this one's. `done` when a head has said so.
+  void Adopt(const WholeReport& whole, std::function<void(bool)> done);
+  // How often this node read from segments lately; replaces what was said before.
   void SetHeats(std::vector<ReportedHeat> heats);
 
   // Nobody is to read these any more; their files are removed after the grace period. Open ones
@@ -107,8 +109,10 @@ class PoolWriter {
   // Takes nothing any more; Work goes on until `Closed`.
   void Close();
   [[nodiscard]] bool Closed() const;
-  // What waits ends as kClosed or kFault.
+  // What waits ends with `outcome`; what is being written does when its call ends.
   void Abandon(WriteOutcome outcome);
+  // No call is in flight, and nothing waits.
+  [[nodiscard]] bool Idle() const;
 
   [[nodiscard]] PoolWriterFigures figures() const;
   // Sealed or cut, and not retired.
@@ -180,6 +184,7 @@ class PoolWriter {
                         WriteOutcome outcome,
                         DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DetachLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TakeOverLocked(const ReportedSegment& reported) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteFaultLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -60,16 +60,7 @@ absl::Status PoolWriter::Begin(const NodeLife& life, const WholeReport& taken_ov
     life_id_ = LifeId(access.pool, life);
     segments_.clear();
     for (const ReportedSegment& reported : taken_over.segments) {
-      auto segment = std::make_unique<Segment>();
-      segment->name = reported.name;
-      // What was open stays as far as it was published.
-      segment->state =
-          reported.state == ReportedState::kOpen ? ReportedState::kCut : reported.state;
-      segment->file_pages = reported.file_pages;
-      segment->next_page = segment->written_page = segment->synced_page = reported.end_page;
-      segment->placed_records = segment->synced_records = reported.records;
-      segment->detached = true;
-      segments_[reported.name] = std::move(segment);
+      TakeOverLocked(reported);
     }
     kills_ = taken_over.kills;
     for (const ReportedGeneration& raised : taken_over.generations) {
