@@ -73,6 +73,9 @@ struct PoolReply {
   FolderSpace space;
 };
 
+// Whether the mount itself did not answer, so that another call would fare no better now.
+bool IsMountFault(const absl::Status& status);
+
 // What an operator sees of the other side.
 struct PoolFilesFigures {
   bool serving = false;

@@ -12,7 +12,7 @@
 
 #include "tiers/os/descriptor.h"
 #include "tiers/os/file_system.h"
-#include "tiers/shared/pool.h"
+#include "tiers/shared/pool_tier.h"
 
 namespace terrace {
 namespace {
@@ -22,11 +22,6 @@ constexpr uint32_t kEpochsTried = 16;
 // Names that a file system may have in a folder that nobody has used.
 bool IsOfFileSystem(const std::string& name) {
   return name == "lost+found" || name.front() == '.';
-}
-
-bool IsOfMount(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
-         absl::IsCancelled(status);
 }
 
 PoolTailerOptions TailerOptionsOf(const SharedTierOptions& options) {
@@ -47,16 +42,16 @@ PoolReaderOptions ReaderOptionsOf(const SharedTierOptions& options) {
 
 }  // namespace
 
-Pool::Opened::Opened(const SharedTierOptions& options,
-                     const SharedTierParts& parts,
-                     const PoolAccess& pool)
+PoolTier::Opened::Opened(const SharedTierOptions& options,
+                         const SharedTierParts& parts,
+                         const PoolAccess& pool)
     : access(pool),
       index(parts.open_index == nullptr ? nullptr : parts.open_index(pool.pool)),
       catalogue(pool.pool, index),
       tailer(TailerOptionsOf(options), access, catalogue),
       reader(ReaderOptionsOf(options), access, catalogue, *parts.hashing) {}
 
-PoolWriterOptions Pool::WriterOptions() const {
+PoolWriterOptions PoolTier::WriterOptions() const {
   PoolWriterOptions writer;
   writer.segment_bytes = options_.segment_bytes;
   writer.max_publishing_bytes = options_.max_publishing_bytes;
@@ -69,7 +64,7 @@ PoolWriterOptions Pool::WriterOptions() const {
 
 // ---------------------------------------------------------------- the pool
 
-absl::StatusOr<Digest128> Pool::ReadSuperblock() {
+absl::StatusOr<Digest128> PoolTier::ReadSuperblock() {
   const std::shared_ptr<PoolBuffer> buffer = parts_.files->TakeBuffer(kPageBytes);
   if (buffer == nullptr) {
     return absl::ResourceExhaustedError("pool: no buffer is free");
@@ -97,7 +92,7 @@ absl::StatusOr<Digest128> Pool::ReadSuperblock() {
   }
 }
 
-absl::Status Pool::MakePool() {
+absl::Status PoolTier::MakePool() {
   PoolAccess access;
   access.files = parts_.files;
   access.clock = parts_.clock;
@@ -129,7 +124,7 @@ absl::Status Pool::MakePool() {
   return absl::IsAlreadyExists(made) ? absl::OkStatus() : made;  // another node was first
 }
 
-absl::Status Pool::FindPool() {
+absl::Status PoolTier::FindPool() {
   absl::StatusOr<Digest128> pool = ReadSuperblock();
   if (absl::IsNotFound(pool.status()) && options_.expected_pool.IsZero()) {
     if (absl::Status made = MakePool(); !made.ok()) {
@@ -150,7 +145,7 @@ absl::Status Pool::FindPool() {
   return absl::OkStatus();
 }
 
-void Pool::OpenedOnce(const Digest128& pool) {
+void PoolTier::OpenedOnce(const Digest128& pool) {
   PoolAccess access;
   access.files = parts_.files;
   access.clock = parts_.clock;
@@ -171,7 +166,7 @@ void Pool::OpenedOnce(const Digest128& pool) {
 }
 
 // Whether it still is that pool: its mount may have gone, and another come.
-absl::Status Pool::CheckPool() {
+absl::Status PoolTier::CheckPool() {
   const PoolReply root =
       parts_.files->Call(opened_->access.CallOf(PoolOp::kCheckRoot, std::string()));
   if (!root.status.ok()) {
@@ -190,7 +185,7 @@ absl::Status Pool::CheckPool() {
 // ---------------------------------------------------------------- a life
 
 // After the first look at the members.
-absl::Status Pool::BeginLife() {
+absl::Status PoolTier::BeginLife() {
   const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
   bool empty = false;
   uint64_t epoch = 0;
@@ -202,7 +197,7 @@ absl::Status Pool::BeginLife() {
   WholeReport before;
   if (last.has_value() && !empty) {
     absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(*last);
-    if (IsOfMount(whole.status()) || absl::IsResourceExhausted(whole.status())) {
+    if (IsMountFault(whole.status()) || absl::IsResourceExhausted(whole.status())) {
       return whole.status();
     }
     // What cannot be read is given up: its segments are nobody's.
@@ -245,7 +240,7 @@ absl::Status Pool::BeginLife() {
   return absl::OkStatus();
 }
 
-void Pool::FenceLife(const std::string& because) {
+void PoolTier::FenceLife(const std::string& because) {
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   if (writer == nullptr) {
     return;

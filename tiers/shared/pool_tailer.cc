@@ -22,12 +22,6 @@ constexpr uint32_t kMaxBehind = 65536;
 // A node whose reports cannot be read so often does not keep this one from serving.
 constexpr uint32_t kMaxFailures = 3;
 
-// Faults that are the mount's: nothing else would work either.
-bool IsOfMount(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
-         absl::IsCancelled(status);
-}
-
 bool NothingFollows(ReportedState state) {
   return state == ReportedState::kSealed || state == ReportedState::kCut;
 }
@@ -58,7 +52,7 @@ absl::Status PoolTailer::Round(TailNews* news) {
       absl::MutexLock lock(&mutex_);
       node->next_look = access_.clock->Now() + IntervalOf(*node, access_.clock->Now());
     }
-    if (IsOfMount(status)) {
+    if (IsMountFault(status)) {
       return status;
     }
   }
@@ -165,7 +159,7 @@ absl::Status PoolTailer::LookAt(Node& node, TailNews* news) {
     status = TakeHead(node, *head, news);
   }
   absl::MutexLock lock(&mutex_);
-  node.failures = status.ok() || IsOfMount(status) ? 0 : node.failures + 1;
+  node.failures = status.ok() || IsMountFault(status) ? 0 : node.failures + 1;
   figures_.heads_read += head.ok() ? 1 : 0;
   figures_.reports_damaged += absl::IsDataLoss(status) ? 1 : 0;
   return status;
@@ -321,7 +315,7 @@ absl::Status PoolTailer::ReadBehind() {
     if (known.has_value()) {
       scan = ScanPoolSegment(access_, behind.name, behind.file_pages, known->complete_pages);
     }
-    if (IsOfMount(scan.status()) || absl::IsResourceExhausted(scan.status())) {
+    if (IsMountFault(scan.status()) || absl::IsResourceExhausted(scan.status())) {
       return scan.status();
     }
     if (scan.ok() && known.has_value()) {

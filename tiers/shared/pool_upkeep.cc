@@ -13,8 +13,8 @@
 
 #include "tiers/segment/little_endian.h"
 #include "tiers/segment/payload_hash.h"
-#include "tiers/shared/pool.h"
 #include "tiers/shared/pool_space.h"
+#include "tiers/shared/pool_tier.h"
 
 namespace terrace {
 namespace {
@@ -39,7 +39,7 @@ uint64_t Weight(const Digest128& dead, const Digest128& node) {
 
 // ---------------------------------------------------------------- jobs
 
-void Pool::NoteMount(const absl::Status& status) {
+void PoolTier::NoteMount(const absl::Status& status) {
   const bool foreign = absl::IsFailedPrecondition(status);
   foreign_.store(foreign);
   mount_ok_.store(status.ok());
@@ -50,19 +50,19 @@ void Pool::NoteMount(const absl::Status& status) {
   }
 }
 
-void Pool::RunTail() {
+void PoolTier::RunTail() {
   const absl::Status status = closing_.load() ? absl::OkStatus() : Tail();
   NoteMount(status);
   absl::MutexLock lock(&mutex_);
   tailing_ = false;
 }
 
-void Pool::RunWrite() {
+void PoolTier::RunWrite() {
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   if (writer != nullptr) {
     // The fault is among its figures; whether the mount answers at all is for the other job to say.
     const absl::Status status = writer->Work();
-    if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
+    if (IsMountFault(status)) {
       mount_ok_.store(false);
     }
   }
@@ -70,7 +70,7 @@ void Pool::RunWrite() {
   writing_ = false;
 }
 
-absl::Status Pool::Tail() {
+absl::Status PoolTier::Tail() {
   if (!has_pool_.load()) {
     if (absl::Status status = FindPool(); !status.ok()) {
       return status;
@@ -115,9 +115,10 @@ absl::Status Pool::Tail() {
       return status;
     }
   }
-  if (!opened_->tailer.HeardAll()) {
-    return absl::OkStatus();
-  }
+  return opened_->tailer.HeardAll() ? Serve(upkeep) : absl::OkStatus();
+}
+
+absl::Status PoolTier::Serve(bool upkeep) {
   std::vector<RaisedGeneration> all;
   {
     absl::MutexLock lock(&mutex_);
@@ -147,14 +148,14 @@ absl::Status Pool::Tail() {
 
 // ---------------------------------------------------------------- news
 
-void Pool::Learn(const std::vector<RaisedGeneration>& news) {
+void PoolTier::Learn(const std::vector<RaisedGeneration>& news) {
   absl::ReaderMutexLock lock(&watch_mutex_);
   if (learn_ != nullptr && !news.empty()) {
     learn_(news);
   }
 }
 
-void Pool::TakeNews(const TailNews& news) {
+void PoolTier::TakeNews(const TailNews& news) {
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [node, heats] : news.heats) {
@@ -188,7 +189,7 @@ void Pool::TakeNews(const TailNews& news) {
 }
 
 // A node that had not heard of a deletion may have published the block meanwhile.
-void Pool::KillLateComers() {
+void PoolTier::KillLateComers() {
   std::vector<Digest128> deleted;
   const absl::Duration now = parts_.clock->Now();
   {
@@ -220,7 +221,7 @@ void Pool::KillLateComers() {
 
 // ---------------------------------------------------------------- space
 
-void Pool::FadeHeats() {
+void PoolTier::FadeHeats() {
   const absl::Duration now = parts_.clock->Now();
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   absl::MutexLock lock(&mutex_);
@@ -245,13 +246,13 @@ void Pool::FadeHeats() {
   writer->SetHeats(heats_[options_.node]);
 }
 
-absl::Status Pool::Reclaim() {
+absl::Status PoolTier::Reclaim() {
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   if (writer == nullptr) {
     return absl::OkStatus();
   }
   const PoolReply space = parts_.files->Call(opened_->access.CallOf(PoolOp::kSpace, std::string()));
-  if (absl::IsUnavailable(space.status) || absl::IsDeadlineExceeded(space.status)) {
+  if (IsMountFault(space.status)) {
     return space.status;
   }
   SpaceView view;
@@ -286,7 +287,7 @@ absl::Status Pool::Reclaim() {
 // ---------------------------------------------------------------- the dead
 
 // One of the living, the same for all who see the same.
-bool Pool::IsAdopter(const Digest128& dead) const {
+bool PoolTier::IsAdopter(const Digest128& dead) const {
   const uint64_t own = Weight(dead, options_.node);
   for (const PoolNodeView& node : opened_->tailer.Nodes()) {
     if (!(node.node == dead) && node.silence <= options_.dead_after &&
@@ -297,7 +298,7 @@ bool Pool::IsAdopter(const Digest128& dead) const {
   return true;
 }
 
-absl::Status Pool::AdoptTheDead() {
+absl::Status PoolTier::AdoptTheDead() {
   if (absl::Status status = LeaveMembers(); !status.ok()) {
     return status;
   }
@@ -311,7 +312,7 @@ absl::Status Pool::AdoptTheDead() {
     }
     const NodeLife dead{node.node, node.epoch};
     const absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(dead);
-    if (absl::IsUnavailable(whole.status()) || absl::IsDeadlineExceeded(whole.status())) {
+    if (IsMountFault(whole.status())) {
       return whole.status();
     }
     if (!whole.ok()) {
@@ -340,7 +341,7 @@ absl::Status Pool::AdoptTheDead() {
 }
 
 // Its segments are listed here now, so nobody has to look for it any more.
-absl::Status Pool::LeaveMembers() {
+absl::Status PoolTier::LeaveMembers() {
   std::vector<NodeLife> members;
   {
     absl::MutexLock lock(&mutex_);
@@ -349,7 +350,7 @@ absl::Status Pool::LeaveMembers() {
   for (const NodeLife& member : members) {
     const PoolReply removed =
         parts_.files->Call(opened_->access.CallOf(PoolOp::kRemove, MemberPath(member)));
-    if (absl::IsUnavailable(removed.status) || absl::IsDeadlineExceeded(removed.status)) {
+    if (IsMountFault(removed.status)) {
       absl::MutexLock lock(&mutex_);
       adopted_members_.push_back(member);
       return removed.status;

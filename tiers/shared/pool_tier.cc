@@ -1,4 +1,4 @@
-#include "tiers/shared/pool.h"
+#include "tiers/shared/pool_tier.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -30,19 +30,19 @@ constexpr absl::Duration kLook = absl::Milliseconds(2);  // between two looks at
 
 }  // namespace
 
-Pool::Pool(const SharedTierOptions& options, const SharedTierParts& parts)
+PoolTier::PoolTier(const SharedTierOptions& options, const SharedTierParts& parts)
     : options_(options), parts_(parts) {
   absl::MutexLock lock(&mutex_);
   next_heat_ = parts_.clock->Now() + absl::Minutes(1);
 }
 
-Pool::~Pool() {
+PoolTier::~PoolTier() {
   closing_.store(true);
   FinishClose();
 }
 
 // What is in flight ends soon, because PoolFiles was stopped.
-void Pool::FinishClose() {
+void PoolTier::FinishClose() {
   serving_.store(false);
   parts_.files->Stop();
   if (has_pool_.load()) {
@@ -54,7 +54,7 @@ void Pool::FinishClose() {
   closed_.store(true);
 }
 
-bool Pool::IdleNow() {
+bool PoolTier::IdleNow() {
   std::vector<std::shared_ptr<PoolWriter>> writers;
   {
     absl::MutexLock lock(&mutex_);
@@ -77,12 +77,12 @@ bool Pool::IdleNow() {
 
 // ---------------------------------------------------------------- lookups and reads
 
-Digest128 Pool::FingerprintOf(const BlockIdentity& identity) const {
+Digest128 PoolTier::FingerprintOf(const BlockIdentity& identity) const {
   return IdentityFingerprint(identity.namespace_digest, identity.generation, identity.salt,
                              identity.key, opened_->access.pool.lo);
 }
 
-bool Pool::Lookup(const BlockIdentity& identity, LowerBlock* out) {
+bool PoolTier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   FoundPlace found;
   if (!Serving() || !opened_->catalogue.Find(FingerprintOf(identity), &found)) {
     return false;
@@ -93,11 +93,11 @@ bool Pool::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   return true;
 }
 
-bool Pool::Holds(const BlockIdentity& identity) const {
+bool PoolTier::Holds(const BlockIdentity& identity) const {
   return has_pool_.load() && opened_->catalogue.Holds(FingerprintOf(identity));
 }
 
-uint64_t Pool::Read(const ReadRequest& request, std::function<void(ReadOutcome)> done) {
+uint64_t PoolTier::Read(const ReadRequest& request, std::function<void(ReadOutcome)> done) {
   const uint64_t token = next_token_.fetch_add(1);
   if (!Serving()) {
     done(ReadOutcome::kFault);
@@ -107,26 +107,26 @@ uint64_t Pool::Read(const ReadRequest& request, std::function<void(ReadOutcome)>
   return token;
 }
 
-void Pool::Cancel(uint64_t token) {
+void PoolTier::Cancel(uint64_t token) {
   if (has_pool_.load()) {
     opened_->reader.Cancel(token);
   }
 }
 
-absl::Duration Pool::EstimateRead(uint64_t bytes) const {
+absl::Duration PoolTier::EstimateRead(uint64_t bytes) const {
   return has_pool_.load() ? opened_->reader.Estimate(bytes) : absl::ZeroDuration();
 }
 
 // ---------------------------------------------------------------- publishing
 
-std::shared_ptr<PoolWriter> Pool::WriterNow() const {
+std::shared_ptr<PoolWriter> PoolTier::WriterNow() const {
   absl::MutexLock lock(&mutex_);
   return writer_;
 }
 
-void Pool::Publish(const WriteRequest& request,
-                   std::function<void()> released,
-                   std::function<void(WriteOutcome)> done) {
+void PoolTier::Publish(const WriteRequest& request,
+                       std::function<void()> released,
+                       std::function<void(WriteOutcome)> done) {
   TERRACE_CHECK(request.payload_bytes > 0 && request.metadata.size() <= kMaxMetadataBytes &&
                 request.slot.size() >= kPageBytes + uint64_t{request.payload_bytes});
   const std::shared_ptr<PoolWriter> writer = WriterNow();
@@ -153,8 +153,8 @@ void Pool::Publish(const WriteRequest& request,
   writer->Publish(request, fingerprint, std::move(released), std::move(done));
 }
 
-void Pool::Delete(absl::Span<const BlockIdentity> identities,
-                  std::function<void(WriteOutcome)> done) {
+void PoolTier::Delete(absl::Span<const BlockIdentity> identities,
+                      std::function<void(WriteOutcome)> done) {
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   if (writer == nullptr || closing_.load()) {
     done(closing_.load() ? WriteOutcome::kClosed : WriteOutcome::kFault);
@@ -184,7 +184,8 @@ void Pool::Delete(absl::Span<const BlockIdentity> identities,
 
 // ---------------------------------------------------------------- generations
 
-void Pool::RaiseGeneration(const RaisedGeneration& raised, std::function<void(absl::Status)> done) {
+void PoolTier::RaiseGeneration(const RaisedGeneration& raised,
+                               std::function<void(absl::Status)> done) {
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   {
     absl::MutexLock lock(&mutex_);
@@ -197,11 +198,11 @@ void Pool::RaiseGeneration(const RaisedGeneration& raised, std::function<void(ab
   writer->AddGeneration(raised, std::move(done));
 }
 
-bool Pool::SeenByAll(const RaisedGeneration& raised) const {
+bool PoolTier::SeenByAll(const RaisedGeneration& raised) const {
   return has_pool_.load() && opened_->tailer.SeenByAll(raised, options_.dead_after);
 }
 
-void Pool::WatchGenerations(LearnGenerations learn) {
+void PoolTier::WatchGenerations(LearnGenerations learn) {
   {
     absl::MutexLock lock(&watch_mutex_);
     learn_ = std::move(learn);
@@ -216,7 +217,7 @@ void Pool::WatchGenerations(LearnGenerations learn) {
 
 // ---------------------------------------------------------------- time and the end
 
-void Pool::Tick() {
+void PoolTier::Tick() {
   const absl::Duration now = parts_.clock->Now();
   if (closed_.load()) {
     return;
@@ -238,7 +239,7 @@ void Pool::Tick() {
   }
 }
 
-void Pool::Close(absl::Duration deadline, std::function<void(absl::Status)> done) {
+void PoolTier::Close(absl::Duration deadline, std::function<void(absl::Status)> done) {
   if (closing_.exchange(true)) {
     done(absl::OkStatus());
     return;
@@ -274,7 +275,7 @@ void Pool::Close(absl::Duration deadline, std::function<void(absl::Status)> done
 
 // ---------------------------------------------------------------- what is known
 
-SharedTierFigures Pool::figures() const {
+SharedTierFigures PoolTier::figures() const {
   SharedTierFigures figures;
   figures.files = parts_.files->figures();
   figures.capacity_bytes = options_.capacity_bytes;
@@ -330,7 +331,7 @@ SharedTierFigures Pool::figures() const {
   return figures;
 }
 
-std::vector<PoolNodeView> Pool::Nodes() const {
+std::vector<PoolNodeView> PoolTier::Nodes() const {
   std::vector<PoolNodeView> nodes;
   if (!has_pool_.load()) {
     return nodes;
@@ -376,7 +377,7 @@ absl::StatusOr<std::unique_ptr<SharedTier>> OpenSharedTier(const SharedTierOptio
   if (parts.files->max_buffer_bytes() < record) {
     return absl::InvalidArgumentError("max_payload_bytes: larger than a buffer of the pool");
   }
-  return std::make_unique<Pool>(options, parts);
+  return std::make_unique<PoolTier>(options, parts);
 }
 
 }  // namespace terrace

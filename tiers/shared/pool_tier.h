@@ -1,5 +1,5 @@
 // The class behind the door SharedTier, cut by concern into the .cc files of this room:
-//   pool.cc         what the owner calls
+//   pool_tier.cc    what the owner calls
 //   pool_open.cc    finding the pool, beginning a life, and beginning again
 //   pool_upkeep.cc  what Tick makes due: tailing, writing, reclaim, adoption
 //
@@ -34,10 +34,10 @@
 
 namespace terrace {
 
-class Pool final : public SharedTier {
+class PoolTier final : public SharedTier {
  public:
-  Pool(const SharedTierOptions& options, const SharedTierParts& parts);
-  ~Pool() override;
+  PoolTier(const SharedTierOptions& options, const SharedTierParts& parts);
+  ~PoolTier() override;
 
   [[nodiscard]] std::string_view name() const override { return options_.name; }
   bool Lookup(const BlockIdentity& identity, LowerBlock* out) override;
@@ -84,6 +84,8 @@ class Pool final : public SharedTier {
   // ---- pool_upkeep.cc
   void RunTail();
   absl::Status Tail();
+  // Every node has been heard: lookups find what is known. Then what is due about once a second.
+  absl::Status Serve(bool upkeep);
   void RunWrite();
   void TakeNews(const TailNews& news);
   void Learn(const std::vector<RaisedGeneration>& news);
