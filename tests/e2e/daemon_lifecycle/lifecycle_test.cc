@@ -79,8 +79,9 @@ TEST(Lifecycle, DumpsNoCoreUnlessAskedTo) {
   const auto limit = [](const DaemonRun& run) {
     std::ifstream file("/proc/" + std::to_string(run.pid()) + "/limits");
     for (std::string line; std::getline(file, line);) {
-      if (line.starts_with("Max core file size"))
+      if (line.starts_with("Max core file size")) {
         return line;
+      }
     }
     return std::string("unknown");
   };
@@ -163,7 +164,9 @@ TEST(Lifecycle, ReloadAppliesWhatCanChangeAndNamesTheRest) {
 TEST(Lifecycle, FeedsTheWatchdogWhileItLives) {
   DaemonRun run;
   ASSERT_TRUE(run.StartSmall({}, {"WATCHDOG_USEC=500000"})) << run.err();
-  for (int beat = 0; beat < 5; ++beat) ASSERT_TRUE(run.Told("WATCHDOG=1")) << "beat " << beat;
+  for (int beat = 0; beat < 5; ++beat) {
+    ASSERT_TRUE(run.Told("WATCHDOG=1")) << "beat " << beat;
+  }
 }
 
 TEST(Lifecycle, DoesNotFeedAWatchdogThatNobodySet) {
