@@ -98,6 +98,8 @@ class PoolCatalogue {
     bool dirty = false;                    // its position is to be written
   };
 
+  absl::Status LoadSegment(const SegmentPosition& position)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
   uint32_t NumberLocked(const SegmentName& name, uint32_t file_pages)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool IsUsable(const PoolPlace& place) const ABSL_LOCKS_EXCLUDED(mutex_);

@@ -351,6 +351,7 @@ absl::StatusOr<WholeReport> PoolTailer::ReadWhole(const NodeLife& life) {
   whole.life = life;
   for (const auto& [name, segment] : segments) {
     whole.segments.push_back(segment);
+    whole.segments.back().listed_from_page = segment.end_page;  // its records are not handed on
   }
   whole.kills = manifest->kills;
   whole.kills.insert(whole.kills.end(), head->kills.begin(), head->kills.end());

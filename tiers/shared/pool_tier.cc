@@ -33,7 +33,7 @@ constexpr absl::Duration kLook = absl::Milliseconds(2);  // between two looks at
 PoolTier::PoolTier(const SharedTierOptions& options, const SharedTierParts& parts)
     : options_(options), parts_(parts) {
   absl::MutexLock lock(&mutex_);
-  next_heat_ = parts_.clock->Now() + absl::Minutes(1);
+  next_heat_ = parts_.clock->Now();
 }
 
 PoolTier::~PoolTier() {
@@ -189,7 +189,8 @@ void PoolTier::RaiseGeneration(const RaisedGeneration& raised,
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   {
     absl::MutexLock lock(&mutex_);
-    known_generations_.push_back(raised);
+    uint64_t& known = known_generations_[raised.namespace_digest];
+    known = std::max(known, raised.generation);
   }
   if (writer == nullptr) {
     done(absl::UnavailableError("pool: it is not open"));

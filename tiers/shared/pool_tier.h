@@ -132,7 +132,7 @@ class PoolTier final : public SharedTier {
   std::string last_fault_ ABSL_GUARDED_BY(mutex_);
   // Of identities that were deleted lately: what others published before they heard of it goes too.
   absl::flat_hash_map<Digest128, absl::Duration> deleted_ ABSL_GUARDED_BY(mutex_);
-  // Reads of a segment in the last minute, by node; and of all nodes together, fading.
+  // Reads of a segment lately, by node; and of all nodes together, fading.
   std::map<Digest128, std::vector<ReportedHeat>> heats_ ABSL_GUARDED_BY(mutex_);
   std::map<SegmentName, double> heat_ ABSL_GUARDED_BY(mutex_);
   absl::Duration next_heat_ ABSL_GUARDED_BY(mutex_);
@@ -140,7 +140,7 @@ class PoolTier final : public SharedTier {
   std::vector<std::shared_ptr<PoolWriter>> old_writers_
       ABSL_GUARDED_BY(mutex_);                    // of earlier lives
   bool tell_all_ ABSL_GUARDED_BY(mutex_) = true;  // the watcher has not heard what is known
-  std::vector<RaisedGeneration> known_generations_ ABSL_GUARDED_BY(mutex_);
+  std::map<Digest128, uint64_t> known_generations_ ABSL_GUARDED_BY(mutex_);
   uint64_t reclaimed_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t adopted_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration close_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();

@@ -23,8 +23,8 @@ constexpr absl::Duration kMountRetry = absl::Seconds(1);
 constexpr absl::Duration kForeignRetry = absl::Seconds(5);
 constexpr absl::Duration kUpkeep = absl::Seconds(1);
 constexpr absl::Duration kCheck = absl::Seconds(5);
-constexpr absl::Duration kHeatWindow = absl::Minutes(1);
-constexpr double kHeatKept = 0.5;  // of what was before, a window
+constexpr absl::Duration kHeatWindow = absl::Seconds(10);
+constexpr double kHeatKept = 0.98;  // of what was before, a window: half of it after six minutes
 constexpr size_t kMaxGenerationsKept = 65536;
 
 uint64_t Weight(const Digest128& dead, const Digest128& node) {
@@ -123,7 +123,9 @@ absl::Status PoolTier::Serve(bool upkeep) {
   {
     absl::MutexLock lock(&mutex_);
     if (std::exchange(tell_all_, false)) {
-      all = known_generations_;
+      for (const auto& [digest, generation] : known_generations_) {
+        all.push_back({digest, generation});
+      }
     }
   }
   Learn(all);
@@ -156,25 +158,30 @@ void PoolTier::Learn(const std::vector<RaisedGeneration>& news) {
 }
 
 void PoolTier::TakeNews(const TailNews& news) {
+  std::vector<RaisedGeneration> raised_here;  // which nobody here knew
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [node, heats] : news.heats) {
       heats_[node] = heats;
     }
-    const size_t room =
-        kMaxGenerationsKept - std::min(kMaxGenerationsKept, known_generations_.size());
-    known_generations_.insert(
-        known_generations_.end(), news.generations.begin(),
-        news.generations.begin() + static_cast<int64_t>(std::min(room, news.generations.size())));
+    for (const RaisedGeneration& raised : news.generations) {
+      if (known_generations_.size() >= kMaxGenerationsKept &&
+          !known_generations_.contains(raised.namespace_digest)) {
+        continue;
+      }
+      uint64_t& known = known_generations_[raised.namespace_digest];
+      if (known < raised.generation) {
+        known = raised.generation;
+        raised_here.push_back(raised);
+      }
+    }
   }
-  if (!news.generations.empty()) {
-    Learn(news.generations);
-  }
+  Learn(raised_here);
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   if (writer == nullptr) {
     return;
   }
-  writer->Repeat(news.generations);
+  writer->Repeat(raised_here);
   const NodeLife own = writer->life();
   const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
   if (std::find(news.claimed.begin(), news.claimed.end(), own) != news.claimed.end()) {

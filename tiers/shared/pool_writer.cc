@@ -475,7 +475,7 @@ PoolWriterFigures PoolWriter::figures() const {
   absl::MutexLock lock(&mutex_);
   PoolWriterFigures figures = figures_;
   for (const auto& [name, segment] : segments_) {
-    figures.own_bytes += uint64_t{segment->file_pages} * kPageBytes;
+    figures.own_bytes += segment->removed ? 0 : uint64_t{segment->file_pages} * kPageBytes;
     figures.own_segments += segment->state == ReportedState::kGone ? 0 : 1;
   }
   return figures;
