@@ -2,9 +2,15 @@
 
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/synchronization/notification.h"
 
 namespace terrace {
+
+bool IsMountFault(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsCancelled(status);
+}
 
 PoolReply PoolFiles::Call(PoolCall call) {
   PoolReply answer;
