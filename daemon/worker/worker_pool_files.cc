@@ -58,11 +58,7 @@ class WorkerPoolFiles final : public PoolFiles {
   WorkerPoolFiles& operator=(const WorkerPoolFiles&) = delete;
 
   ~WorkerPoolFiles() override {
-    {
-      absl::MutexLock lock(&mutex_);
-      stopping_ = true;
-    }
-    wake_.Notify();
+    Stop();
     thread_.join();
   }
 
@@ -91,6 +87,14 @@ class WorkerPoolFiles final : public PoolFiles {
     if (!refused.ok()) {
       pending.End(std::move(refused));
       return;
+    }
+    wake_.Notify();
+  }
+
+  void Stop() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      stopping_ = true;
     }
     wake_.Notify();
   }

@@ -233,6 +233,23 @@ TEST_P(PoolFilesContract, ACallWhoseDeadlineHasPassedIsNotMade) {
   EXPECT_EQ(files_->figures().deadlines, 1U);
 }
 
+TEST_P(PoolFilesContract, AfterAStopEveryCallIsCancelled) {
+  constexpr int kCalls = 200;
+  ASSERT_TRUE(Do(CallOf(PoolOp::kCheckRoot, "")).ok());
+  absl::BlockingCounter left(kCalls);
+  for (int i = 0; i < kCalls; ++i) {
+    files_->Submit(CallOf(PoolOp::kMake, absl::StrCat("f", i), 1), [&left](PoolReply reply) {
+      EXPECT_TRUE(reply.status.ok() || absl::IsCancelled(reply.status)) << reply.status;
+      left.DecrementCount();
+    });
+  }
+  files_->Stop();
+  left.Wait();
+  EXPECT_TRUE(absl::IsCancelled(Do(CallOf(PoolOp::kCheckRoot, ""))));
+  files_->Stop();
+  EXPECT_TRUE(absl::IsCancelled(Do(CallOf(PoolOp::kCheckRoot, ""))));
+}
+
 TEST_P(PoolFilesContract, WhatIsNotAnsweredAtTheEndIsCancelled) {
   constexpr int kCalls = 200;
   std::atomic<int> ok{0};
