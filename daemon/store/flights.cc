@@ -8,7 +8,7 @@
 namespace terrace {
 namespace {
 
-constexpr uint32_t kMaxReadsRunning = 32;
+constexpr uint32_t kMaxReadsRunning = 32;  // of one tier
 constexpr absl::Duration kReadCap = absl::Seconds(30);
 constexpr absl::Duration kTicketMemory = absl::Seconds(60);
 
@@ -137,10 +137,11 @@ void Store::CancelOrphanReadsLocked(DeferredCalls& deferred) {
   for (const BlockId block : orphans) {
     Flight& flight = flights_.at(block);
     flight.cancel_wanted = true;
-    const auto queued = std::find_if(queued_reads_.begin(), queued_reads_.end(),
+    std::vector<std::pair<Priority, BlockId>>& waiting = reads_[flight.tier].waiting;
+    const auto queued = std::find_if(waiting.begin(), waiting.end(),
                                      [block](const auto& entry) { return entry.second == block; });
-    if (queued != queued_reads_.end()) {
-      queued_reads_.erase(queued);
+    if (queued != waiting.end()) {
+      waiting.erase(queued);
       CloseFlightLocked(block, GetOutcome::kCancelled, deferred);
       UnlockBlockLocked(block);
     } else if (flight.reading && flight.read_token != 0) {
@@ -197,22 +198,30 @@ BlockId Store::BeginReadLocked(
   flight.tier = *tier;
   flight.lower = lower;
   flight.priority = priority;
+  std::vector<std::pair<Priority, BlockId>>& waiting = reads_[*tier].waiting;
   const auto at =
-      std::upper_bound(queued_reads_.begin(), queued_reads_.end(), priority,
+      std::upper_bound(waiting.begin(), waiting.end(), priority,
                        [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
-  queued_reads_.insert(at, {priority, block});
+  waiting.insert(at, {priority, block});
   return block;
 }
 
+bool Store::IsShared(size_t tier) const {
+  const size_t first = local_ == nullptr ? 0 : 1;
+  return tier >= first && tier - first < shared_.size();
+}
+
 void Store::PumpReadsLocked(DeferredCalls& deferred) {
-  while (reads_running_ < kMaxReadsRunning && !queued_reads_.empty()) {
-    const BlockId block = queued_reads_.back().second;
-    queued_reads_.pop_back();
-    ++reads_running_;
-    ++in_flight_;  // until ReadEnded
-    deferred.Add([this, block, priority = flights_.at(block).priority] {
-      RunJob(priority, [this, block] { StartRead(block); });
-    });
+  for (ReadQueue& reads : reads_) {
+    while (reads.running < kMaxReadsRunning && !reads.waiting.empty()) {
+      const BlockId block = reads.waiting.back().second;
+      reads.waiting.pop_back();
+      ++reads.running;
+      ++in_flight_;  // until ReadEnded
+      deferred.Add([this, block, priority = flights_.at(block).priority] {
+        RunJob(priority, [this, block] { StartRead(block); });
+      });
+    }
   }
 }
 
@@ -279,14 +288,15 @@ void Store::StartRead(BlockId block) {
 void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
   DeferredCalls deferred;
   Lock lock(&mutex_);
-  --reads_running_;
   JobEndedLocked();
   Block& entry = blocks_.at(block);
   const Flight& flight = flights_.at(block);
+  --reads_[flight.tier].running;
   const bool current =
       scopes_[static_cast<uint32_t>(entry.scope)].generation == NamespaceOf(entry.scope).generation;
   if (outcome == ReadOutcome::kVerified && entry.state == BlockState::kFilling && current) {
     entry.checksum = flight.lower.checksum;
+    entry.from_pool = IsShared(flight.tier);
     EnterReadyLocked(block, {});
     ++counters_.prefetch_arrived;
     CloseFlightLocked(block, GetOutcome::kOk, deferred);
@@ -364,6 +374,7 @@ PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
     }
   }
   TouchLocked(ready);
+  NoteReuseLocked(caller.tenant, ready);
   if (call.hold > absl::ZeroDuration() && result.keys_ready + result.keys_moving > 0) {
     result.hold_id = GrantHoldLocked(caller, clock_.Now() + std::min(call.hold, kMaxHold), ready);
   }
