@@ -21,6 +21,19 @@ constexpr uint32_t kMaxRaises = 256;  // under way, to one pool
 // How long a clear waits for pools: they can be told later, and the answer says so.
 constexpr absl::Duration kPoolPatience = absl::Seconds(2);
 
+// The pool is told when its turn comes, unless it knows.
+void QueueRaise(Outlet& outlet, const Digest128& digest, uint64_t generation) {
+  const auto recorded = outlet.recorded.find(digest);
+  if (generation == 1 || (recorded != outlet.recorded.end() && recorded->second >= generation)) {
+    return;
+  }
+  const auto [at, inserted] = outlet.unraised.try_emplace(digest, generation);
+  if (inserted || at->second < generation) {
+    at->second = generation;
+    outlet.raise_queue.push_back(digest);
+  }
+}
+
 }  // namespace
 
 absl::Status Store::LoadGenerations() {
@@ -109,7 +122,7 @@ uint64_t Store::RaiseHereLocked(const Digest128& digest, uint64_t generation) {
     stale_rounds_ = 2;  // the round under way may have passed some blocks already
   }
   for (Outlet& outlet : outlets_) {
-    QueueRaiseLocked(outlet, digest, known);
+    QueueRaise(outlet, digest, known);
   }
   return known;
 }
@@ -146,6 +159,7 @@ void Store::ClearNamespace(TenantId tenant,
     // Ahead of what nobody waits for.
     std::erase(outlet.raise_queue, digest);
     outlet.raise_queue.push_front(digest);
+    outlet.retry_raises_at = clock_.Now();
     PumpRaisesLocked(outlet, deferred);
   }
   if (local_ != nullptr) {
@@ -257,18 +271,6 @@ void Store::NoteEnded(bool is_durable) {
 }
 
 // ---------------------------------------------------------------- to the pools
-
-void Store::QueueRaiseLocked(Outlet& outlet, const Digest128& digest, uint64_t generation) {
-  const auto recorded = outlet.recorded.find(digest);
-  if (generation == 1 || (recorded != outlet.recorded.end() && recorded->second >= generation)) {
-    return;
-  }
-  const auto [at, inserted] = outlet.unraised.try_emplace(digest, generation);
-  if (inserted || at->second < generation) {
-    at->second = generation;
-    outlet.raise_queue.push_back(digest);
-  }
-}
 
 void Store::PumpRaisesLocked(Outlet& outlet, DeferredCalls& deferred) {
   while (outlet.raises_running < kMaxRaises && !outlet.raise_queue.empty() &&

@@ -275,7 +275,7 @@ void Store::AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict,
     });
     return;
   }
-  if (used() > evict->target_used_bytes && (SlotsAreKeptLocked() || IsPublishingLocked())) {
+  if (used() > evict->target_used_bytes && (!local_writes_.empty() || IsPublishingLocked())) {
     return;
   }
   evict->ended = true;

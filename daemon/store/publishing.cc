@@ -69,6 +69,10 @@ absl::Duration MemoryOf(WriteOutcome outcome) {
   }
 }
 
+bool HasRoom(const Outlet& outlet) {
+  return outlet.running + outlet.urgent.size() < kMaxPublishing;
+}
+
 }  // namespace
 
 std::vector<Outlet> Store::MakeOutlets(const BlockStoreOptions& options, const Parts& parts) {
@@ -186,10 +190,6 @@ bool Store::CanPublishLocked(const Outlet& outlet) const {
   return Serves(outlet.state) && clock_.Now() >= outlet.refused_until &&
          outlet.running < kMaxPublishing &&
          (outlet.kept_slot_bytes == 0 || outlet.kept_slot_bytes < options_.dram_bytes / kKeptShare);
-}
-
-bool Store::HasPublishRoomLocked(const Outlet& outlet) {
-  return outlet.running + outlet.urgent.size() < kMaxPublishing;
 }
 
 void Store::RequestPublishLocked(Outlet& outlet,
@@ -389,7 +389,7 @@ bool Store::IsPublishedForEvictionLocked(BlockId id,
       ready = ready && under_way->second.running && !under_way->second.keeps_slot;
     } else if (!outlet.tier->Holds(identity)) {
       ready = false;
-      if (HasPublishRoomLocked(outlet)) {
+      if (HasRoom(outlet)) {
         RequestPublishLocked(outlet, id, {}, deferred);
       }
     }
@@ -430,8 +430,10 @@ bool Store::SlotsAreKeptLocked() const {
 }
 
 bool Store::IsPublishingLocked() const {
-  return std::any_of(outlets_.begin(), outlets_.end(),
-                     [](const Outlet& outlet) { return !outlet.publications.empty(); });
+  const absl::Duration now = clock_.Now();
+  return std::any_of(outlets_.begin(), outlets_.end(), [now](const Outlet& outlet) {
+    return !outlet.publications.empty() && now >= outlet.refused_until;
+  });
 }
 
 // ---------------------------------------------------------------- time, and what waits
@@ -472,7 +474,7 @@ bool Store::FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
   if (outlet == nullptr || outlet->tier->Holds(IdentityOfLocked(block))) {
     return true;
   }
-  if (!HasPublishRoomLocked(*outlet)) {
+  if (!HasRoom(*outlet)) {
     return false;
   }
   ++flush->writes->left;
@@ -484,6 +486,10 @@ void Store::TickOutletsLocked(absl::Span<const PoolState> states, DeferredCalls&
   const absl::Duration now = clock_.Now();
   for (size_t i = 0; i < outlets_.size(); ++i) {
     Outlet& outlet = outlets_[i];
+    if (!Serves(outlet.state) && Serves(states[i])) {  // what it refused before says nothing
+      outlet.refused_until = absl::ZeroDuration();
+      outlet.retry_raises_at = absl::ZeroDuration();
+    }
     outlet.state = states[i];
     outlet.has_caught_up = outlet.has_caught_up || outlet.state == PoolState::kOnline;
     const bool stalls = std::any_of(

@@ -390,7 +390,6 @@ class Store final : public BlockStore {
   void UnqueueLocked(Block& block, PublishDrop why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool CanPublishLocked(const Outlet& outlet) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool HasPublishRoomLocked(const Outlet& outlet) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The block must be ready. Its waiter may be told before this returns.
   void RequestPublishLocked(Outlet& outlet,
                             BlockId block,
@@ -417,6 +416,7 @@ class Store final : public BlockStore {
   void TellOutletsOfEvictionLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether room may come by the end of a write.
   [[nodiscard]] bool SlotsAreKeptLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether an end of some publication is worth waiting for.
   [[nodiscard]] bool IsPublishingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool PublishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -472,7 +472,6 @@ class Store final : public BlockStore {
   void RetryNotesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginNoteLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);
-  static void QueueRaiseLocked(Outlet& outlet, const Digest128& digest, uint64_t generation);
   void PumpRaisesLocked(Outlet& outlet, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RaiseEnded(size_t outlet, const RaisedGeneration& raised, bool is_recorded)

@@ -11,11 +11,17 @@ namespace terrace::testing {
 
 // Opened by the test, after it has set room.store_options.
 struct SharedNode {
-  explicit SharedNode(doubles::SharedPoolDouble& pool, std::string name = "g4")
-      : tier(pool.Join(std::move(name))) {
+  explicit SharedNode(doubles::SharedPoolDouble& shared_pool, std::string name = "g4")
+      : pool(shared_pool), tier(pool.Join(std::move(name))) {
     room.shared.push_back(tier.get());
   }
-  ~SharedNode() { room.Abandon(); }  // before the tier goes
+  // Nothing is held any more, and the store goes before the tier.
+  ~SharedNode() {
+    pool.HoldPublishes(false);
+    pool.HoldReads(false);
+    tier->Close(absl::ZeroDuration(), [](const absl::Status&) {});
+    room.Abandon();
+  }
   SharedNode(const SharedNode&) = delete;
   SharedNode& operator=(const SharedNode&) = delete;
 
@@ -28,6 +34,7 @@ struct SharedNode {
   [[nodiscard]] SharedTierUsage usage() { return room.store().Usage().shared_tiers.front(); }
   [[nodiscard]] uint64_t drops(PublishDrop why) { return usage().drops[static_cast<size_t>(why)]; }
 
+  doubles::SharedPoolDouble& pool;
   std::unique_ptr<SharedTier> tier;
   doubles::LocalRoom room;
 };
