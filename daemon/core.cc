@@ -32,8 +32,9 @@ constexpr absl::Duration kLookInterval = absl::Seconds(1);  // at the drives
 constexpr absl::Duration kCloseShare = absl::Seconds(1);
 
 int ThreadsOrCores(uint32_t configured) {
-  if (configured > 0)
+  if (configured > 0) {
     return static_cast<int>(configured);
+  }
   return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
@@ -48,8 +49,9 @@ class ReportingSlabSource final : public SlabSource {
 
   absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
     absl::StatusOr<std::unique_ptr<SlabMemory>> made = source_->Make(bytes);
-    if (made.ok() && !started_.load())
+    if (made.ok() && !started_.load()) {
       Report(made_bytes_.fetch_add(bytes) + bytes);
+    }
     return made;
   }
 
@@ -61,8 +63,9 @@ class ReportingSlabSource final : public SlabSource {
     const absl::Duration now = BootClock().Now();
     {
       absl::MutexLock lock(&mutex_);
-      if (now - last_report_ < kProgressInterval)
+      if (now - last_report_ < kProgressInterval) {
         return;
+      }
       last_report_ = now;
     }
     const std::string percent = Concat(made_bytes * 100 / std::max<uint64_t>(total_bytes_, 1), "%");
@@ -88,8 +91,9 @@ class ObserverRelay final : public StoreObserver {
     // Held in shared mode over a call that only hands on, so that Attach(nullptr) can wait for its
     // end.
     absl::ReaderMutexLock lock(&mutex_);
-    if (front_ != nullptr)
+    if (front_ != nullptr) {
       front_->SlabRetired(session, slab);
+    }
   }
   void Attach(Front* front) {
     absl::MutexLock lock(&mutex_);
@@ -122,8 +126,9 @@ class Ticker {
     front_ = nullptr;
   }
   void Stop() {
-    if (!thread_.joinable())
+    if (!thread_.joinable()) {
       return;
+    }
     stop_.Notify();
     thread_.join();
   }
@@ -140,23 +145,27 @@ class Ticker {
         local_->LogDrives();
         next_look = BootClock().Now() + kLookInterval;
       }
-      if (interval <= absl::ZeroDuration() || BootClock().Now() < next_beat)
+      if (interval <= absl::ZeroDuration() || BootClock().Now() < next_beat) {
         continue;
-      if (Beat())
+      }
+      if (Beat()) {
         next_beat = BootClock().Now() + interval;
+      }
     }
   }
 
   bool Beat() {
     if (!probe_running_->load()) {
-      if (probes_sent_ > 0)
+      if (probes_sent_ > 0) {
         copy_threads_turn_ = true;
+      }
       probe_running_->store(true);
       ++probes_sent_;
       executor_.Run(Priority::kHigh, [running = probe_running_] { running->store(false); });
     }
-    if (!copy_threads_turn_ || !FrontTurns())
+    if (!copy_threads_turn_ || !FrontTurns()) {
       return false;
+    }
     copy_threads_turn_ = false;
     notify_.Watchdog();
     return true;
@@ -198,17 +207,22 @@ class DaemonCore final : public Core {
     const std::shared_ptr<const Config> config = CurrentConfig();
     absl::StatusOr<Descriptor> lock =
         PrepareFolders({config->runtime_dir, config->data_dir, config->socket_gid});
-    if (!lock.ok())
+    if (!lock.ok()) {
       return lock.status();
+    }
     lock_ = std::move(*lock);
-    if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok())
+    if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok()) {
       return s;
-    if (absl::Status s = BuildMetrics(*config); !s.ok())
+    }
+    if (absl::Status s = BuildMetrics(*config); !s.ok()) {
       return s;
-    if (absl::Status s = BuildStore(*config); !s.ok())
+    }
+    if (absl::Status s = BuildStore(*config); !s.ok()) {
       return s;
-    if (absl::Status s = BuildFront(*config); !s.ok())
+    }
+    if (absl::Status s = BuildFront(*config); !s.ok()) {
       return s;
+    }
     metrics_->SetStore(store_.get());
     ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_, local_.get());
     ticker_->Start(front_.get());
@@ -216,39 +230,48 @@ class DaemonCore final : public Core {
   }
 
   absl::StatusOr<AdminHooks::ReloadResult> Reload() override {
-    if (reloading_.exchange(true))
+    if (reloading_.exchange(true)) {
       return absl::UnavailableError("a reload is running already");
+    }
     absl::StatusOr<AdminHooks::ReloadResult> result = ReloadAlone();
     reloading_.store(false);
     return result;
   }
 
   void Stop(absl::Duration grace) override {
-    if (std::exchange(stopped_, true))
+    if (std::exchange(stopped_, true)) {
       return;
+    }
     const absl::Duration deadline = BootClock().Now() + grace;
-    if (metrics_ != nullptr)
+    if (metrics_ != nullptr) {
       metrics_->SetDraining(true);
-    if (store_ != nullptr)
+    }
+    if (store_ != nullptr) {
       store_->SetDraining(true);
-    if (ticker_ != nullptr)
+    }
+    if (ticker_ != nullptr) {
       ticker_->LeaveFront();
+    }
     if (front_ != nullptr) {
       front_->BeginDrain(grace);
       front_->Stop(std::max(absl::ZeroDuration(), deadline - BootClock().Now()));
     }
-    if (local_ != nullptr && store_ != nullptr)
+    if (local_ != nullptr && store_ != nullptr) {
       FlushLocal(deadline - kCloseShare);
-    if (ticker_ != nullptr)
+    }
+    if (ticker_ != nullptr) {
       ticker_->Stop();
+    }
     relay_.Attach(nullptr);
     front_.reset();
-    if (metrics_ != nullptr)
+    if (metrics_ != nullptr) {
       metrics_->SetStore(nullptr);
+    }
     if (local_ != nullptr) {
       const absl::Duration left = std::max(kCloseShare, deadline - BootClock().Now());
-      if (const absl::Status status = local_->Close(left); !status.ok())
+      if (const absl::Status status = local_->Close(left); !status.ok()) {
         log_.Warning("stopping before the local tier is closed; the next start reads more", {});
+      }
     }
   }
 
@@ -266,8 +289,9 @@ class DaemonCore final : public Core {
     };
     absl::StatusOr<std::unique_ptr<Metrics>> metrics =
         Metrics::Start(std::move(options), BootClock());
-    if (!metrics.ok())
+    if (!metrics.ok()) {
       return metrics.status();
+    }
     metrics_ = std::move(*metrics);
     return absl::OkStatus();
   }
@@ -275,14 +299,16 @@ class DaemonCore final : public Core {
   absl::Status BuildStore(const Config& config) {
     absl::StatusOr<std::unique_ptr<Executor>> executor =
         MakeThreadExecutor({.threads = ThreadsOrCores(config.copy_threads), .name = "copy"});
-    if (!executor.ok())
+    if (!executor.ok()) {
       return executor.status();
+    }
     executor_ = std::move(*executor);
     std::unique_ptr<SlabSource> sealed =
         MakeSealedSlabSource(config.huge_pages, ThreadsOrCores(config.touch_threads));
     if (!LocalDrivesOf(config).empty()) {
-      if (absl::Status s = BuildLocal(config); !s.ok())
+      if (absl::Status s = BuildLocal(config); !s.ok()) {
         return s;
+      }
       sealed = local_->Registering(std::move(sealed));
     }
     slabs_ = std::make_unique<ReportingSlabSource>(std::move(sealed), config.store.dram_bytes, log_,
@@ -320,12 +346,14 @@ class DaemonCore final : public Core {
     options.scrub_bytes_per_second = config.local_scrub_bytes_per_second;
     absl::StatusOr<std::unique_ptr<LocalTier>> local =
         LocalTier::Open(options, {&BootClock(), executor_.get(), &log_});
-    if (!local.ok())
+    if (!local.ok()) {
       return local.status();
+    }
     local_ = *std::move(local);
     const IoFacts io = local_->io_facts();
-    if (!io.fallback_reason.empty())
+    if (!io.fallback_reason.empty()) {
       log_.Warning("no io_uring for the local tier", {{"reason", io.fallback_reason}});
+    }
     return absl::OkStatus();
   }
 
@@ -333,8 +361,9 @@ class DaemonCore final : public Core {
   void FlushLocal(absl::Duration deadline) {
     for (const TenantUsage& usage : store_->Tenants()) {
       const absl::StatusOr<TenantId> tenant = store_->OpenTenant(usage.alias);
-      if (!tenant.ok())
+      if (!tenant.ok()) {
         continue;
+      }
       // Shared with the callback, which may run after the deadline.
       struct Answer {
         absl::Notification given;
@@ -373,8 +402,9 @@ class DaemonCore final : public Core {
     hooks.version = version_;
     absl::StatusOr<std::unique_ptr<Front>> front =
         Front::Start(std::move(options), *store_, BootClock(), *metrics_, std::move(hooks));
-    if (!front.ok())
+    if (!front.ok()) {
       return front.status();
+    }
     front_ = std::move(*front);
     relay_.Attach(front_.get());
     return absl::OkStatus();
@@ -437,8 +467,9 @@ absl::StatusOr<std::unique_ptr<Core>> Core::Start(Options options,
                                                   Log& log,
                                                   const ServiceNotify& notify) {
   auto core = std::make_unique<DaemonCore>(std::move(options), log, notify);
-  if (absl::Status status = core->Build(); !status.ok())
+  if (absl::Status status = core->Build(); !status.ok()) {
     return status;
+  }
   return core;
 }
 

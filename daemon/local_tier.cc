@@ -27,7 +27,9 @@ class RegisteredMemory final : public SlabMemory {
   RegisteredMemory(std::unique_ptr<SlabMemory> memory, Rings rings)
       : memory_(std::move(memory)), rings_(std::move(rings)) {}
   ~RegisteredMemory() override {
-    for (const std::shared_ptr<AsyncIo>& ring : rings_) ring->UnregisterMemory(memory_->memory());
+    for (const std::shared_ptr<AsyncIo>& ring : rings_) {
+      ring->UnregisterMemory(memory_->memory());
+    }
   }
   [[nodiscard]] absl::Span<char> memory() const override { return memory_->memory(); }
   [[nodiscard]] const Descriptor& descriptor() const override { return memory_->descriptor(); }
@@ -44,16 +46,19 @@ class RegisteringSource final : public SlabSource {
       : source_(std::move(source)), rings_(std::move(rings)) {}
   absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
     absl::StatusOr<std::unique_ptr<SlabMemory>> made = source_->Make(bytes);
-    if (!made.ok())
+    if (!made.ok()) {
       return made;
+    }
     Rings knowing;
     for (const std::shared_ptr<AsyncIo>& ring : rings_) {
       // Transfers work without; a refusal is among the engine's facts.
-      if (ring->RegisterMemory((*made)->memory()).ok())
+      if (ring->RegisterMemory((*made)->memory()).ok()) {
         knowing.push_back(ring);
+      }
     }
-    if (knowing.empty())
+    if (knowing.empty()) {
       return made;
+    }
     return std::make_unique<RegisteredMemory>(*std::move(made), std::move(knowing));
   }
 
@@ -70,8 +75,9 @@ class DriveIndex {
   // nullptr: the tier does without, and every start reads its segments' footers. Called for one
   // opening at a time.
   BlockIndex* Open(const Digest128& uuid) {
-    if (index_ != nullptr && uuid_ == uuid)
+    if (index_ != nullptr && uuid_ == uuid) {
       return index_.get();
+    }
     index_.reset();
     uuid_ = uuid;
     RocksdbBlockIndexOptions options;
@@ -110,8 +116,9 @@ class OpenedLocalTier final : public LocalTier {
     set.name = options.name;
     set.opens_without_drives = true;
     for (const LocalDrive& local : options.drives) {
-      if (absl::Status status = AddDrive(options, local, *parts.clock, &set); !status.ok())
+      if (absl::Status status = AddDrive(options, local, *parts.clock, &set); !status.ok()) {
         return status;
+      }
     }
     SegmentTierParts tier_parts;
     tier_parts.files = &KernelFileSystem();
@@ -140,8 +147,9 @@ class OpenedLocalTier final : public LocalTier {
         sum.engine = more.engine;
         sum.fallback_reason = more.fallback_reason;
       }
-      if (sum.registration_refusal.empty())
+      if (sum.registration_refusal.empty()) {
         sum.registration_refusal = more.registration_refusal;
+      }
       sum.registered_bytes = std::min(sum.registered_bytes, more.registered_bytes);
       sum.resubmitted += more.resubmitted;
     }
@@ -156,8 +164,9 @@ class OpenedLocalTier final : public LocalTier {
     for (size_t i = 0; i < drives.size(); ++i) {
       const DriveView& drive = drives[i];
       Logged& logged = logged_[i];
-      if (logged.once && logged.open == drive.open && logged.problem == drive.problem)
+      if (logged.once && logged.open == drive.open && logged.problem == drive.problem) {
         continue;
+      }
       LogDrive(i, drive, logged);
       logged = {true, drive.open, drive.problem};
     }
@@ -181,8 +190,9 @@ class OpenedLocalTier final : public LocalTier {
 
   static std::string FoldersOf(const Options& options) {
     std::string text;
-    for (const LocalDrive& drive : options.drives)
+    for (const LocalDrive& drive : options.drives) {
       text.append(text.empty() ? "" : ", ").append(drive.folder);
+    }
     return text;
   }
 
@@ -193,8 +203,9 @@ class OpenedLocalTier final : public LocalTier {
     const std::string number = std::to_string(set->drives.size());
     absl::StatusOr<std::unique_ptr<Executor>> maintenance =
         MakeThreadExecutor({.threads = kMaintenanceThreads, .name = Concat("tier", number)});
-    if (!maintenance.ok())
+    if (!maintenance.ok()) {
       return maintenance.status();
+    }
     maintenance_.push_back(*std::move(maintenance));
     rings_.push_back(MakeAsyncIo({}, clock));
     indexes_.push_back(std::make_unique<DriveIndex>(local.index_folder, log_));
@@ -254,8 +265,9 @@ class OpenedLocalTier final : public LocalTier {
 absl::StatusOr<std::unique_ptr<LocalTier>> LocalTier::Open(const Options& options,
                                                            const Parts& parts) {
   auto tier = std::make_unique<OpenedLocalTier>(*parts.log);
-  if (absl::Status status = tier->Build(options, parts); !status.ok())
+  if (absl::Status status = tier->Build(options, parts); !status.ok()) {
     return status;
+  }
   return tier;
 }
 

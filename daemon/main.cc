@@ -37,20 +37,25 @@ class Signals {
   static absl::StatusOr<Signals> Block() {
     sigset_t set;
     sigemptyset(&set);
-    for (const int number : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, number);
-    if (pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0)
+    for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
+      sigaddset(&set, number);
+    }
+    if (pthread_sigmask(SIG_BLOCK, &set, nullptr) != 0) {
       return absl::InternalError("cannot block signals");
+    }
     Descriptor fd(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!fd.valid())
+    if (!fd.valid()) {
       return absl::InternalError("cannot make a signalfd");
+    }
     return Signals(std::move(fd));
   }
 
   // The number of the next signal; 0: there is none.
   [[nodiscard]] int Next() const {
     signalfd_siginfo signal = {};
-    if (read(fd_.get(), &signal, sizeof(signal)) != static_cast<ssize_t>(sizeof(signal)))
+    if (read(fd_.get(), &signal, sizeof(signal)) != static_cast<ssize_t>(sizeof(signal))) {
       return 0;
+    }
     return static_cast<int>(signal.ssi_signo);
   }
   [[nodiscard]] int get() const { return fd_.get(); }
@@ -65,8 +70,9 @@ class Phase {
  public:
   static absl::StatusOr<std::unique_ptr<Phase>> Begin(std::function<void()> work) {
     absl::StatusOr<EventDescriptor> finished = EventDescriptor::Create();
-    if (!finished.ok())
+    if (!finished.ok()) {
       return finished.status();
+    }
     return std::unique_ptr<Phase>(new Phase(std::move(*finished), std::move(work)));
   }
   ~Phase() { thread_.join(); }
@@ -101,8 +107,9 @@ class Daemon {
 
   // OK after an orderly stop.
   absl::Status Run() {
-    if (absl::Status status = Start(); !status.ok())
+    if (absl::Status status = Start(); !status.ok()) {
       return status;
+    }
     SayReady();
     WaitFor(-1, absl::InfiniteDuration());
     return Stop();
@@ -118,22 +125,26 @@ class Daemon {
         absl::StatusOr<std::unique_ptr<Core>> core =
             Core::Start({command_.request, loaded_, TERRACE_VERSION}, log_, notify_);
         started = core.status();
-        if (core.ok())
+        if (core.ok()) {
           core_ = std::move(*core);
+        }
       });
-      if (!phase.ok())
+      if (!phase.ok()) {
         return phase.status();
+      }
       // Nobody is served yet, so there is nothing to end in order.
-      if (WaitFor((*phase)->finished(), absl::InfiniteDuration()) == Wake::kStopSignal)
+      if (WaitFor((*phase)->finished(), absl::InfiniteDuration()) == Wake::kStopSignal) {
         LeaveNow(kExitOk);
+      }
     }
     return started;
   }
 
   void SayReady() {
     const Config& config = loaded_.config;
-    if ((config.socket_mode & 0006) != 0)
+    if ((config.socket_mode & 0006) != 0) {
       log_.Warning("every user of this machine may connect");
+    }
     const std::string metrics = core_->metrics_address();
     log_.Info("ready", {{"version", TERRACE_VERSION},
                         {"runtime_dir", config.runtime_dir},
@@ -154,12 +165,14 @@ class Daemon {
         calls_ended_.store(true);
         core_.reset();
       });
-      if (!phase.ok())
+      if (!phase.ok()) {
         return phase.status();
+      }
       const Wake wake = WaitFor((*phase)->finished(), kStopLimit);
       // A large arena may take its time; the kernel takes it back as well.
-      if (wake != Wake::kFinished)
+      if (wake != Wake::kFinished) {
         LeaveNow(calls_ended_.load() ? kExitOk : kExitFailed);
+      }
     }
     log_.Info("stopped");
     return absl::OkStatus();
@@ -171,20 +184,24 @@ class Daemon {
     const absl::Duration deadline = BootClock().Now() + limit;
     while (true) {
       const absl::Duration left = deadline - BootClock().Now();
-      if (left <= absl::ZeroDuration())
+      if (left <= absl::ZeroDuration()) {
         return Wake::kTimeout;
+      }
       pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {finished, POLLIN, 0}};
       poll(fds, 2,
            static_cast<int>(absl::ToInt64Milliseconds(std::min(left, absl::Minutes(1)))) + 1);
       for (int number = signals_.Next(); number != 0; number = signals_.Next()) {
-        if (number != SIGHUP)
+        if (number != SIGHUP) {
           return Wake::kStopSignal;
+        }
         // While the core starts or stops a reload would change nothing that anybody sees.
-        if (finished < 0)
+        if (finished < 0) {
           Reload();
+        }
       }
-      if ((fds[1].revents & POLLIN) != 0)
+      if ((fds[1].revents & POLLIN) != 0) {
         return Wake::kFinished;
+      }
     }
   }
 
@@ -225,11 +242,13 @@ int RunDaemon(const CommandLine& command) {
     const absl::StatusOr<std::unique_ptr<Log>> log = MakeLog(
         {.level = loaded->config.log_level, .format = loaded->config.log_format}, BootClock());
     result = log.status();
-    if (result.ok())
+    if (result.ok()) {
       result = Daemon(command, *std::move(loaded), **log, notify, *signals).Run();
+    }
   }
-  if (result.ok())
+  if (result.ok()) {
     return kExitOk;
+  }
   PrintLine(std::string(result.message()));
   return kExitFailed;
 }

@@ -52,13 +52,16 @@ struct Snapshot {
 
 ClientMetric MetricOf(const MetricPoint& point, MetricKind kind) {
   ClientMetric metric;
-  for (const MetricLabel& label : point.labels) metric.label.push_back({label.name, label.value});
+  for (const MetricLabel& label : point.labels) {
+    metric.label.push_back({label.name, label.value});
+  }
   if (kind != MetricKind::kHistogram) {
     (kind == MetricKind::kCounter ? metric.counter.value : metric.gauge.value) = point.value;
     return metric;
   }
-  for (const MetricPoint::Bucket& bucket : point.buckets)
+  for (const MetricPoint::Bucket& bucket : point.buckets) {
     metric.histogram.bucket.push_back({bucket.count, bucket.upper_bound});
+  }
   metric.histogram.bucket.push_back({point.count, std::numeric_limits<double>::infinity()});
   metric.histogram.sample_count = point.count;
   metric.histogram.sample_sum = point.sum;
@@ -72,8 +75,9 @@ MetricFamily FamilyOf(const MetricSeries& series) {
   family.type = series.kind == MetricKind::kCounter ? MetricType::Counter
                 : series.kind == MetricKind::kGauge ? MetricType::Gauge
                                                     : MetricType::Histogram;
-  for (const MetricPoint& point : series.points)
+  for (const MetricPoint& point : series.points) {
     family.metric.push_back(MetricOf(point, series.kind));
+  }
   return family;
 }
 
@@ -88,25 +92,30 @@ void AddCalls(const CallCounts& counts, Families* out) {
       for (size_t v = 0; v < kVerbs.size(); ++v) {
         const CallCounts::OfVerb& verb = counts.calls[c][v];
         uint64_t total = 0;
-        for (const auto& bucket : verb.buckets) total += bucket.load(std::memory_order_relaxed);
-        if (total > 0)
+        for (const auto& bucket : verb.buckets) {
+          total += bucket.load(std::memory_order_relaxed);
+        }
+        if (total > 0) {
           visit(verb, Labels{Label("verb", kVerbs[v]), Label("carrier", kCarriers[c])});
+        }
       }
     }
   };
   out->Histogram("call_duration_seconds", "From the whole request read to the reply handed over.");
   each([&](const CallCounts::OfVerb& verb, Labels labels) {
     std::vector<uint64_t> buckets;
-    for (const auto& bucket : verb.buckets)
+    for (const auto& bucket : verb.buckets) {
       buckets.push_back(bucket.load(std::memory_order_relaxed));
+    }
     out->AddHistogram(std::move(labels), bounds, buckets,
                       static_cast<double>(verb.total_ns.load()) * 1e-9);
   });
   out->Counter("calls_total", "Finished calls by status code.");
   each([&](const CallCounts::OfVerb& verb, const Labels& labels) {
     for (size_t code = 0; code < verb.codes.size(); ++code) {
-      if (verb.codes[code].load() == 0)
+      if (verb.codes[code].load() == 0) {
         continue;
+      }
       Labels with_code = labels;
       with_code.push_back(
           Label("code", absl::StatusCodeToString(static_cast<absl::StatusCode>(code))));
@@ -136,8 +145,9 @@ void AddEvictions(const StoreCounters& counters, Families* out) {
   for (size_t i = 0; i < counters.eviction_age_log2_s.size(); ++i) {
     const auto upper = static_cast<double>(uint64_t{1} << i);
     // The last bucket takes everything older as well.
-    if (i + 1 < counters.eviction_age_log2_s.size())
+    if (i + 1 < counters.eviction_age_log2_s.size()) {
       bounds.push_back(upper);
+    }
     counts.push_back(counters.eviction_age_log2_s[i]);
     sum += static_cast<double>(counters.eviction_age_log2_s[i]) * (i == 0 ? 0.5 : 0.75) * upper;
   }
@@ -152,18 +162,21 @@ void AddTraffic(const StoreCounters& counters, Families* out) {
       .Add(OfTier(), counters.tier_hits[0]);
   out->Counter("misses_total", "Keys that a get did not deliver, by reason.");
   for (size_t i = 0; i < counters.get_outcomes.size(); ++i) {
-    if (!kMissReasons[i].empty())
+    if (!kMissReasons[i].empty()) {
       out->Add({Label("reason", kMissReasons[i])}, counters.get_outcomes[i]);
+    }
   }
   out->Counter("put_keys_total", "Keys of puts by outcome.");
   for (size_t i = 0; i < counters.put_outcomes.size(); ++i) {
-    if (!kPutOutcomes[i].empty())
+    if (!kPutOutcomes[i].empty()) {
       out->Add({Label("outcome", kPutOutcomes[i])}, counters.put_outcomes[i]);
+    }
   }
   out->Counter("put_refusals_total", "Keys of puts that were declined or failed, by reason.");
   for (size_t i = 0; i < counters.put_reasons.size(); ++i) {
-    if (!kPutReasons[i].empty())
+    if (!kPutReasons[i].empty()) {
       out->Add({Label("reason", kPutReasons[i])}, counters.put_reasons[i]);
+    }
   }
   out->Counter("probe_keys_total", "Keys that probes asked about.").Add({}, counters.probe_keys);
   out->Counter("probe_hits_total", "Keys that probes found.").Add({}, counters.probe_hits);
@@ -227,8 +240,9 @@ void AddOccupancy(const StoreUsage& usage, Families* out) {
 
 // The tenants with the most bytes keep their names; the others are summed.
 std::vector<TenantUsage> BoundedTenants(std::vector<TenantUsage> tenants) {
-  if (tenants.size() <= kMaxTenantSeries)
+  if (tenants.size() <= kMaxTenantSeries) {
     return tenants;
+  }
   std::stable_sort(tenants.begin(), tenants.end(), [](const TenantUsage& a, const TenantUsage& b) {
     return a.used_bytes > b.used_bytes;
   });
@@ -253,8 +267,9 @@ std::vector<TenantUsage> BoundedTenants(std::vector<TenantUsage> tenants) {
 void AddTenants(const std::vector<TenantUsage>& all, Families* out) {
   const std::vector<TenantUsage> tenants = BoundedTenants(all);
   const auto each = [&](auto member) {
-    for (const TenantUsage& tenant : tenants)
+    for (const TenantUsage& tenant : tenants) {
       out->Add({Label("tenant", tenant.alias)}, tenant.*member);
+    }
   };
   out->Gauge("tenant_used_bytes", "Bytes of slots that a tenant uses.");
   each(&TenantUsage::used_bytes);
@@ -308,8 +323,9 @@ class Collector final : public prometheus::Collectable {
     std::vector<MetricFamily> taken;
     for (const MetricSeries& series : families.Take()) {
       // A family without series would be a name without a value.
-      if (!series.points.empty())
+      if (!series.points.empty()) {
         taken.push_back(FamilyOf(series));
+      }
     }
     return taken;
   }
@@ -330,9 +346,10 @@ class Collector final : public prometheus::Collectable {
     absl::MutexLock lock(&mutex_);
     const absl::Duration now = clock_.Now();
     const bool fresh = snapshot_.has_value() && now - snapshot_->taken < kSnapshotAge;
-    if (!fresh && store_ != nullptr)
+    if (!fresh && store_ != nullptr) {
       snapshot_ = Snapshot{now, store_->Usage(), store_->Tenants(),
                            options_.io_facts ? options_.io_facts() : std::nullopt};
+    }
     return snapshot_;
   }
 
@@ -352,8 +369,9 @@ class ExposedMetrics final : public Metrics {
         collector_(std::make_shared<Collector>(std::move(options), clock)) {}
 
   absl::Status Listen() {
-    if (listen_.empty())
+    if (listen_.empty()) {
       return absl::OkStatus();
+    }
     // A scrape is a short GET: two threads, 2 s, 4 KiB.
     const std::vector<std::string> options = {
         "listening_ports",    listen_, "num_threads",      "2",
@@ -361,8 +379,9 @@ class ExposedMetrics final : public Metrics {
     try {
       exposer_ = std::make_unique<prometheus::Exposer>(options);
       const std::vector<int> ports = exposer_->GetListeningPorts();
-      if (ports.empty())
+      if (ports.empty()) {
         return absl::UnavailableError(Concat("metrics.listen: cannot listen on ", listen_));
+      }
       exposer_->RegisterCollectable(collector_);
       address_ = Concat(listen_.substr(0, listen_.rfind(':')), ":", ports.front());
     } catch (const std::exception& error) {
@@ -396,8 +415,9 @@ class ExposedMetrics final : public Metrics {
 absl::StatusOr<std::unique_ptr<Metrics>> Metrics::Start(MetricsOptions options,
                                                         const Clock& clock) {
   auto metrics = std::make_unique<ExposedMetrics>(std::move(options), clock);
-  if (absl::Status status = metrics->Listen(); !status.ok())
+  if (absl::Status status = metrics->Listen(); !status.ok()) {
     return status;
+  }
   return metrics;
 }
 

@@ -20,7 +20,9 @@ Labels Of(const LocalTierUsage& tier) {
 
 template <typename Number>
 void AddEach(const Tiers& tiers, Number SegmentTierFigures::*member, Families* out) {
-  for (const LocalTierUsage& tier : tiers) out->Add(Of(tier), tier.figures.*member);
+  for (const LocalTierUsage& tier : tiers) {
+    out->Add(Of(tier), tier.figures.*member);
+  }
 }
 
 void AddState(const Tiers& tiers, Families* out) {
@@ -32,10 +34,13 @@ void AddState(const Tiers& tiers, Families* out) {
     }
   }
   out->Gauge("local_reads_suspended", "1 while reads are misses because they failed in a row.");
-  for (const LocalTierUsage& tier : tiers) out->Add(Of(tier), tier.figures.reads_suspended ? 1 : 0);
+  for (const LocalTierUsage& tier : tiers) {
+    out->Add(Of(tier), tier.figures.reads_suspended ? 1 : 0);
+  }
   out->Gauge("local_direct", "1 where transfers bypass the page cache.");
-  for (const LocalTierUsage& tier : tiers)
+  for (const LocalTierUsage& tier : tiers) {
     out->Add(Of(tier), tier.figures.transfers.caching == Caching::kDirect ? 1 : 0);
+  }
 }
 
 void AddSpace(const Tiers& tiers, Families* out) {
@@ -190,14 +195,16 @@ void AddStoreSide(const StoreUsage& usage, Families* out) {
       .Add({}, counters.room_waits);
   out->Counter("local_refusals_total", "Blocks that the tier did not take, by reason.");
   for (size_t i = 1; i < kRefusals.size(); ++i) {
-    if (!kRefusals[i].empty())
+    if (!kRefusals[i].empty()) {
       out->Add({Label("tier", name), Label("reason", kRefusals[i])}, counters.local_refusals[i]);
+    }
   }
   out->Counter("lost_blocks_total",
                "Evicted blocks that no tier holds because the local one did not take them.");
   for (size_t i = 0; i < kRefusals.size(); ++i) {
-    if (!kRefusals[i].empty())
+    if (!kRefusals[i].empty()) {
       out->Add({Label("reason", kRefusals[i])}, counters.local_losses[i]);
+    }
   }
 }
 
@@ -216,8 +223,9 @@ void AddIo(const IoFacts& io, Families* out) {
 }  // namespace
 
 void AddLocalTiers(const StoreUsage& usage, const std::optional<IoFacts>& io, Families* out) {
-  if (usage.local_tiers.empty())
+  if (usage.local_tiers.empty()) {
     return;
+  }
   AddState(usage.local_tiers, out);
   AddSpace(usage.local_tiers, out);
   AddTraffic(usage.local_tiers, out);
@@ -225,8 +233,9 @@ void AddLocalTiers(const StoreUsage& usage, const std::optional<IoFacts>& io, Fa
   AddDrives(usage.local_tiers, out);
   AddDriveFaults(usage.local_tiers, out);
   AddStoreSide(usage, out);
-  if (io.has_value())
+  if (io.has_value()) {
     AddIo(*io, out);
+  }
 }
 
 }  // namespace terrace

@@ -1,24 +1,28 @@
 #!/usr/bin/env python3
 """Runs clang-tidy over our sources. Exit status 1 if it finds anything, 77 if there is no clang-tidy.
 
-usage: tests/tidy/clang_tidy.py --build DIR [--jobs N] [--all | --changed BASE | PATH...]
+usage: tests/tidy/clang_tidy.py --build DIR [--jobs N] [--fresh] [--changed BASE | PATH...]
 
-By default every source under tiers/ and client/: those that include gRPC take a quarter of a minute each, and are checked
-with --all. --changed checks the sources that differ from a commit. --canary proves that .clang-tidy still finds something:
-clang-tidy silently leaves out what it cannot parse.
+By default every source of the build. That takes the better part of an hour of one core, so what was found clean is remembered
+in DIR/clang-tidy-clean.json and passed over while nothing of it changes: neither the source, nor any header that it includes,
+nor its compile command, nor .clang-tidy, nor clang-tidy itself. Sources with findings are looked at every time. The build has to
+be up to date: the lists of headers are those that the compiler wrote down. --fresh looks at everything again.
+
+--changed checks the sources that differ from a commit. --canary proves that .clang-tidy still finds something: clang-tidy
+silently leaves out what it cannot parse.
 """
 
 import argparse
 import concurrent.futures
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+from clean_sources import CleanSources, compile_commands
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-DEFAULT_FOLDERS = ("tiers/", "client/")
 CANARY = os.path.join(ROOT, "tests", "tidy", "samples", "clang-tidy")
 CANARY_MUST_FIND = ("readability-identifier-naming", "modernize-use-nullptr", "readability-braces-around-statements")
 SKIPPED = 77
@@ -44,8 +48,7 @@ def run_canary(clang_tidy):
 
 def own_sources(build):
     """Sources of the build that lie in this repository, relative to its root."""
-    with open(os.path.join(build, "compile_commands.json"), encoding="utf-8") as stream:
-        paths = {os.path.relpath(os.path.join(entry["directory"], entry["file"]), ROOT) for entry in json.load(stream)}
+    paths = {os.path.relpath(path, ROOT) for path in compile_commands(build)}
     return sorted(path for path in paths if not path.startswith(("..", "build/")))
 
 
@@ -60,14 +63,47 @@ def choose(sources, arguments):
     if arguments.changed:
         changed = changed_since(arguments.changed)
         return [source for source in sources if source in changed]
-    return [source for source in sources if arguments.all or source.startswith(DEFAULT_FOLDERS)]
+    return sources
+
+
+def identity(clang_tidy):
+    """What decides over a source beside the source itself."""
+    version = subprocess.run([clang_tidy, "--version"], capture_output=True, check=True).stdout
+    with open(os.path.join(ROOT, ".clang-tidy"), "rb") as stream:
+        return version + stream.read()
+
+
+def check(clang_tidy, build, source):
+    """The source, and what clang-tidy found in it: "" when it is clean."""
+    result = subprocess.run([clang_tidy, "--quiet", "-p", build, os.path.join(ROOT, source)], capture_output=True, text=True, check=False)
+    return source, "" if result.returncode == 0 else result.stdout or result.stderr or f"exit status {result.returncode}"
+
+
+def check_all(clang_tidy, arguments, chosen):
+    """Checks what is not known to be clean; returns the number of sources with findings."""
+    clean = CleanSources(os.path.abspath(arguments.build), identity(clang_tidy))
+    digests = {source: clean.digest(os.path.join(ROOT, source)) for source in chosen}
+    left = [source for source in chosen if arguments.fresh or not clean.knows(os.path.join(ROOT, source), digests[source])]
+    failed = 0
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        runs = [pool.submit(check, clang_tidy, arguments.build, source) for source in left]
+        for run in concurrent.futures.as_completed(runs):
+            source, findings = run.result()
+            if findings:
+                failed += 1
+                print(f"{source}:\n{findings}", flush=True)
+            else:
+                clean.remember(os.path.join(ROOT, source), digests[source])
+    print(f"clang-tidy: {len(left)} sources, findings in {failed}; {len(chosen) - len(left)} more are as they were when they were clean")
+    return failed
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Runs clang-tidy over the sources of a build.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     usage=argparse.SUPPRESS)
     parser.add_argument("--build", help="the build folder, with compile_commands.json")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--all", action="store_true", help="every source")
+    parser.add_argument("--fresh", action="store_true", help="also what is known to be clean")
     parser.add_argument("--changed", metavar="BASE", help="the sources that differ from this commit")
     parser.add_argument("--canary", action="store_true", help="only check that clang-tidy still finds something")
     parser.add_argument("paths", nargs="*", help="these sources, or those in these folders")
@@ -86,18 +122,7 @@ def main():
         parser.error("--build is needed")
 
     chosen = choose(own_sources(arguments.build), arguments)
-    command = [clang_tidy, "--quiet", "-p", arguments.build]
-    failed = 0
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        runs = {path: pool.submit(subprocess.run, command + [os.path.join(ROOT, path)], capture_output=True, text=True, check=False)
-                for path in chosen}
-        for path, run in runs.items():
-            result = run.result()
-            if result.returncode != 0:
-                failed += 1
-                print(f"{path}:\n{result.stdout}{result.stderr if not result.stdout else ''}", flush=True)
-    print(f"clang-tidy: {len(chosen)} sources, findings in {failed}")
-    return 1 if failed else 0
+    return 1 if check_all(clang_tidy, arguments, chosen) else 0
 
 
 if __name__ == "__main__":

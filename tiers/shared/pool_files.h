@@ -73,6 +73,9 @@ struct PoolReply {
   FolderSpace space;
 };
 
+// Whether the mount itself did not answer, so that another call would fare no better now.
+bool IsMountFault(const absl::Status& status);
+
 // What an operator sees of the other side.
 struct PoolFilesFigures {
   bool serving = false;
@@ -102,6 +105,11 @@ class PoolFiles {
   // `done` runs once, on a thread of the implementation or before Submit returns; it must only hand
   // work on.
   virtual void Submit(PoolCall call, std::function<void(PoolReply)> done) = 0;
+
+  // Every call that has not been answered ends as CANCELLED, soon and whatever the mount does, and
+  // so does every later one. Their buffers are not used again. Idempotent; for the end of who uses
+  // them.
+  virtual void Stop() = 0;
 
   [[nodiscard]] virtual PoolFilesFigures figures() const = 0;
 

@@ -161,9 +161,10 @@ struct SharedTierParts {
   const Clock* clock = nullptr;
   Executor* hashing = nullptr;
   Executor* maintenance = nullptr;  // its threads block in PoolFiles::Call; at least two
-  BlockIndex* index = nullptr;      // nullable: every start reads the pool's footers
-  // Nullable; on the maintenance executor, once: which pool it is, so that the owner can remember
-  // it.
+  // Nullable; each on the maintenance executor, once it is known which pool it is. The first
+  // returns where the catalogue is kept, or nullptr: then every start reads the pool's footers. The
+  // second lets the owner remember the pool.
+  std::function<BlockIndex*(const Digest128& pool)> open_index;
   std::function<void(const Digest128& pool)> opened;
 };
 

@@ -92,6 +92,8 @@ struct OwnRegion {
   Descriptor memory;
   terrace_region region = 0;
 
+  // True when the daemon has mapped it. The library sends a registration and does not wait; the
+  // answer to what is sent after it says that it was seen to.
   bool Register(Engine& engine) {
     memory = Descriptor(memfd_create("own-region", MFD_CLOEXEC));
     terrace_region_spec spec{};
@@ -101,7 +103,8 @@ struct OwnRegion {
     spec.block_count = kBlocks;
     spec.block_bytes = kBlockBytes;
     return memory.valid() && Fill() &&
-           terrace_register_region(engine.client(), &spec, &region) == TERRACE_OK;
+           terrace_register_region(engine.client(), &spec, &region) == TERRACE_OK &&
+           engine.Probe({0}, 0).status == TERRACE_OK;
   }
   [[nodiscard]] bool Fill() const {
     const std::string block(kBlockBytes, 'x');

@@ -71,14 +71,16 @@ bool DaemonRun::Told(const std::string& piece) {
       return true;
     }
     const absl::Duration left = until - absl::Now();
-    if (left <= absl::ZeroDuration())
+    if (left <= absl::ZeroDuration()) {
       return false;
+    }
     pollfd readable = {notify_.get(), POLLIN, 0};
     poll(&readable, 1, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1);
     char buffer[4096];
     const ssize_t got = recv(notify_.get(), buffer, sizeof(buffer), 0);
-    if (got > 0)
+    if (got > 0) {
       told_.append(buffer, static_cast<size_t>(got)).push_back('\n');
+    }
   }
 }
 
@@ -90,8 +92,9 @@ std::string DaemonRun::err() const {
 bool DaemonRun::Logged(const std::string& piece) const {
   for (const absl::Time until = absl::Now() + kPatience; absl::Now() < until;
        absl::SleepFor(absl::Milliseconds(5))) {
-    if (err().find(piece) != std::string::npos)
+    if (err().find(piece) != std::string::npos) {
       return true;
+    }
   }
   return false;
 }
@@ -102,8 +105,9 @@ void DaemonRun::Signal(int number) const {
 
 int DaemonRun::End(absl::Duration limit) {
   const int status = WaitForChild(pid_, limit);
-  if (status >= 0)
+  if (status >= 0) {
     pid_ = -1;
+  }
   return status;
 }
 

@@ -13,6 +13,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "tests/e2e/daemon/one_block.h"
 #include "tests/e2e/daemon/program.h"
 #include "tests/e2e/daemon_lifecycle/daemon_run.h"
 
@@ -79,8 +80,9 @@ TEST(Lifecycle, DumpsNoCoreUnlessAskedTo) {
   const auto limit = [](const DaemonRun& run) {
     std::ifstream file("/proc/" + std::to_string(run.pid()) + "/limits");
     for (std::string line; std::getline(file, line);) {
-      if (line.starts_with("Max core file size"))
+      if (line.starts_with("Max core file size")) {
         return line;
+      }
     }
     return std::string("unknown");
   };
@@ -163,7 +165,9 @@ TEST(Lifecycle, ReloadAppliesWhatCanChangeAndNamesTheRest) {
 TEST(Lifecycle, FeedsTheWatchdogWhileItLives) {
   DaemonRun run;
   ASSERT_TRUE(run.StartSmall({}, {"WATCHDOG_USEC=500000"})) << run.err();
-  for (int beat = 0; beat < 5; ++beat) ASSERT_TRUE(run.Told("WATCHDOG=1")) << "beat " << beat;
+  for (int beat = 0; beat < 5; ++beat) {
+    ASSERT_TRUE(run.Told("WATCHDOG=1")) << "beat " << beat;
+  }
 }
 
 TEST(Lifecycle, DoesNotFeedAWatchdogThatNobodySet) {
@@ -198,29 +202,13 @@ TEST(Lifecycle, ALogThatNobodyReadsHoldsNothingUp) {
 // A put that never ends, as a call in flight.
 class EndlessPut {
  public:
-  explicit EndlessPut(const std::string& socket)
-      : stub_(v1::Cache::NewStub(
-            grpc::CreateChannel("unix:" + socket, grpc::InsecureChannelCredentials()))) {
-    v1::NamespaceRecord record;
-    record.set_model("m");
-    record.set_weights_revision("1");
-    record.set_kv_dtype("bf16");
-    record.set_layout("l/1");
-    record.set_hash_algorithm("sha256");
-    record.set_block_tokens(16);
-    record.set_block_bytes(4096);
-    grpc::ClientContext context;
-    v1::OpenNamespaceRequest open;
-    *open.mutable_record() = record;
-    v1::OpenNamespaceReply opened;
-    const grpc::Status status = stub_->OpenNamespace(&context, open, &opened);
-    EXPECT_TRUE(status.ok()) << status.error_message();
+  explicit EndlessPut(const DaemonRun& run) : stub_(CacheStub(run.runtime())) {
+    const absl::StatusOr<v1::Part> part = OneBlockPart(*stub_, 4096);
+    EXPECT_TRUE(part.ok()) << part.status();
     writer_ = stub_->PutStream(&context_, &reply_);
     v1::PutStreamRequest first;
     v1::PutRequest* put = first.mutable_request();
-    put->mutable_part()->set_namespace_digest(opened.namespace_digest());
-    put->mutable_part()->set_key_bytes(32);
-    put->mutable_part()->set_keys(std::string(32, 'k'));
+    *put->mutable_part() = part.ok() ? *part : v1::Part();
     put->add_payload_bytes(4096);
     EXPECT_TRUE(writer_->Write(first));
     v1::PutStreamRequest half;
@@ -242,7 +230,7 @@ class EndlessPut {
 TEST(Lifecycle, ACallThatNeverEndsDoesNotKeepItFromStopping) {
   DaemonRun run;
   ASSERT_TRUE(run.StartSmall()) << run.err();
-  const EndlessPut put(run.runtime() + "/terrace.sock");
+  const EndlessPut put(run);
   run.Signal(SIGTERM);
   // Five times the promise of 5 s.
   EXPECT_EQ(run.End(absl::Seconds(25)), 0) << run.err();
@@ -251,7 +239,7 @@ TEST(Lifecycle, ACallThatNeverEndsDoesNotKeepItFromStopping) {
 TEST(Lifecycle, ASecondSignalEndsItAtOnce) {
   DaemonRun run;
   ASSERT_TRUE(run.StartSmall()) << run.err();
-  const EndlessPut put(run.runtime() + "/terrace.sock");
+  const EndlessPut put(run);
   run.Signal(SIGTERM);
   ASSERT_TRUE(run.Told("STOPPING=1"));
   run.Signal(SIGTERM);

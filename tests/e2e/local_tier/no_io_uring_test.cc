@@ -2,6 +2,7 @@
 #include <csignal>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "terrace/v1/cache.grpc.pb.h"
 #include <gmock/gmock.h>
@@ -9,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/doubles/http_client.h"
+#include "tests/e2e/daemon/one_block.h"
 #include "tests/e2e/daemon_lifecycle/daemon_run.h"
 
 namespace terrace {
@@ -27,26 +29,10 @@ std::string Scrape(const DaemonRun& run) {
 // One block, put and got inline.
 class OneBlock {
  public:
-  explicit OneBlock(const DaemonRun& run)
-      : stub_(v1::Cache::NewStub(grpc::CreateChannel("unix:" + run.runtime() + "/terrace.sock",
-                                                     grpc::InsecureChannelCredentials()))) {
-    v1::OpenNamespaceRequest request;
-    v1::NamespaceRecord& record = *request.mutable_record();
-    record.set_model("m");
-    record.set_weights_revision("1");
-    record.set_kv_dtype("bf16");
-    record.set_layout("l/1");
-    record.set_hash_algorithm("sha256");
-    record.set_block_tokens(16);
-    record.set_block_bytes(sizeof(kPayload));
-    v1::OpenNamespaceReply reply;
-    grpc::ClientContext context;
-    context.set_wait_for_ready(true);
-    const grpc::Status status = stub_->OpenNamespace(&context, request, &reply);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    part_.set_namespace_digest(reply.namespace_digest());
-    part_.set_key_bytes(32);
-    part_.set_keys(std::string(32, 'k'));
+  explicit OneBlock(const DaemonRun& run) : stub_(CacheStub(run.runtime())) {
+    absl::StatusOr<v1::Part> part = OneBlockPart(*stub_, sizeof(kPayload));
+    EXPECT_TRUE(part.ok()) << part.status();
+    part_ = part.ok() ? *std::move(part) : v1::Part();
   }
   // The level that was reached.
   int Put() {

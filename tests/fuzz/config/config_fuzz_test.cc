@@ -25,26 +25,32 @@ std::string Violation(const std::string& text) {
   const absl::StatusOr<LoadedConfig> loaded = ParseConfig(text, "fuzz.toml");
   if (!loaded.ok()) {
     const std::string message(loaded.status().message());
-    if (message.find_first_of("\n\r") != std::string::npos)
+    if (message.find_first_of("\n\r") != std::string::npos) {
       return "the message has more than one line";
-    if (!message.starts_with("fuzz.toml:") && !message.starts_with("default:"))
+    }
+    if (!message.starts_with("fuzz.toml:") && !message.starts_with("default:")) {
       return "the message names no place";
+    }
     for (const char c : message) {
-      if (static_cast<unsigned char>(c) < 0x20)
+      if (static_cast<unsigned char>(c) < 0x20) {
         return "the message has control characters";
+      }
     }
     return message.size() > 1000 ? "the message is long" : "";
   }
   // What is accepted is printed such that it is accepted again and means the same.
   const absl::StatusOr<LoadedConfig> again = ParseConfig(PrintConfig(*loaded), "printed.toml");
-  if (!again.ok())
+  if (!again.ok()) {
     return "the printed configuration is refused: " + std::string(again.status().message());
+  }
   const ConfigDifference difference = CompareConfigs(loaded->config, again->config);
-  if (!difference.live.empty() || !difference.needs_restart.empty())
+  if (!difference.live.empty() || !difference.needs_restart.empty()) {
     return "the printed configuration differs";
+  }
   for (const TenantConfig& tenant : loaded->config.tenants) {
-    if (tenant.guaranteed_bytes > loaded->config.store.dram_bytes)
+    if (tenant.guaranteed_bytes > loaded->config.store.dram_bytes) {
       return "a tenant has more than there is";
+    }
   }
   return "";
 }
@@ -54,8 +60,9 @@ std::string Violation(const std::string& text) {
 
 #ifdef TERRACE_LIBFUZZER
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  if (!terrace::Violation(std::string(reinterpret_cast<const char*>(data), size)).empty())
+  if (!terrace::Violation(std::string(reinterpret_cast<const char*>(data), size)).empty()) {
     std::abort();
+  }
   return 0;
 }
 #else
@@ -76,8 +83,9 @@ std::vector<std::string> Seeds() {
   // The example with every setting switched on.
   std::string example = text.str();
   for (size_t at = 0; (at = example.find("\n#", at)) != std::string::npos; ++at) {
-    if (at + 2 < example.size() && example[at + 2] != ' ')
+    if (at + 2 < example.size() && example[at + 2] != ' ') {
       example.erase(at + 1, 1);
+    }
   }
   seeds.push_back(example);
   seeds.push_back(
@@ -145,7 +153,9 @@ class Mutator {
 
   std::string Make(const std::vector<std::string>& seeds) {
     std::string text = seeds[Below(seeds.size())];
-    for (uint64_t left = 1 + Below(6); left > 0; --left) Change(&text, seeds);
+    for (uint64_t left = 1 + Below(6); left > 0; --left) {
+      Change(&text, seeds);
+    }
     return text.substr(0, 16384);
   }
 
@@ -166,8 +176,9 @@ class Mutator {
     const size_t at = Below(text->size() + 1);
     switch (Below(9)) {
       case 0:  // flip a bit
-        if (!text->empty())
+        if (!text->empty()) {
           (*text)[Below(text->size())] ^= static_cast<char>(1U << Below(8));
+        }
         return;
       case 1:
         text->insert(at, piece);
@@ -179,23 +190,26 @@ class Mutator {
         text->resize(at);
         return;
       case 4: {  // a line twice
-        if (text->empty())
+        if (text->empty()) {
           return;
+        }
         const auto [begin, end] = Line(*text);
         text->insert(Below(text->size() + 1), text->substr(begin, end - begin));
         return;
       }
       case 5: {  // a line away
-        if (text->empty())
+        if (text->empty()) {
           return;
+        }
         const auto [begin, end] = Line(*text);
         text->erase(begin, end - begin);
         return;
       }
       case 6: {  // another value
         const size_t equals = text->find('=', at);
-        if (equals == std::string::npos)
+        if (equals == std::string::npos) {
           return;
+        }
         const size_t end = std::min(text->find('\n', equals), text->size());
         text->replace(equals + 1, end - equals - 1, " " + piece);
         return;

@@ -34,7 +34,9 @@ TEST(AsciiText, ReplacesBytesAndTheMarkerItself) {
 
 TEST(AsciiText, EveryByteComesBack) {
   std::string all;
-  for (int byte = 0; byte < 256; ++byte) all.push_back(static_cast<char>(byte));
+  for (int byte = 0; byte < 256; ++byte) {
+    all.push_back(static_cast<char>(byte));
+  }
   const std::optional<AsciiText> ascii = AsciiText::Of(all);
   ASSERT_TRUE(ascii.has_value());
   EXPECT_TRUE(std::all_of(ascii->text().begin(), ascii->text().end(),

@@ -15,7 +15,9 @@ struct BadConfig {
 
 inline std::string NumbersBelow(int end) {
   std::string text = "[0";
-  for (int i = 1; i < end; ++i) text.append(", ").append(std::to_string(i));
+  for (int i = 1; i < end; ++i) {
+    text.append(", ").append(std::to_string(i));
+  }
   return text + "]";
 }
 
@@ -113,7 +115,9 @@ inline std::vector<BadConfig> BadTiers() {
 
 inline std::vector<BadConfig> BadTogether() {
   std::string many;
-  for (int i = 0; i < 65; ++i) many += DriveText("/d/" + std::to_string(i));
+  for (int i = 0; i < 65; ++i) {
+    many += DriveText("/d/" + std::to_string(i));
+  }
   return {
       {"TierPathTwice", DriveText("/a") + DriveText("/b/../a/"),
        "t.toml:5: tier.path: '/a' is there twice"},

@@ -125,7 +125,9 @@ TEST(Config, AnEmptyFileIsTheDefaults) {
   EXPECT_EQ(loaded->config.metrics_listen, "127.0.0.1:9464");
   EXPECT_EQ(loaded->config.unlisted, UnlistedPeers::kPerUid);
   EXPECT_THAT(loaded->config.tenants, IsEmpty());
-  for (const std::string& origin : loaded->origins) EXPECT_EQ(origin, "default");
+  for (const std::string& origin : loaded->origins) {
+    EXPECT_EQ(origin, "default");
+  }
 }
 
 TEST(Config, DefaultsObeyTheirOwnRules) {
@@ -313,8 +315,9 @@ std::string ExampleOf(const std::string& begins_with) {
   }
   std::istringstream lines(text.substr(begin));
   std::string example;
-  for (std::string line; std::getline(lines, line) && line.starts_with("# ");)
+  for (std::string line; std::getline(lines, line) && line.starts_with("# ");) {
     example += line.substr(2) + "\n";
+  }
   return example;
 }
 

@@ -111,7 +111,9 @@ TEST_F(LogTest, LeavesOutWhatIsBelowItsLevel) {
 TEST_F(LogTest, LimitsRepetitionsAndSaysHowManyWereLeftOut) {
   {
     const std::unique_ptr<Log> log = Make();
-    for (uint32_t i = 0; i < kRepeatsPerWindow + 7; ++i) log->Info("again");
+    for (uint32_t i = 0; i < kRepeatsPerWindow + 7; ++i) {
+      log->Info("again");
+    }
     log->Info("another");
     EXPECT_EQ(log->suppressed(), 7U);
     clock_.Advance(kRepeatWindow);
@@ -131,8 +133,9 @@ TEST_F(LogTest, AFullPipeNeverBlocksTheCallerAndTheLossIsTold) {
   constexpr int kLines = 3000;
   {
     const std::unique_ptr<Log> log = Make({.queue_lines = 16, .flush_limit = absl::Minutes(10)});
-    for (int i = 0; i < kLines; ++i)
+    for (int i = 0; i < kLines; ++i) {
       log->Info("event " + std::to_string(i), {{"text", std::string(100, 'x')}});
+    }
     // Nobody has read yet: the pipe holds some 30 lines, the queue 16.
     EXPECT_GT(log->dropped(), 2000U);
     pipe_.Grow();
@@ -146,8 +149,9 @@ TEST_F(LogTest, ItsEndDoesNotWaitForAReaderThatIsStuck) {
   ASSERT_GT(fcntl(pipe_.write_end.get(), F_SETPIPE_SZ, 4096), 0);
   {
     const std::unique_ptr<Log> log = Make({.flush_limit = absl::ZeroDuration()});
-    for (int i = 0; i < 1000; ++i)
+    for (int i = 0; i < 1000; ++i) {
       log->Info("event " + std::to_string(i), {{"text", std::string(100, 'x')}});
+    }
   }
   // Whole lines only.
   EXPECT_THAT(pipe_.Lines(), Not(testing::IsEmpty()));
@@ -156,7 +160,9 @@ TEST_F(LogTest, ItsEndDoesNotWaitForAReaderThatIsStuck) {
 TEST_F(LogTest, AReaderThatIsGoneDoesNoHarm) {
   pipe_.read_end = Descriptor();
   const std::unique_ptr<Log> log = Make();
-  for (int i = 0; i < 100; ++i) log->Info("event " + std::to_string(i));
+  for (int i = 0; i < 100; ++i) {
+    log->Info("event " + std::to_string(i));
+  }
 }
 
 TEST_F(LogTest, LongLinesAreCutToWhatAPipeTakesWhole) {
@@ -177,15 +183,20 @@ TEST_F(LogTest, ManyThreadsWriteWholeLines) {
     std::vector<std::thread> writers;
     for (int t = 0; t < 4; ++t) {
       writers.emplace_back([&log, t] {
-        for (int i = 0; i < 50; ++i)
+        for (int i = 0; i < 50; ++i) {
           log->Info("thread " + std::to_string(t) + " line " + std::to_string(i));
+        }
       });
     }
-    for (std::thread& writer : writers) writer.join();
+    for (std::thread& writer : writers) {
+      writer.join();
+    }
   }
   const std::vector<std::string> lines = pipe_.Lines();
   EXPECT_THAT(lines, SizeIs(200));
-  for (const std::string& line : lines) EXPECT_THAT(line, HasSubstr(" level=info msg=\"thread "));
+  for (const std::string& line : lines) {
+    EXPECT_THAT(line, HasSubstr(" level=info msg=\"thread "));
+  }
 }
 
 TEST_F(LogTest, RefusesAnEmptyQueue) {

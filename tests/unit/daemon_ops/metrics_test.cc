@@ -42,10 +42,16 @@ StoreUsage FullUsage() {
   usage.calls_in_flight = 13;
   usage.metadata_bytes = 1400;
   StoreCounters& counters = usage.counters;
-  for (size_t i = 0; i < counters.get_outcomes.size(); ++i) counters.get_outcomes[i] = 100 + i;
+  for (size_t i = 0; i < counters.get_outcomes.size(); ++i) {
+    counters.get_outcomes[i] = 100 + i;
+  }
   counters.tier_hits[0] = 101;
-  for (size_t i = 0; i < counters.put_outcomes.size(); ++i) counters.put_outcomes[i] = 200 + i;
-  for (size_t i = 0; i < counters.put_reasons.size(); ++i) counters.put_reasons[i] = 300 + i;
+  for (size_t i = 0; i < counters.put_outcomes.size(); ++i) {
+    counters.put_outcomes[i] = 200 + i;
+  }
+  for (size_t i = 0; i < counters.put_reasons.size(); ++i) {
+    counters.put_reasons[i] = 300 + i;
+  }
   counters.corrupt = 15;
   counters.evictions = 3;
   counters.eviction_age_log2_s[0] = 1;   // below 1 s
@@ -267,8 +273,9 @@ TEST_F(MetricsTest, BoundTheTenantsAndKeepTheirSum) {
   const std::regex series("terrace_tenant_used_bytes\\{tenant=\"([^\"]*)\"\\} ([0-9]+)");
   uint64_t sum = 0;
   size_t count = 0;
-  for (std::sregex_iterator it(text.begin(), text.end(), series), end; it != end; ++it, ++count)
+  for (std::sregex_iterator it(text.begin(), text.end(), series), end; it != end; ++it, ++count) {
     sum += std::stoull((*it)[2]);
+  }
   EXPECT_EQ(count, kMaxTenantSeries);
   EXPECT_EQ(sum, 999U * 1000U / 2U);
   EXPECT_THAT(text, HasSubstr("terrace_tenant_used_bytes{tenant=\"uid-999\"} 999\n"));
@@ -316,8 +323,9 @@ TEST_F(MetricsTest, SayThatTheDaemonDrains) {
 }
 
 TEST_F(MetricsTest, AreCleanUnderPromtool) {
-  if (std::system("command -v promtool >/dev/null 2>&1") != 0)
+  if (std::system("command -v promtool >/dev/null 2>&1") != 0) {
     GTEST_SKIP() << "promtool is not installed";
+  }
   const PrivateFolder folder;
   const std::string file = folder.Write("metrics", FullText());
   const std::string complaints = folder.path() + "/complaints";

@@ -201,7 +201,9 @@ class Notify : public testing::Test {
   }
   void TearDown() override {
     close(fd_);
-    for (const char* name : {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}) unsetenv(name);
+    for (const char* name : {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}) {
+      unsetenv(name);
+    }
   }
   std::string Next() const {
     char buffer[4096];

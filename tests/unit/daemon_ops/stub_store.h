@@ -30,8 +30,9 @@ class StubStore final : public BlockStore {
 
   absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override {
     for (size_t i = 0; i < aliases_.size(); ++i) {
-      if (aliases_[i] == alias)
+      if (aliases_[i] == alias) {
         return TenantId{static_cast<uint32_t>(i)};
+      }
     }
     aliases_.emplace_back(alias);
     quotas[aliases_.back()] = {};
@@ -39,14 +40,19 @@ class StubStore final : public BlockStore {
   }
   absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) override {
     const std::string& alias = aliases_.at(static_cast<size_t>(tenant));
-    if (alias == refuse_alias && guaranteed_bytes > 0)
+    if (alias == refuse_alias && guaranteed_bytes > 0) {
       return absl::InvalidArgumentError("refused");
+    }
     uint64_t sum = guaranteed_bytes;
-    for (const auto& [other, quota] : quotas) sum += other == alias ? 0 : quota.guaranteed;
-    if (sum > capacity_)
+    for (const auto& [other, quota] : quotas) {
+      sum += other == alias ? 0 : quota.guaranteed;
+    }
+    if (sum > capacity_) {
       return absl::InvalidArgumentError("guarantees exceed the capacity");
-    if (limit_bytes > 0 && limit_bytes < guaranteed_bytes)
+    }
+    if (limit_bytes > 0 && limit_bytes < guaranteed_bytes) {
       return absl::InvalidArgumentError("limit");
+    }
     quotas[alias] = {guaranteed_bytes, limit_bytes};
     return absl::OkStatus();
   }

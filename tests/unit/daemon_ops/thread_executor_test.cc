@@ -51,9 +51,13 @@ TEST_P(ThreadExecutorTest, RunsAllWorkOfAllProducersOnce) {
         }
       });
     }
-    for (std::thread& producer : producers) producer.join();
+    for (std::thread& producer : producers) {
+      producer.join();
+    }
   }
-  for (const std::atomic<int>& count : runs) ASSERT_EQ(count.load(), 1);
+  for (const std::atomic<int>& count : runs) {
+    ASSERT_EQ(count.load(), 1);
+  }
 }
 
 TEST_P(ThreadExecutorTest, BeginsHigherPrioritiesFirstAndEachInItsOrder) {
@@ -93,8 +97,9 @@ TEST_P(ThreadExecutorTest, RunsAsMuchAtOnceAsItSays) {
   absl::BlockingCounter done(4);
   for (int i = 0; i < 4; ++i) {
     executor->Run(Priority::kNormal, [all, &done] {
-      if (all->Block())
+      if (all->Block()) {
         delete all;
+      }
       done.DecrementCount();
     });
   }
@@ -107,8 +112,9 @@ TEST_P(ThreadExecutorTest, TheDestructorRunsWhatWorkHandsInMeanwhile) {
   Executor* const borrowed = executor.get();
   std::function<void(int)> chain = [&](int left) {
     ++ran;
-    if (left > 0)
+    if (left > 0) {
       borrowed->Run(Priority::kLow, [&chain, left] { chain(left - 1); });
+    }
   };
   borrowed->Run(Priority::kHigh, [&chain] { chain(500); });
   executor.reset();
@@ -119,7 +125,9 @@ TEST_P(ThreadExecutorTest, WorkIsDestroyedWhenItHasRun) {
   const auto owned = std::make_shared<int>(7);
   {
     const std::unique_ptr<Executor> executor = Make(2);
-    for (int i = 0; i < 100; ++i) executor->Run(Priority::kNormal, [owned] {});
+    for (int i = 0; i < 100; ++i) {
+      executor->Run(Priority::kNormal, [owned] {});
+    }
   }
   EXPECT_EQ(owned.use_count(), 1);
 }
