@@ -198,12 +198,17 @@ BlockId Store::BeginReadLocked(
   flight.tier = *tier;
   flight.lower = lower;
   flight.priority = priority;
-  std::vector<std::pair<Priority, BlockId>>& waiting = reads_[*tier].waiting;
-  const auto at =
-      std::upper_bound(waiting.begin(), waiting.end(), priority,
-                       [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
-  waiting.insert(at, {priority, block});
+  QueueReadLocked(block);
   return block;
+}
+
+void Store::QueueReadLocked(BlockId block) {
+  const Flight& flight = flights_.at(block);
+  std::vector<std::pair<Priority, BlockId>>& waiting = reads_[flight.tier].waiting;
+  const auto at =
+      std::upper_bound(waiting.begin(), waiting.end(), flight.priority,
+                       [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
+  waiting.insert(at, {flight.priority, block});
 }
 
 bool Store::IsShared(size_t tier) const {
@@ -231,12 +236,14 @@ void Store::StartRead(BlockId block) {
   std::string key;
   LowerTier* tier = nullptr;
   bool wanted = false;
+  bool has_slot = false;
   uint64_t payload_bytes = 0;
   absl::Duration give_up;
   {
     Lock lock(&mutex_);
     Flight& flight = flights_.at(block);
     wanted = !flight.cancel_wanted;
+    has_slot = blocks_.at(block).has_slot;  // of a read from a nearer tier
     flight.give_up = std::min(flight.give_up, clock_.Now() + options_.max_wait_for_room);
     give_up = flight.give_up;
     tier = lower_tiers_[flight.tier];
@@ -253,8 +260,10 @@ void Store::StartRead(BlockId block) {
   request.identity.key = key;
   request.deadline = clock_.Now() + kReadCap;
   const std::optional<Reason> refused =
-      wanted ? AcquireSlot(block, payload_bytes, {}, {give_up, [this, block] { StartRead(block); }})
-             : Reason::kCancelled;
+      !wanted ? Reason::kCancelled
+      : has_slot
+          ? Reason::kNone
+          : AcquireSlot(block, payload_bytes, {}, {give_up, [this, block] { StartRead(block); }});
   if (!refused.has_value()) {
     return;  // it goes on when there is room
   }
@@ -300,6 +309,10 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
     EnterReadyLocked(block, {});
     ++counters_.prefetch_arrived;
     CloseFlightLocked(block, GetOutcome::kOk, deferred);
+  } else if (outcome != ReadOutcome::kVerified && outcome != ReadOutcome::kCancelled && current &&
+             ReadFromNextLocked(block)) {
+    counters_.corrupt += outcome == ReadOutcome::kCorrupt ? 1 : 0;
+    return PumpReadsLocked(deferred);
   } else {
     ++counters_.prefetch_failed;
     counters_.corrupt += outcome == ReadOutcome::kCorrupt ? 1 : 0;
@@ -309,6 +322,38 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
   }
   UnlockBlockLocked(block);
   PumpReadsLocked(deferred);
+}
+
+bool Store::ReadFromNextLocked(BlockId block) {
+  Flight& flight = flights_.at(block);
+  const Block& entry = blocks_.at(block);
+  if (entry.state != BlockState::kFilling || flight.cancel_wanted) {
+    return false;
+  }
+  const BlockIdentity identity = IdentityOfLocked(entry);
+  if (deleting_.contains(LocalName(identity))) {
+    return false;
+  }
+  for (uint32_t tier = flight.tier + 1; tier < lower_tiers_.size(); ++tier) {
+    LowerBlock lower;
+    // The slot is of this size.
+    if (!lower_tiers_[tier]->Lookup(identity, &lower) ||
+        lower.payload_bytes != entry.payload_bytes) {
+      continue;
+    }
+    flight.tier = tier;
+    flight.lower = lower;
+    flight.reading = false;
+    flight.read_token = 0;
+    for (const FlightWaiter& waiter : flight.waiters) {
+      if (waiter.get != nullptr) {
+        waiter.get->targets[waiter.index].tier = static_cast<uint8_t>(tier + 1);
+      }
+    }
+    QueueReadLocked(block);
+    return true;
+  }
+  return false;
 }
 
 // ---------------------------------------------------------------- prefetch tickets

@@ -150,12 +150,14 @@ void Store::ClearNamespace(TenantId tenant,
   clear->digest = digest;
   clear->generation = RaiseHereLocked(digest, ns->generation + 1);
   clear->local_left = local_ != nullptr;
-  clear->outlets_left = static_cast<uint8_t>((1U << outlets_.size()) - 1);
   clear->give_up = clock_.Now() + kPoolPatience;
   clear->done = std::move(done);
   clearing_.push_back(clear);
   ++in_flight_;  // until the answer has been given
-  for (Outlet& outlet : outlets_) {
+  for (size_t i = 0; i < outlets_.size(); ++i) {
+    Outlet& outlet = outlets_[i];
+    const uint32_t bit = Serves(outlet.state) ? 1U << i : 0U;
+    clear->outlets_left = static_cast<uint8_t>(clear->outlets_left | bit);
     // Ahead of what nobody waits for.
     std::erase(outlet.raise_queue, digest);
     outlet.raise_queue.push_front(digest);
@@ -272,7 +274,12 @@ void Store::NoteEnded(bool is_durable) {
 
 // ---------------------------------------------------------------- to the pools
 
+// Not while the pool is away: what it would remember of this node's until it has been looked at
+// could not be told from what other nodes raised.
 void Store::PumpRaisesLocked(Outlet& outlet, DeferredCalls& deferred) {
+  if (!Serves(outlet.state)) {
+    return;
+  }
   while (outlet.raises_running < kMaxRaises && !outlet.raise_queue.empty() &&
          clock_.Now() >= outlet.retry_raises_at) {
     const Digest128 digest = outlet.raise_queue.front();

@@ -50,6 +50,11 @@ std::string_view NameOf(WriteOutcome outcome) {
 
 }  // namespace
 
+Level Store::HighestLevel() const {
+  const Level highest = local_ == nullptr ? Level::kDram : Level::kLocalSynced;
+  return shared_.empty() ? highest : Level::kPool;
+}
+
 void Store::TellWriteWaiterLocked(const WriteWaiter& waiter,
                                   PutStage stage,
                                   WriteOutcome outcome,
@@ -86,13 +91,13 @@ void Store::TellWriteWaiterLocked(const WriteWaiter& waiter,
 
 // Where there is no local tier, a pool has to do for its levels: what lies there outlives the node.
 bool Store::WantsPool(Level level) const {
-  return has_outlets_ &&
+  return !shared_.empty() &&
          (level >= Level::kPool || (local_ == nullptr && level >= Level::kLocalWritten));
 }
 
 // What no pool took goes to the local tier, so that it comes as far as it can.
 bool Store::AdvancePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred) {
-  if ((local_ == nullptr && !has_outlets_) || put->scope == ScopeId{UINT32_MAX}) {
+  if ((local_ == nullptr && shared_.empty()) || put->scope == ScopeId{UINT32_MAX}) {
     return false;
   }
   if (put->call.wait_for < Level::kLocalWritten || put->stage == PutStage::kSyncing) {

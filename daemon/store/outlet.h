@@ -18,6 +18,11 @@
 
 namespace terrace {
 
+// Whether the pool is read and written at all.
+inline bool Serves(PoolState state) {
+  return state == PoolState::kOnline || state == PoolState::kCatchingUp;
+}
+
 // A block that somebody waits for to be published, or that the tier has taken. It outlives the
 // block, which may be evicted as soon as it is copied.
 struct Publication {
@@ -28,7 +33,6 @@ struct Publication {
   bool deleted = false;     // while it waited
   bool keeps_slot = false;  // the block is locked, until the tier has copied it
   uint32_t tries = 0;
-  absl::Duration began;  // when it was handed over
   uint64_t slot_bytes = 0;
   std::vector<WriteWaiter> waiters;
 };
@@ -49,6 +53,7 @@ struct Outlet {
   absl::flat_hash_map<std::string, Publication> publications;  // by Store::LocalName
   uint32_t running = 0;                                        // of them
   uint64_t kept_slot_bytes = 0;                                // by them
+  absl::Duration last_progress;  // a slot was given back, or the first one taken
   uint64_t last_publication = 0;
   // Until then nothing is offered: the tier has just refused, or does not get on.
   absl::Duration refused_until;

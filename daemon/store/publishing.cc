@@ -24,12 +24,9 @@ constexpr uint32_t kMaxAwaitedTries = 64;
 constexpr absl::Duration kPublishCap = absl::Seconds(30);
 constexpr absl::Duration kBusyMemory = absl::Milliseconds(100);
 constexpr absl::Duration kFaultMemory = absl::Seconds(1);
-// A tier that keeps a slot for longer is not offered more.
+// A tier that keeps slots and has given none back for so long is not offered more.
 constexpr absl::Duration kStall = absl::Seconds(1);
-
-bool Serves(PoolState state) {
-  return state == PoolState::kOnline || state == PoolState::kCatchingUp;
-}
+constexpr absl::Duration kLookInterval = absl::Milliseconds(50);  // at the tiers' states
 
 bool IsTooLargeFor(const Outlet& outlet, const Block& block) {
   return outlet.policy.max_payload_bytes > 0 &&
@@ -278,8 +275,8 @@ void Store::BeginPublishLocked(Outlet& outlet, const std::string& name, Deferred
   LockBlockLocked(id);
   publication.running = true;
   publication.keeps_slot = true;
-  publication.began = clock_.Now();
   publication.slot_bytes = pools_[block.pool]->slot_bytes;
+  outlet.last_progress = outlet.kept_slot_bytes == 0 ? clock_.Now() : outlet.last_progress;
   outlet.kept_slot_bytes += publication.slot_bytes;
   ++outlet.running;
   ++in_flight_;  // until PublishEnded
@@ -300,6 +297,7 @@ void Store::BeginPublishLocked(Outlet& outlet, const std::string& name, Deferred
 void Store::GiveSlotBackLocked(Outlet& outlet, Publication& publication) {
   if (std::exchange(publication.keeps_slot, false)) {
     outlet.kept_slot_bytes -= publication.slot_bytes;
+    outlet.last_progress = clock_.Now();
     UnlockBlockLocked(publication.block);
   }
 }
@@ -429,6 +427,7 @@ bool Store::SlotsAreKeptLocked() const {
                      [](const Outlet& outlet) { return outlet.kept_slot_bytes > 0; });
 }
 
+// Whether an end of some publication is worth waiting for.
 bool Store::IsPublishingLocked() const {
   const absl::Duration now = clock_.Now();
   return std::any_of(outlets_.begin(), outlets_.end(), [now](const Outlet& outlet) {
@@ -482,19 +481,36 @@ bool Store::FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
   return true;
 }
 
+// Nothing: not looked at this time.
+std::vector<PoolState> Store::TickShared() {
+  bool looks = false;
+  {
+    Lock lock(&mutex_);
+    looks = !shared_.empty() && clock_.Now() >= look_at_;
+    look_at_ = looks ? clock_.Now() + kLookInterval : look_at_;
+  }
+  std::vector<PoolState> states;
+  for (SharedTier* tier : shared_) {
+    tier->Tick();
+    if (looks) {
+      states.push_back(tier->figures().state);
+    }
+  }
+  return states;
+}
+
 void Store::TickOutletsLocked(absl::Span<const PoolState> states, DeferredCalls& deferred) {
   const absl::Duration now = clock_.Now();
   for (size_t i = 0; i < outlets_.size(); ++i) {
     Outlet& outlet = outlets_[i];
-    if (!Serves(outlet.state) && Serves(states[i])) {  // what it refused before says nothing
+    const PoolState state = states.empty() ? outlet.state : states[i];
+    if (!Serves(outlet.state) && Serves(state)) {  // what it refused before says nothing
       outlet.refused_until = absl::ZeroDuration();
       outlet.retry_raises_at = absl::ZeroDuration();
     }
-    outlet.state = states[i];
+    outlet.state = state;
     outlet.has_caught_up = outlet.has_caught_up || outlet.state == PoolState::kOnline;
-    const bool stalls = std::any_of(
-        outlet.publications.begin(), outlet.publications.end(),
-        [now](const auto& p) { return p.second.keeps_slot && p.second.began + kStall <= now; });
+    const bool stalls = outlet.kept_slot_bytes > 0 && outlet.last_progress + kStall <= now;
     if (stalls) {
       outlet.refused_until = now + kBusyMemory;
       outlet.refusal = PublishDrop::kBusy;

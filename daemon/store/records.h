@@ -355,6 +355,12 @@ struct Flight {
   bool cancel_wanted = false;
 };
 
+// That a request was seen, by the hash of its id.
+struct RecentRequest {
+  uint64_t hash = 0;
+  absl::Duration at;
+};
+
 // A block as a probe saw it: by the time that it is touched the id may name another.
 struct SeenBlock {
   BlockId id = kNoBlock;

@@ -75,7 +75,7 @@ void Store::HideForDeleteLocked(DeleteOperation& deletion,
     const std::optional<ScopeId> scope = FindScopeLocked(ns.tenant, part);
     const BlockId block = scope.has_value() ? index_.Find(*scope, part.key(i)) : kNoBlock;
     bool held = block != kNoBlock;
-    if (local_ != nullptr || has_outlets_) {
+    if (local_ != nullptr || !shared_.empty()) {
       const BlockIdentity identity{ns.digest, ns.generation, part.salt, part.key(i)};
       std::string name = LocalName(identity);
       held = held || (!deleting_.contains(name) && IsHeldBelowLocked(identity));

@@ -67,7 +67,6 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       executor_(*parts.executor),
       slabs_(*parts.slabs),
       local_(parts.local),
-      has_outlets_(!parts.shared.empty()),
       shared_(parts.shared),
       lower_tiers_(AllLowerTiers(parts)),
       observer_(parts.observer),
@@ -413,11 +412,7 @@ void Store::Tick() {
   if (local_ != nullptr) {
     local_->Tick();
   }
-  std::vector<PoolState> states;
-  for (SharedTier* tier : shared_) {
-    tier->Tick();
-    states.push_back(tier->figures().state);
-  }
+  const std::vector<PoolState> states = TickShared();
   DeferredCalls deferred;
   Lock lock(&mutex_);
   const absl::Duration now = clock_.Now();

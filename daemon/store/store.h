@@ -85,9 +85,7 @@ class Store final : public BlockStore {
   void Delete(const Caller& caller,
               const StorePart& part,
               std::function<void(absl::StatusOr<DeleteResult>)> done) override;
-  [[nodiscard]] Level HighestLevel() const override {
-    return has_outlets_ ? Level::kPool : (local_ == nullptr ? Level::kDram : Level::kLocalSynced);
-  }
+  [[nodiscard]] Level HighestLevel() const override;
   void Flush(TenantId tenant,
              Level level,
              absl::Duration deadline,
@@ -224,6 +222,9 @@ class Store final : public BlockStore {
   void PumpReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartRead(BlockId block);
   void ReadEnded(BlockId block, ReadOutcome outcome);
+  // The read goes on at the next tier that holds the block. False: there is none.
+  bool ReadFromNextLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void QueueReadLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t NewTicketLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PrefetchResult BeginPrefetchLocked(const Caller& caller,
                                      const PrefetchCall& call,
@@ -416,13 +417,13 @@ class Store final : public BlockStore {
   void TellOutletsOfEvictionLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether room may come by the end of a write.
   [[nodiscard]] bool SlotsAreKeptLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Whether an end of some publication is worth waiting for.
   [[nodiscard]] bool IsPublishingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool PublishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
                          BlockId block,
                          DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<PoolState> TickShared() ABSL_LOCKS_EXCLUDED(mutex_);
   void TickOutletsLocked(absl::Span<const PoolState> states, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -517,8 +518,7 @@ class Store final : public BlockStore {
   const Clock& clock_;
   Executor& executor_;
   SlabSource& slabs_;
-  SegmentTier* const local_;                   // nullable
-  const bool has_outlets_;
+  SegmentTier* const local_;  // nullable
   const std::vector<SharedTier*> shared_;
   const std::vector<LowerTier*> lower_tiers_;  // the local one first, then those
   StoreObserver* const observer_;
@@ -533,10 +533,6 @@ class Store final : public BlockStore {
   BlockTable blocks_ ABSL_GUARDED_BY(mutex_);
   ResidentIndex index_ ABSL_GUARDED_BY(mutex_);
   RecencySource recency_ ABSL_GUARDED_BY(mutex_);
-  struct RecentRequest {
-    uint64_t hash = 0;
-    absl::Duration at;
-  };
   std::array<RecentRequest, 4096> recent_requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Tenant>> tenants_ ABSL_GUARDED_BY(mutex_);
@@ -568,6 +564,7 @@ class Store final : public BlockStore {
       0;  // sweeps of the table still to do after a clear
   std::vector<std::unique_ptr<SlabMemory>> dying_memory_ ABSL_GUARDED_BY(mutex_);
   std::vector<Outlet> outlets_ ABSL_GUARDED_BY(mutex_);  // one a shared tier
+  absl::Duration look_at_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<BlockId, LocalWrite> local_writes_ ABSL_GUARDED_BY(mutex_);
   std::deque<BlockId> local_queue_ ABSL_GUARDED_BY(mutex_);  // of them those that have not begun
   uint32_t local_running_ ABSL_GUARDED_BY(mutex_) = 0;

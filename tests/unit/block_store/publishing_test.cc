@@ -208,6 +208,33 @@ TEST(PublishingTest, WhatCameFromAPoolIsNotPublishedToItAgain) {
   EXPECT_EQ(b.room.Get(1), GetOutcome::kOk) << "it lies on the local tier by now";
 }
 
+TEST(PublishingTest, WhatTheLocalTierCannotReadComesFromThePool) {
+  SharedPoolDouble pool;
+  SharedNode a(pool);
+  a.Open();
+  a.room.Put({1, 2}, Level::kPool);
+  ASSERT_TRUE(a.room.Flush(Level::kLocalWritten).ok());
+  a.room.Evict(0);
+  a.room.faults().Fail(doubles::FileCall::kRead, 1, absl::DataLossError("failed"),
+                       uint64_t{1} << 40);
+  EXPECT_EQ(a.room.Get(1), GetOutcome::kOk);
+  EXPECT_EQ(a.usage().hits, 1U);
+  pool.HoldReads(true);
+  std::optional<absl::StatusOr<GetResult>> result;
+  GetCall call;
+  call.parts.push_back(a.room.Part({2}));
+  call.wait_pending = true;
+  call.deadline = a.room.clock().Now() + absl::Seconds(20);
+  a.room.store().Get(a.room.caller(), std::move(call), [&](auto r) { result = std::move(r); });
+  a.room.RunUntil([&] { return pool.reads_held() == 1; });
+  EXPECT_TRUE(pool.EndOneRead(ReadOutcome::kFault));
+  a.room.RunUntil([&] { return result.has_value(); });
+  EXPECT_EQ(static_cast<GetOutcome>((*result)->outcomes[0]), GetOutcome::kMiss);
+  a.room.faults().Heal();
+  a.room.Tick(absl::Seconds(11));
+  a.room.Settle();
+}
+
 TEST(PublishingTest, FlushWaitsForThePool) {
   SharedPoolDouble pool;
   SharedNode a(pool);

@@ -90,7 +90,7 @@ TEST(SharedFaultsTest, APoolThatStallsIsNotWaitedForAnyMore) {
   ASSERT_GT(pool.publishes_held(), 0U);
   a.room.Tick(absl::Milliseconds(1100));
   a.room.RunAll();
-  for (uint64_t key = 1; key < 20; ++key) {
+  for (uint64_t key = 1; key < 60; ++key) {
     const auto answer = a.room.StartPut({key});
     a.room.RunAll();
     ASSERT_TRUE(answer->has_value()) << key;
@@ -107,7 +107,7 @@ TEST(SharedFaultsTest, APoolThatIsAwayDelaysNothing) {
     a.Open(PublishWhen::kOnEviction);
     Fill(a);
     pool.SetState(state);
-    a.room.Tick(absl::Milliseconds(10));
+    a.room.Tick(absl::Milliseconds(60));
     for (uint64_t key = 0; key < 60; ++key) {
       const auto answer = a.room.StartPut({key});
       a.room.RunAll();
@@ -122,7 +122,7 @@ TEST(SharedFaultsTest, APutThatWaitsForAPoolThatIsAwayIsToldSoAndWrittenLocally)
   SharedNode a(pool);
   a.Open();
   pool.SetState(PoolState::kSuspended);
-  a.room.Tick(absl::Milliseconds(10));
+  a.room.Tick(absl::Milliseconds(60));
   const PutResult result = a.room.Put({1}, Level::kPool);
   EXPECT_EQ(OutcomeAt(result, 0), PutOutcome::kStored);
   EXPECT_EQ(LevelAt(result, 0), Level::kLocalSynced);
@@ -292,7 +292,7 @@ TEST(SharedFaultsTest, WhatIsDeletedBeforeItsTurnIsNotPublished) {
   SharedNode a(pool);
   a.Open();
   pool.SetState(PoolState::kOpening);
-  a.room.Tick(absl::Milliseconds(10));
+  a.room.Tick(absl::Milliseconds(60));
   const auto answer = a.room.StartPut({1}, Level::kPool, kSmall);
   a.room.Settle();
   EXPECT_FALSE(a.room.Delete({1}).ok());
