@@ -104,8 +104,8 @@ class FileReader {
     }
     if (!Contains(sections_, entry.section)) {
       std::vector<std::string_view> known = sections_;
-      known.push_back("tenant");
-      known.push_back("tier");
+      known.emplace_back("tenant");
+      known.emplace_back("tier");
       return RefuseAt(entry, Concat("unknown section [", Shown(entry.section), "]",
                                     Suggestion(entry.section, known)));
     }
@@ -205,7 +205,7 @@ class FileReader {
       return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[tier]]",
                                     Suggestion(entry.key, kTierKeys)));
     }
-    const absl::Status status = SetTierKey(entry.key, entry.value, &loaded_.config.tiers[element]);
+    absl::Status status = SetTierKey(entry.key, entry.value, &loaded_.config.tiers[element]);
     if (status.ok()) {
       if (IsSharedTierKey(entry.key) && shared_keys_[element].first.empty()) {
         shared_keys_[element] = {entry.key, OriginOf(entry)};

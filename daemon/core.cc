@@ -122,6 +122,8 @@ class Ticker {
          const ServiceNotify& notify,
          std::function<void()> look)
       : store_(store), executor_(executor), notify_(notify), look_(std::move(look)) {}
+  Ticker(const Ticker&) = delete;
+  Ticker& operator=(const Ticker&) = delete;
   ~Ticker() { Stop(); }
 
   void Start(Front* front) {
@@ -211,6 +213,8 @@ class DaemonCore final : public Core {
         log_(log),
         notify_(notify),
         config_(std::make_shared<const Config>(options.loaded.config)) {}
+  DaemonCore(const DaemonCore&) = delete;
+  DaemonCore& operator=(const DaemonCore&) = delete;
 
   ~DaemonCore() override { Stop(absl::ZeroDuration()); }
 

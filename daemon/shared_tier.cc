@@ -35,6 +35,8 @@ class OpenedPoolHost final : public PoolHost {
         index_(Concat(options_.data_dir, "/pool-index-", options_.tier.name),
                Concat("the shared tier ", options_.tier.name),
                *parts.log) {}
+  OpenedPoolHost(const OpenedPoolHost&) = delete;
+  OpenedPoolHost& operator=(const OpenedPoolHost&) = delete;
   ~OpenedPoolHost() override {
     if (files_ != nullptr) {
       files_->Stop();

@@ -293,9 +293,9 @@ void Store::PumpRaisesLocked(Outlet& outlet, DeferredCalls& deferred) {
     const RaisedGeneration raised{digest, found->second};
     const size_t index = static_cast<size_t>(&outlet - outlets_.data());
     deferred.Add([this, tier = outlet.tier, index, raised] {
-      tier->RaiseGeneration(raised, [this, index, raised](absl::Status status) {
-        executor_.Run(Priority::kHigh, [this, index, raised, status = std::move(status)] {
-          RaiseEnded(index, raised, status.ok());
+      tier->RaiseGeneration(raised, [this, index, raised](const absl::Status& status) {
+        executor_.Run(Priority::kHigh, [this, index, raised, is_recorded = status.ok()] {
+          RaiseEnded(index, raised, is_recorded);
         });
       });
     });

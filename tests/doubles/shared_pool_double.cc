@@ -16,6 +16,8 @@ class SharedPoolDouble::Tier final : public SharedTier {
  public:
   Tier(SharedPoolDouble& pool, Node* node, std::string name)
       : pool_(pool), node_(node), name_(std::move(name)) {}
+  Tier(const Tier&) = delete;
+  Tier& operator=(const Tier&) = delete;
   ~Tier() override {
     pool_.Leave(node_);
     pool_.Remove(node_);
