@@ -52,7 +52,8 @@ struct Outlet {
   std::deque<std::string> urgent;
   absl::flat_hash_map<std::string, Publication> publications;  // by Store::LocalName
   uint32_t running = 0;                                        // of them
-  uint64_t kept_slot_bytes = 0;                                // by them
+  uint32_t kept_slots = 0;       // of them, whose slots the tier has not copied yet
+  uint64_t kept_slot_bytes = 0;  // by them
   absl::Duration last_progress;  // a slot was given back, or the first one taken
   uint64_t last_publication = 0;
   // Until then nothing is offered: the tier has just refused, or does not get on.

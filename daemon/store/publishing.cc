@@ -14,7 +14,9 @@
 namespace terrace {
 namespace {
 
-constexpr uint32_t kMaxPublishing = 64;  // to one tier
+constexpr uint32_t kMaxPublishing = 64;  // to one tier, whose slots it has not copied yet
+// Copied or not. What is copied only waits to be named, which happens for many at a time.
+constexpr uint32_t kMaxUnnamed = 4096;
 // Blocks being copied by one tier keep at most this share of DRAM from eviction, or one block.
 constexpr uint64_t kKeptShare = 8;
 constexpr uint32_t kQueueSlice = 4096;  // entries of a queue looked at under one lock
@@ -67,7 +69,7 @@ absl::Duration MemoryOf(WriteOutcome outcome) {
 }
 
 bool HasRoom(const Outlet& outlet) {
-  return outlet.running + outlet.urgent.size() < kMaxPublishing;
+  return outlet.kept_slots + outlet.urgent.size() < kMaxPublishing;
 }
 
 }  // namespace
@@ -185,7 +187,7 @@ void Store::UnqueueLocked(Block& block, PublishDrop why) {
 
 bool Store::CanPublishLocked(const Outlet& outlet) const {
   return Serves(outlet.state) && clock_.Now() >= outlet.refused_until &&
-         outlet.running < kMaxPublishing &&
+         outlet.kept_slots < kMaxPublishing && outlet.running < kMaxUnnamed &&
          (outlet.kept_slot_bytes == 0 || outlet.kept_slot_bytes < options_.dram_bytes / kKeptShare);
 }
 
@@ -231,7 +233,7 @@ void Store::PumpOutletLocked(Outlet& outlet, DeferredCalls& deferred) {
   const auto bit = static_cast<uint8_t>(1U << static_cast<size_t>(&outlet - outlets_.data()));
   // The other half of the depth is for those who wait.
   for (uint32_t i = 0; i < kQueueSlice && !outlet.queue.empty() &&
-                       outlet.running < kMaxPublishing / 2 && CanPublishLocked(outlet);
+                       outlet.kept_slots < kMaxPublishing / 2 && CanPublishLocked(outlet);
        ++i) {
     const auto [id, serial] = outlet.queue.front();
     outlet.queue.pop_front();
@@ -279,6 +281,7 @@ void Store::BeginPublishLocked(Outlet& outlet, const std::string& name, Deferred
   outlet.last_progress = outlet.kept_slot_bytes == 0 ? clock_.Now() : outlet.last_progress;
   outlet.kept_slot_bytes += publication.slot_bytes;
   ++outlet.running;
+  ++outlet.kept_slots;
   ++in_flight_;  // until PublishEnded
   const std::shared_ptr<OwnedWrite> write = MakeWriteLocked(id, kPublishCap);
   const size_t index = static_cast<size_t>(&outlet - outlets_.data());
@@ -297,6 +300,7 @@ void Store::BeginPublishLocked(Outlet& outlet, const std::string& name, Deferred
 void Store::GiveSlotBackLocked(Outlet& outlet, Publication& publication) {
   if (std::exchange(publication.keeps_slot, false)) {
     outlet.kept_slot_bytes -= publication.slot_bytes;
+    --outlet.kept_slots;
     outlet.last_progress = clock_.Now();
     UnlockBlockLocked(publication.block);
   }

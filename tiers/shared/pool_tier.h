@@ -152,6 +152,8 @@ class PoolTier final : public SharedTier {
   absl::Duration next_heat_ ABSL_GUARDED_BY(mutex_);
   // What earlier lives said, whose folders are to be tidied; of the job that follows others.
   std::vector<WholeReport> left_;
+  uint64_t available_bytes_ = 0;  // of the file system, at the last look; likewise
+  absl::Duration next_space_look_;
   std::vector<NodeLife> claimed_here_;  // by this life; of the job that follows others
   std::vector<NodeLife> adopted_members_ ABSL_GUARDED_BY(mutex_);  // their member files may go
   std::vector<std::shared_ptr<PoolWriter>> old_writers_

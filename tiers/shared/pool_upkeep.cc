@@ -22,7 +22,8 @@ namespace {
 constexpr absl::Duration kMountRetry = absl::Seconds(1);
 constexpr absl::Duration kForeignRetry = absl::Seconds(5);
 constexpr absl::Duration kUpkeep = absl::Seconds(1);
-constexpr absl::Duration kCheck = absl::Seconds(5);
+constexpr absl::Duration kCheck = absl::Seconds(15);
+constexpr absl::Duration kSpaceLook = absl::Seconds(10);  // at the file system
 constexpr absl::Duration kHeatWindow = absl::Seconds(10);
 constexpr double kHeatKept = 0.98;  // of what was before, a window: half of it after six minutes
 constexpr size_t kMaxGenerationsKept = 65536;
@@ -270,17 +271,23 @@ absl::Status PoolTier::Reclaim() {
   if (writer == nullptr) {
     return absl::OkStatus();
   }
-  const PoolReply space = parts_.files->Call(opened_->access.CallOf(PoolOp::kSpace, std::string()));
-  if (!space.status.ok()) {
-    // Nobody knows how full it is: nothing is given up for that.
-    return IsMountFault(space.status) ? space.status : absl::OkStatus();
+  const absl::Duration now = parts_.clock->Now();
+  if (next_space_look_ <= now) {
+    const PoolReply space =
+        parts_.files->Call(opened_->access.CallOf(PoolOp::kSpace, std::string()));
+    if (!space.status.ok()) {
+      // Nobody knows how full it is: nothing is given up for that.
+      return IsMountFault(space.status) ? space.status : absl::OkStatus();
+    }
+    available_bytes_ = space.space.available_bytes;
+    next_space_look_ = now + kSpaceLook;
   }
   SpaceView view;
   view.capacity_bytes = options_.capacity_bytes;
   view.share_bytes = options_.node_share_bytes;
   view.segment_bytes = options_.segment_bytes;
   view.free_reserve_bytes = options_.free_reserve_bytes;
-  view.available_bytes = space.space.available_bytes;
+  view.available_bytes = available_bytes_;
   view.own_bytes = writer->figures().own_bytes;
   for (const PoolNodeView& node : opened_->tailer.Nodes()) {
     view.others_bytes += node.bytes;

@@ -92,11 +92,17 @@ void PoolWriter::Publish(const WriteRequest& request,
   PumpLocked(deferred);
 }
 
+void PoolWriter::StopCountingLocked(Pending& pending) {
+  if (std::exchange(pending.counted, false)) {
+    figures_.waiting_bytes -= uint64_t{pending.pages} * kPageBytes;
+  }
+}
+
 void PoolWriter::EndPendingLocked(std::unique_ptr<Pending> pending,
                                   WriteOutcome outcome,
                                   DeferredCalls& deferred) {
   publishing_.erase(pending->fingerprint);
-  figures_.waiting_bytes -= uint64_t{pending->pages} * kPageBytes;
+  StopCountingLocked(*pending);
   if (outcome == WriteOutcome::kWritten) {
     ++figures_.published;
     figures_.published_bytes += pending->payload_bytes;
@@ -286,6 +292,7 @@ void PoolWriter::AdvanceLocked(Segment& segment, DeferredCalls& deferred) {
             batch->status.ok() ? WriteOutcome::kFault : OutcomeOf(batch->status);
         EndPendingLocked(std::move(pending), outcome, deferred);
       } else {
+        StopCountingLocked(*pending);
         segment.written.push_back(std::move(pending));
       }
     }

@@ -40,7 +40,7 @@ struct PoolWriterOptions {
   uint64_t batch_bytes = uint64_t{8} << 20;
   uint32_t write_depth = 4;  // batches in flight
   uint64_t max_publishing_bytes = uint64_t{256} << 20;
-  absl::Duration head_interval = absl::Milliseconds(250);
+  absl::Duration head_interval = absl::Milliseconds(750);
   absl::Duration heartbeat = absl::Seconds(20);  // between two heads, at most
   absl::Duration retry_interval = absl::Seconds(1);
   absl::Duration grace = absl::Seconds(60);
@@ -64,7 +64,7 @@ struct PoolWriterFigures {
   uint64_t rotten = 0;     // slots whose bytes were not what their checksum says
   uint64_t own_bytes = 0;  // files, those about to be removed included
   uint64_t own_segments = 0;
-  uint64_t waiting_bytes = 0;  // taken, and not published yet
+  uint64_t waiting_bytes = 0;  // taken, and not written yet
   std::string last_fault;
 };
 
@@ -140,6 +140,7 @@ class PoolWriter {
     uint32_t page = 0;
     uint64_t sequence = 0;
     bool rotten = false;
+    bool counted = true;  // in waiting_bytes
     absl::Duration deadline;
     std::function<void()> released;  // null once it has run
     std::function<void(WriteOutcome)> done;
@@ -185,6 +186,7 @@ class PoolWriter {
   void BatchEnded(Batch* batch, const absl::Status& status);
   void AdvanceLocked(Segment& segment, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StopCountingLocked(Pending& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndPendingLocked(std::unique_ptr<Pending> pending,
                         WriteOutcome outcome,
                         DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

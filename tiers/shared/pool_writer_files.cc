@@ -19,7 +19,7 @@
 namespace terrace {
 namespace {
 
-constexpr int kIdleShare = 4;  // of the interval between two heads, when nothing is on its way
+constexpr int kIdleShare = 12;  // of the interval between two heads, when nothing is on its way
 constexpr uint32_t kRemovalsATime = 4;  // a removal may take long
 
 IndexedRecord IndexedOf(uint32_t number,

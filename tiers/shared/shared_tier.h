@@ -147,11 +147,12 @@ struct SharedTierOptions {
   uint64_t max_publishing_bytes = uint64_t{256} << 20;  // taken and not written yet
   uint32_t max_reads = 256;
   uint64_t merge_read_bytes = uint64_t{8} << 20;  // adjacent records are read together up to here
-  absl::Duration poll_interval = absl::Milliseconds(500);
-  absl::Duration head_interval = absl::Milliseconds(250);  // between two of our own, at least
-  absl::Duration quiet_poll_interval = absl::Seconds(8);  // of nodes that have been silent for long
-  absl::Duration members_interval = absl::Seconds(5);     // between two looks for new nodes
-  absl::Duration call_deadline = absl::Seconds(10);       // of one call of the file system
+  absl::Duration poll_interval = absl::Milliseconds(750);
+  // Between two heads of our own while more is on its way; else a twelfth of it.
+  absl::Duration head_interval = absl::Milliseconds(750);
+  absl::Duration quiet_poll_interval = absl::Milliseconds(1500);  // of nodes silent for long
+  absl::Duration members_interval = absl::Seconds(5);             // between two looks for new nodes
+  absl::Duration call_deadline = absl::Seconds(10);               // of one call of the file system
   absl::Duration grace = absl::Seconds(60);       // between a segment's tombstone and its removal
   absl::Duration dead_after = absl::Minutes(10);  // a node that says nothing may be adopted
 };
