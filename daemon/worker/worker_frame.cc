@@ -53,7 +53,8 @@ std::optional<FolderEntry> ReadEntry(FieldReader& in) {
   entry.bytes = in.U64();
   entry.name = std::string(in.Bytes(name_bytes));
   entry.kind = static_cast<EntryKind>(kind);
-  const bool is_name = IsRootedPath(entry.name) && entry.name.find('/') == std::string::npos;
+  const bool is_name = !entry.name.empty() && entry.name.find('/') == std::string::npos &&
+                       entry.name.find('\0') == std::string::npos;
   if (!in.ok() || kind > static_cast<uint8_t>(EntryKind::kOther) || !is_name) {
     return std::nullopt;
   }

@@ -146,9 +146,7 @@ class WorkerPoolFiles final : public PoolFiles {
       Wait(now);
       ReadReplies();
     }
-    for (PendingCall& pending : waiting_.TakeAll()) {
-      Finish(std::move(pending), {absl::CancelledError("the pool is closed"), 0, {}, {}});
-    }
+    EndWaiting(absl::CancelledError("the pool is closed"));
     EndMaking(absl::CancelledError("the pool is closed"));
     if (worker_.has_value()) {
       worker_->child.Kill();
@@ -229,11 +227,15 @@ class WorkerPoolFiles final : public PoolFiles {
         now < restarts_.next_start()) {
       return;
     }
-    if (absl::Status started = Start(now); !started.ok()) {
+    const absl::Status started = Start(now);
+    if (!started.ok()) {
       restarts_.Failed(now);
       NoteFault(absl::StrCat("a worker cannot be started: ", std::string(started.message())));
     }
     ShowState();
+    if (!started.ok()) {
+      EndWaiting(absl::UnavailableError("no worker can be started"));
+    }
   }
 
   absl::Status Start(absl::Duration now) {
@@ -443,16 +445,13 @@ class WorkerPoolFiles final : public PoolFiles {
     Seated given_up = *std::move(worker_);
     worker_.reset();
     given_up.child.Kill();
-    const bool gone = given_up.child.Gone();
-    if (!gone) {
+    if (!given_up.child.Gone()) {
       stuck_.push_back({std::move(given_up.child), now});
     }
+    ReplaceRoom();  // what still runs may still write there
     restarts_.Failed(now);
     if (stuck_.size() >= options_.max_stuck) {
       restarts_.Suspend();
-    }
-    if (!gone) {
-      ReplaceRoom();  // what still runs may still write there
     }
     NoteFault(why);
     ShowState();
@@ -460,9 +459,7 @@ class WorkerPoolFiles final : public PoolFiles {
     const absl::Status status =
         absl::UnavailableError(absl::StrCat("the worker was given up: ", why));
     EndMaking(status);
-    for (PendingCall& pending : waiting_.TakeAll()) {
-      Finish(std::move(pending), {status, 0, {}, {}});
-    }
+    EndWaiting(status);
   }
 
   // Memory for the next worker, made now so that buffers can be taken meanwhile. If there is none,
@@ -472,6 +469,12 @@ class WorkerPoolFiles final : public PoolFiles {
     std::shared_ptr<BounceRoom> room = made.ok() ? *std::move(made) : nullptr;
     absl::MutexLock lock(&mutex_);
     room_.swap(room);  // unmapped without the lock, if nobody has a buffer of it
+  }
+
+  void EndWaiting(const absl::Status& status) {
+    for (PendingCall& pending : waiting_.TakeAll()) {
+      Finish(std::move(pending), {status, 0, {}, {}});
+    }
   }
 
   void EndMaking(const absl::Status& status) {

@@ -124,12 +124,12 @@ class KernelRootedFiles final : public RootedFiles {
     }
     const OpenFiles::Name name = NameFor(path, FileAccess::kRead, offset, out);
     absl::StatusOr<uint64_t> got = ReadOnce(name, offset, out, how);
-    if (absl::IsUnavailable(got.status())) {
-      // What was open is not what the path leads to any more, or the path was being replaced.
+    if (absl::IsUnavailable(got.status()) || absl::IsAborted(got.status())) {
+      // What was open is not what the path leads to any more, or it is only now being named.
       files_.Forget(name);
       got = ReadOnce(name, offset, out, ReadHow::kFresh);
     }
-    return got;
+    return absl::IsAborted(got.status()) ? absl::InvalidArgumentError(got.status().message()) : got;
   }
 
   absl::Status Write(absl::string_view path,
@@ -274,8 +274,8 @@ class KernelRootedFiles final : public RootedFiles {
     std::vector<FolderEntry> entries;
     errno = 0;
     while (const dirent* entry = readdir(listing.get())) {
-      // ".", "..", what a server renamed instead of removing it: nothing that could be named here.
-      if (IsRootedPath(entry->d_name)) {
+      const absl::string_view name = entry->d_name;
+      if (name != "." && name != "..") {
         if (entries.size() == kMaxEntries) {
           return absl::ResourceExhaustedError(absl::StrCat("list ", path, ": too many entries"));
         }
@@ -323,8 +323,8 @@ class KernelRootedFiles final : public RootedFiles {
     return {std::string(path), access, direct ? Caching::kDirect : Caching::kBuffered};
   }
 
-  // UNAVAILABLE where a file has two names: one that is being made has them for a moment, on file
-  // systems without RENAME_NOREPLACE.
+  // ABORTED where a file that is only read has two names: one that is being made has them for a
+  // moment, on file systems without RENAME_NOREPLACE.
   absl::StatusOr<FilePtr> OpenAnew(const OpenFiles::Name& name) {
     int flags = O_NONBLOCK | (name.access == FileAccess::kRead ? O_RDONLY : O_RDWR);
     bool direct = name.caching == Caching::kDirect && direct_.load();
@@ -340,11 +340,10 @@ class KernelRootedFiles final : public RootedFiles {
     if (!S_ISREG(status.st_mode)) {
       return absl::InvalidArgumentError(absl::StrCat("open ", name.path, ": no regular file"));
     }
-    if (status.st_nlink > 2 || (status.st_nlink == 2 && name.access != FileAccess::kRead)) {
-      return absl::InvalidArgumentError(absl::StrCat("open ", name.path, ": has several names"));
-    }
-    if (status.st_nlink == 2) {
-      return absl::UnavailableError(absl::StrCat("open ", name.path, ": has two names"));
+    if (status.st_nlink > 1) {
+      const std::string why = absl::StrCat("open ", name.path, ": has several names");
+      const bool may_pass = status.st_nlink == 2 && name.access == FileAccess::kRead;
+      return may_pass ? absl::AbortedError(why) : absl::InvalidArgumentError(why);
     }
     return std::make_shared<OpenFile>(std::move(fd), direct);
   }
@@ -558,6 +557,10 @@ class KernelRootedFiles final : public RootedFiles {
 
   // Sizes of files cost a call each; what is known to be a folder is not asked about.
   static void AddEntry(int folder, const dirent& entry, std::vector<FolderEntry>& entries) {
+    if (!IsRootedPath(entry.d_name)) {
+      entries.push_back({entry.d_name, EntryKind::kOther, 0});
+      return;
+    }
     if (entry.d_type != DT_REG && entry.d_type != DT_UNKNOWN) {
       entries.push_back(
           {entry.d_name, entry.d_type == DT_DIR ? EntryKind::kFolder : EntryKind::kOther, 0});

@@ -74,7 +74,7 @@ class RootedFiles {
   virtual absl::Status Make(absl::string_view path, uint64_t bytes) = 0;
   // A small file appears with its content, or not at all; durable. ALREADY_EXISTS: left as it is,
   // of several writers one wins. Where the file system can do it only by a second link, a reader
-  // that comes between may be told UNAVAILABLE.
+  // that comes between may be told INVALID_ARGUMENT.
   virtual absl::Status Create(absl::string_view path, absl::Span<const char> content) = 0;
   // The same, in the place of what is there: a reader gets the old content or the new.
   virtual absl::Status Replace(absl::string_view path, absl::Span<const char> content) = 0;
@@ -84,8 +84,8 @@ class RootedFiles {
   virtual absl::Status MakeFolder(absl::string_view path) = 0;
   // FAILED_PRECONDITION: not empty.
   virtual absl::Status RemoveFolder(absl::string_view path) = 0;
-  // In order of name, without names that cannot stand in a path; only files have a size here.
-  // RESOURCE_EXHAUSTED over kMaxEntries.
+  // In order of name; only files have a size here. What has a name that cannot stand in a path, as
+  // file systems and strangers leave, is kOther. RESOURCE_EXHAUSTED over kMaxEntries.
   static constexpr uint32_t kMaxEntries = 16384;
   virtual absl::StatusOr<std::vector<FolderEntry>> List(absl::string_view path) = 0;
 

@@ -24,6 +24,14 @@ bool IsOfFileSystem(const std::string& name) {
   return name == "lost+found" || name.front() == '.';
 }
 
+// Above all that are known, and never the same twice, whatever is forgotten or not seen.
+uint64_t NextEpoch(uint64_t last) {
+  constexpr uint32_t kRandomBits = 24;
+  uint64_t random = 0;
+  FillRandom({reinterpret_cast<char*>(&random), sizeof(random)});
+  return ((last >> kRandomBits) + 1) << kRandomBits | (random & ((uint64_t{1} << kRandomBits) - 1));
+}
+
 PoolTailerOptions TailerOptionsOf(const SharedTierOptions& options) {
   PoolTailerOptions tailer;
   tailer.self = options.node;
@@ -184,37 +192,62 @@ absl::Status PoolTier::CheckPool() {
 
 // ---------------------------------------------------------------- a life
 
-// What the last life of this node published. Names that this mount does not see yet (a listing may
-// be old) show when a new life finds its name taken: then that one is read, too.
-absl::Status PoolTier::TakeOver(const NodeLife& last, WholeReport* before) {
-  absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(last);
-  if (absl::IsNotFound(whole.status())) {
-    return absl::OkStatus();  // it never came to a report, or its successor has removed it
+// Lives of this node, oldest first: those that are members, and those that have a folder behind
+// them, as the list of members may be old.
+absl::StatusOr<std::vector<NodeLife>> PoolTier::EarlierLives() {
+  std::vector<NodeLife> lives = opened_->tailer.LivesOf(options_.node);
+  const uint64_t last_member = lives.empty() ? 0 : lives.back().epoch;
+  const PoolReply listed =
+      parts_.files->Call(opened_->access.CallOf(PoolOp::kList, NodePath(options_.node)));
+  if (!listed.status.ok() && !absl::IsNotFound(listed.status)) {
+    return listed.status;
   }
-  if (!whole.ok() && !absl::IsDataLoss(whole.status())) {
+  for (const FolderEntry& entry : listed.entries) {
+    const std::optional<uint64_t> epoch = ParseEpochName(entry.name);
+    if (epoch.has_value() && *epoch > last_member) {
+      lives.push_back({options_.node, *epoch});
+    }
+  }
+  return lives;
+}
+
+// Adds what an earlier life published.
+absl::Status PoolTier::TakeOver(const NodeLife& life, WholeReport* before) {
+  absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(life);
+  if (absl::IsNotFound(whole.status()) || absl::IsDataLoss(whole.status())) {
+    return absl::OkStatus();  // it never came to a report, or nothing of it can be read
+  }
+  if (!whole.ok()) {
     return whole.status();  // tried again: what is given up here is lost
   }
-  if (whole.ok()) {
-    if (opened_->tailer.IsClaimed(last)) {
-      // Another node has these now, unless it died before it could say so.
-      std::erase_if(whole->segments, [this](const ReportedSegment& segment) {
-        return opened_->catalogue.IsListed(segment.name);
-      });
+  left_.push_back(*whole);
+  const bool claimed = opened_->tailer.IsClaimed(life);
+  for (const ReportedSegment& segment : whole->segments) {
+    const bool known = std::any_of(
+        before->segments.begin(), before->segments.end(),
+        [&segment](const ReportedSegment& other) { return other.name == segment.name; });
+    // What was claimed another node has now, unless it died before it could say so.
+    if (!known && !(claimed && opened_->catalogue.IsListed(segment.name))) {
+      before->segments.push_back(segment);
     }
-    *before = *std::move(whole);
   }
-  before->life = last;
+  before->kills.insert(before->kills.end(), whole->kills.begin(), whole->kills.end());
+  before->generations.insert(before->generations.end(), whole->generations.begin(),
+                             whole->generations.end());
   return absl::OkStatus();
 }
 
 // After the first look at the members.
 absl::Status PoolTier::BeginLife() {
-  const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
-  uint64_t epoch = 0;
+  const absl::StatusOr<std::vector<NodeLife>> lives = EarlierLives();
+  if (!lives.ok()) {
+    return lives.status();
+  }
   WholeReport before;
-  if (last.has_value()) {
-    epoch = last->epoch;
-    if (absl::Status status = TakeOver(*last, &before); !status.ok()) {
+  left_.clear();
+  // The latest says most, and what it says of a segment counts.
+  for (auto life = lives->rbegin(); life != lives->rend(); ++life) {
+    if (absl::Status status = TakeOver(*life, &before); !status.ok()) {
       return status;
     }
   }
@@ -225,13 +258,8 @@ absl::Status PoolTier::BeginLife() {
   const auto writer = std::make_shared<PoolWriter>(WriterOptions(), parts);
   absl::Status begun = absl::AlreadyExistsError("");
   for (uint32_t tries = 0; absl::IsAlreadyExists(begun) && tries < kEpochsTried; ++tries) {
-    ++epoch;
-    begun = writer->Begin({options_.node, epoch}, before);
-    if (absl::IsAlreadyExists(begun)) {
-      if (absl::Status status = TakeOver({options_.node, epoch}, &before); !status.ok()) {
-        return status;
-      }
-    }
+    begun = writer->Begin({options_.node, NextEpoch(lives->empty() ? 0 : lives->back().epoch)},
+                          before, *lives);
   }
   if (!begun.ok()) {
     return begun;

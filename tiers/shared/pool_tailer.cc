@@ -94,6 +94,7 @@ absl::Status PoolTailer::LookForMembers() {
   }
   const absl::Duration now = access_.clock->Now();
   std::map<Digest128, NodeLife> last;
+  std::vector<NodeLife> lives;
   std::vector<NodeLife> claimed;
   for (const FolderEntry& entry : reply.entries) {
     const std::optional<MemberFile> member = ParseMemberName(entry.name);
@@ -104,6 +105,7 @@ absl::Status PoolTailer::LookForMembers() {
       claimed.push_back(member->life);
       continue;
     }
+    lives.push_back(member->life);
     NodeLife& life = last[member->life.node];
     if (life.epoch <= member->life.epoch) {
       life = member->life;
@@ -112,7 +114,7 @@ absl::Status PoolTailer::LookForMembers() {
   std::vector<std::pair<Digest128, std::vector<SegmentName>>> absent;
   {
     absl::MutexLock lock(&mutex_);
-    last_lives_ = last;
+    lives_ = std::move(lives);
     claimed_ = std::move(claimed);
     listed_once_ = true;
     next_list_ = now + options_.members_interval;
@@ -123,7 +125,7 @@ absl::Status PoolTailer::LookForMembers() {
       Node& node = nodes_[digest];
       node.listed = true;
       node.last_listed = now;
-      if (node.life.epoch < life.epoch || node.life.node.IsZero()) {
+      if (node.life != life) {
         node.life = life;
         node.serial = 0;
         node.manifest = 0;
@@ -387,10 +389,18 @@ absl::StatusOr<WholeReport> PoolTailer::ReadWhole(const NodeLife& life) {
 
 // ---------------------------------------------------------------- what is known
 
-std::optional<NodeLife> PoolTailer::LastLife(const Digest128& node) const {
+std::vector<NodeLife> PoolTailer::LivesOf(const Digest128& node) const {
+  std::vector<NodeLife> found;
   absl::MutexLock lock(&mutex_);
-  const auto found = last_lives_.find(node);
-  return found == last_lives_.end() ? std::nullopt : std::optional<NodeLife>(found->second);
+  for (const std::vector<NodeLife>* list : {&lives_, &claimed_}) {
+    for (const NodeLife& life : *list) {
+      if (life.node == node && std::find(found.begin(), found.end(), life) == found.end()) {
+        found.push_back(life);
+      }
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
 bool PoolTailer::IsClaimed(const NodeLife& life) const {

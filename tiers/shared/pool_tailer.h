@@ -82,9 +82,9 @@ class PoolTailer {
   // Reads the records of a segment that this node lists itself in one of the next rounds.
   void Follow(const ReportedSegment& segment);
 
-  // Of the list of members, as of the last look: the last life of a node, claimed or not.
-  [[nodiscard]] std::optional<NodeLife> LastLife(const Digest128& node) const;
-  // As of the last look, too.
+  // Of the list of members, as of the last look: the lives of a node, claimed ones included, and
+  // whether a life is claimed.
+  [[nodiscard]] std::vector<NodeLife> LivesOf(const Digest128& node) const;
   [[nodiscard]] bool IsClaimed(const NodeLife& life) const;
   // Whether every member's reports have been read at least once, as far as they can be: then
   // generations are known, which every node repeats.
@@ -137,7 +137,7 @@ class PoolTailer {
   // Written by rounds alone, under the lock; rounds read without it.
   mutable absl::Mutex mutex_;
   std::map<Digest128, Node> nodes_;
-  std::map<Digest128, NodeLife> last_lives_;
+  std::vector<NodeLife> lives_;
   std::vector<NodeLife> claimed_;
   std::map<SegmentName, Behind> behind_;
   bool listed_once_ = false;

@@ -310,6 +310,7 @@ SharedTierFigures PoolTier::figures() const {
     figures.last_fault = last_fault_;
     figures.reclaimed_segments = reclaimed_;
     figures.adopted_nodes = adopted_;
+    figures.orphans_removed = orphans_;
   }
   if (!has_pool_.load()) {
     return figures;

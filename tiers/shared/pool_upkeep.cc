@@ -142,10 +142,25 @@ absl::Status PoolTier::Serve(bool upkeep) {
     absl::MutexLock lock(&mutex_);
     last_fault_ = std::string(flushed.message());  // the next start reads the pool instead
   }
+  SayAgainAfterFaults();
   if (absl::Status status = Reclaim(); !status.ok()) {
     return status;
   }
-  return AdoptTheDead();
+  if (absl::Status status = AdoptTheDead(); !status.ok()) {
+    return status;
+  }
+  return CollectOrphans();
+}
+
+void PoolTier::SayAgainAfterFaults() {
+  const PoolFilesFigures files = parts_.files->figures();
+  const std::shared_ptr<PoolWriter> writer = WriterNow();
+  absl::MutexLock lock(&mutex_);
+  // Up, when one was given up; down, when one that hung has ended.
+  const uint64_t lost = files.abandoned * 64 + files.stuck;
+  if (std::exchange(workers_lost_seen_, lost) != lost && writer != nullptr) {
+    writer->SayAgain();
+  }
 }
 
 // ---------------------------------------------------------------- news
@@ -183,10 +198,10 @@ void PoolTier::TakeNews(const TailNews& news) {
   }
   writer->Repeat(raised_here);
   const NodeLife own = writer->life();
-  const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
+  const std::vector<NodeLife> lives = opened_->tailer.LivesOf(options_.node);
   if (opened_->tailer.IsClaimed(own)) {
     FenceLife("another node has taken over what this one published, which it held to be dead");
-  } else if (last.has_value() && last->epoch > own.epoch) {
+  } else if (!lives.empty() && lives.back() > own) {
     FenceLife("another daemon uses the name of this node");
   }
 }

@@ -20,8 +20,6 @@
 namespace terrace {
 namespace {
 
-constexpr uint32_t kSequenceBits = 40;
-
 WriteOutcome OutcomeOf(const absl::Status& status) {
   if (absl::IsResourceExhausted(status)) {
     return WriteOutcome::kNoSpace;
@@ -190,7 +188,7 @@ std::unique_ptr<PoolWriter::Batch> PoolWriter::FillBatchLocked() {
     std::unique_ptr<Pending> pending = std::move(queue_.front());
     queue_.pop_front();
     pending->page = current_->next_page;
-    pending->sequence = life_.epoch << kSequenceBits | next_sequence_++;
+    pending->sequence = next_sequence_++;
     current_->next_page += pending->pages;
     ++current_->placed_records;
     batch->records.push_back(std::move(pending));
@@ -462,6 +460,11 @@ void PoolWriter::Abandon(WriteOutcome outcome) {
     deferred.Add([told = std::move(told)] { told(false); });
   }
   told_by_head_.clear();
+}
+
+void PoolWriter::SayAgain() {
+  absl::MutexLock lock(&mutex_);
+  dirty_ = true;
 }
 
 bool PoolWriter::Idle() const {

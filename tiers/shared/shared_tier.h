@@ -80,6 +80,7 @@ struct SharedTierFigures {
   uint64_t segments_scanned = 0;  // by their headers
   uint64_t reclaimed_segments = 0;
   uint64_t adopted_nodes = 0;
+  uint64_t orphans_removed = 0;  // files that earlier lives of this node left
   PoolFilesFigures files;
 };
 

@@ -70,10 +70,11 @@ TEST_F(FailingMount, ADiskThatIsFullDoesNotCostTheWorkerItsPlace) {
 TEST_F(FailingMount, ThatIsGoneIsUnavailableAndTheFolderInItsPlaceIsLeftEmpty) {
   mount_->Unmount();
   const auto attempt = [this] {
-    for (const absl::Status& status :
-         {Call(PoolOp::kMakeFolder, "folder"), Call(PoolOp::kMake, "made"),
-          Call(PoolOp::kCreate, "created"), Call(PoolOp::kReplace, "replaced"),
-          Call(PoolOp::kWrite, "file"), Call(PoolOp::kCheckRoot, "")}) {
+    for (const auto& [op, path] :
+         {std::pair(PoolOp::kMakeFolder, "folder"), std::pair(PoolOp::kMake, "made"),
+          std::pair(PoolOp::kCreate, "created"), std::pair(PoolOp::kReplace, "replaced"),
+          std::pair(PoolOp::kWrite, "file"), std::pair(PoolOp::kCheckRoot, "")}) {
+      const absl::Status status = Call(op, path, absl::Seconds(60));
       EXPECT_TRUE(absl::IsUnavailable(status)) << status;
     }
   };

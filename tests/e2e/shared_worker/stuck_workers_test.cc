@@ -6,6 +6,9 @@ namespace {
 
 class StuckWorkers : public SickPool, public testing::WithParamInterface<Trigger> {
  protected:
+  // Those that are stuck in their beginning take so long each.
+  StuckWorkers() { start_deadline_ = absl::Milliseconds(500); }
+
   // Calls until no further worker may be started.
   void GetStuck() {
     const uint32_t most = Options().max_stuck;

@@ -209,6 +209,28 @@ TEST(Fleet, TwoDaemonsOfOneNameDoNotShareAFolder) {
   EXPECT_EQ(fleet.Read(0, FleetBlock(1)), ReadOutcome::kVerified);
 }
 
+TEST(Fleet, WhatEarlierLivesLeftLyingAboutIsCollected) {
+  PoolFleet fleet(2);
+  fleet.StartAll();
+  ASSERT_EQ(fleet.Publish(0, FleetBlock(1)), WriteOutcome::kWritten);
+  fleet.Pass(absl::Seconds(1));
+  const std::string first = SegmentsOf(fleet).front();
+  const std::string folder = first.substr(0, first.rfind('/'));
+  const std::string life = folder.substr(0, folder.rfind('/'));
+  fleet.mount.Plant(folder + "/s00000fff", "made, and never listed");
+  fleet.mount.Plant(life + "/tmp-0123456789abcdef", "half a head");
+  fleet.mount.Plant(life + "/notes", "not ours");
+  fleet.Kill(0);
+  fleet.Start(0);
+  fleet.Pass(absl::Minutes(3));
+  EXPECT_FALSE(fleet.mount.Exists(folder + "/s00000fff"));
+  EXPECT_FALSE(fleet.mount.Exists(life + "/tmp-0123456789abcdef"));
+  EXPECT_TRUE(fleet.mount.Exists(life + "/notes"));
+  EXPECT_TRUE(fleet.mount.Exists(first));
+  EXPECT_EQ(fleet.tier(0).figures().orphans_removed, 1U);
+  EXPECT_EQ(fleet.Read(1, FleetBlock(1)), ReadOutcome::kVerified);
+}
+
 // ---------------------------------------------------------------- deletions and generations
 
 TEST(Fleet, ADeletedBlockIsAMissEverywhereAndStaysOne) {

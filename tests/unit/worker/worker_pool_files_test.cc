@@ -62,6 +62,20 @@ class WorkerPoolFilesTest : public testing::Test {
     return Eventually([this] { return Check().ok(); });
   }
   pid_t pid() { return static_cast<pid_t>(files_->figures().pid); }
+  // Until none of its threads makes another step: a signal takes its time to get around.
+  static bool Stop(pid_t process) {
+    return kill(process, SIGSTOP) == 0 && Eventually([process] {
+             for (const auto& task :
+                  std::filesystem::directory_iterator(absl::StrCat("/proc/", process, "/task"))) {
+               std::string text;
+               std::getline(std::ifstream(task.path() / "stat") >> std::ws, text);
+               if (!absl::StrContains(text, ") T ")) {
+                 return false;
+               }
+             }
+             return true;
+           });
+  }
   static bool IsGone(pid_t process) {
     return Eventually([process] { return kill(process, 0) != 0; });
   }
@@ -160,7 +174,7 @@ TEST_F(WorkerPoolFilesTest, AWorkerThatDoesNotAnswerLosesItsPlaceAndItsMemory) {
   ASSERT_NE(before, nullptr);
   ASSERT_EQ(files_->TakeBuffer(1), nullptr);
   const pid_t stopped = pid();
-  ASSERT_EQ(kill(stopped, SIGSTOP), 0);
+  ASSERT_TRUE(Stop(stopped));
   absl::Status other;
   absl::Notification answered;
   files_->Submit(CallOf(PoolOp::kList), [&](PoolReply reply) {
@@ -190,7 +204,7 @@ TEST_F(WorkerPoolFilesTest, CallsThatWaitForAPlaceExpireWithoutCostToTheWorker) 
   options_.max_calls = 1;
   Open();
   ASSERT_TRUE(Check().ok());
-  ASSERT_EQ(kill(pid(), SIGSTOP), 0);
+  ASSERT_TRUE(Stop(pid()));
   absl::Notification first;
   absl::Notification second;
   absl::Status first_status;
@@ -214,7 +228,7 @@ TEST_F(WorkerPoolFilesTest, CallsThatWaitForAPlaceExpireWithoutCostToTheWorker) 
 TEST_F(WorkerPoolFilesTest, MoreCallsThanMayWaitAreRefused) {
   Open();
   ASSERT_TRUE(Check().ok());
-  ASSERT_EQ(kill(pid(), SIGSTOP), 0);
+  ASSERT_TRUE(Stop(pid()));
   int refused = 0;
   for (uint32_t i = 0; i < kMaxWaitingCalls + 10; ++i) {
     files_->Submit(CallOf(PoolOp::kList), [&refused](PoolReply reply) {
