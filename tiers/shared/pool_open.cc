@@ -133,6 +133,12 @@ absl::Status PoolTier::MakePool() {
 }
 
 absl::Status PoolTier::FindPool() {
+  PoolCall look;
+  look.op = PoolOp::kCheckRoot;  // what is open may be what lay under a mount that has come since
+  look.deadline = parts_.clock->Now() + options_.call_deadline;
+  if (const PoolReply root = parts_.files->Call(std::move(look)); !root.status.ok()) {
+    return root.status;
+  }
   absl::StatusOr<Digest128> pool = ReadSuperblock();
   if (absl::IsNotFound(pool.status()) && options_.expected_pool.IsZero()) {
     if (absl::Status made = MakePool(); !made.ok()) {

@@ -120,7 +120,8 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Prepare(
     const BenchOptions& options,
     uint64_t dram_bytes,
     uint64_t local_bytes,
-    const std::vector<std::string>& settings) {
+    const std::vector<std::string>& settings,
+    const std::string& config_text) {
   absl::StatusOr<std::string> program = FindProgram(options);
   if (!program.ok()) {
     return program.status();
@@ -141,9 +142,15 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Prepare(
   daemon->args_ = {*program, "--data", *folder + "/data", "--runtime", daemon->runtime_dir_};
   std::vector<std::string> all = {
       "dram.capacity=" + std::to_string(daemon->dram_bytes_) + "B",
-      "local.capacity=" + std::to_string(local) + "B",
       "daemon.copy_threads=" + std::to_string(options.copy_threads),
   };
+  if (config_text.empty()) {
+    all.push_back("local.capacity=" + std::to_string(local) + "B");
+  } else {
+    const std::string config = *folder + "/terraced.toml";
+    std::ofstream(config) << "[local]\ncapacity = \"" << local << "B\"\n" << config_text;
+    daemon->args_.insert(daemon->args_.end(), {"--config", config});
+  }
   all.insert(all.end(), settings.begin(), settings.end());
   for (const std::string& setting : all) {
     daemon->args_.insert(daemon->args_.end(), {"--set", setting});

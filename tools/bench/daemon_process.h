@@ -35,12 +35,13 @@ class DaemonProcess {
                                                               uint64_t dram_bytes,
                                                               uint64_t local_bytes = 0);
   // An own daemon's folders and command line, with further settings (SECTION.KEY=VALUE), and no
-  // process yet.
+  // process yet. config_text: what its configuration file says; "": it has none.
   static absl::StatusOr<std::unique_ptr<DaemonProcess>> Prepare(
       const BenchOptions& options,
       uint64_t dram_bytes,
       uint64_t local_bytes,
-      const std::vector<std::string>& settings = {});
+      const std::vector<std::string>& settings = {},
+      const std::string& config_text = "");
   // The same as Start, and a session with it.
   struct Connected;
   static absl::StatusOr<Connected> StartConnected(const BenchOptions& options,

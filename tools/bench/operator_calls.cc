@@ -48,6 +48,20 @@ class GrpcOperatorCalls final : public OperatorCalls {
     return absl::NotFoundError("tiers: the daemon has no local one");
   }
 
+  absl::StatusOr<PoolState> Pool() override {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    v1::PoolReply reply;
+    if (absl::Status status = ToStatus(admin_->Pool(&context, {}, &reply), "pool"); !status.ok()) {
+      return status;
+    }
+    if (reply.pools().empty()) {
+      return absl::NotFoundError("pool: the daemon has no shared tier");
+    }
+    const v1::PoolStatus& pool = reply.pools(0);
+    return PoolState{pool.state(), pool.worker().pid(), pool.worker().calls()};
+  }
+
   absl::Status Flush() override {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kDeadline);

@@ -24,6 +24,13 @@ class OperatorCalls {
     std::string last_fault;  // of the medium; "": none
   };
   virtual absl::StatusOr<LocalState> Local() = 0;
+  // Of the nearest shared tier. NOT_FOUND: there is none.
+  struct PoolState {
+    std::string state;  // "ready", ...
+    uint64_t worker_pid = 0;
+    uint64_t worker_calls = 0;
+  };
+  virtual absl::StatusOr<PoolState> Pool() = 0;
   // Returns when everything stored so far survives a loss of power.
   virtual absl::Status Flush() = 0;
 };

@@ -32,6 +32,9 @@ class RawTransfers {
   // owner's folder keeps no more than one file.
   absl::Status Renew();
 
+  // What was written survives a loss of power.
+  absl::Status Sync() { return file_->Sync(); }
+
   // Seconds for `count` blocks from `begin`.
   absl::StatusOr<double> Read(uint32_t begin, uint32_t count) {
     return Run(IoKind::kRead, begin, count);

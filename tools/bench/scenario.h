@@ -50,6 +50,7 @@ absl::Status RunProbe(const BenchOptions& options, Report& report, Progress& pro
 absl::Status RunRpc(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunLocal(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunShared(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunRestart(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunTorture(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunPeers(const BenchOptions& options, Report& report, Progress& progress);
