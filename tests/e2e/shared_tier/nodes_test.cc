@@ -70,7 +70,10 @@ class Node {
     ASSERT_TRUE(set.ok()) << set.status();
     set_ = *std::move(set);
   }
-  absl::Status Put(terrace_level level) { return set_->Put(0, kBlocks, level); }
+  // A pool that has only just been found may not take blocks yet.
+  bool Publish() {
+    return Eventually([&] { return set_->Put(0, kBlocks, TERRACE_LEVEL_POOL).ok(); });
+  }
   // Blocks that are delivered, each of them right in every byte.
   uint32_t Hits() {
     uint32_t hits = 0;
@@ -122,7 +125,7 @@ TEST_F(Nodes, WhatOnePublishesTheOtherDelivers) {
   Node b(pool());
   ASSERT_TRUE(b.Becomes("ready")) << b.daemon().Log();
   EXPECT_EQ(b.Hits(), 0U);
-  ASSERT_TRUE(a.Put(TERRACE_LEVEL_POOL).ok());
+  ASSERT_TRUE(a.Publish()) << a.daemon().Log();
   EXPECT_TRUE(Eventually([&] { return b.Hits() == kBlocks; })) << b.daemon().Log();
   EXPECT_GE(b.Pool().hits(), kBlocks);
   EXPECT_TRUE(Eventually([&] { return a.Pool().nodes_size() == 2; }));
@@ -138,7 +141,7 @@ TEST_F(Nodes, ANodeThatWasKilledKnowsItsPoolAndItsPoolKnowsItsBlocks) {
   Node a(pool());
   ASSERT_TRUE(a.Becomes("ready"));
   const std::string uuid = a.Pool().pool_uuid();
-  ASSERT_TRUE(a.Put(TERRACE_LEVEL_POOL).ok());
+  ASSERT_TRUE(a.Publish()) << a.daemon().Log();
   const std::string node = a.Pool().nodes(0).node();
   a.daemon().Kill();
   Node b(pool());
@@ -155,7 +158,7 @@ TEST_F(Nodes, ANodeThatWasKilledKnowsItsPoolAndItsPoolKnowsItsBlocks) {
 TEST_F(Nodes, APoolThatIsNotThereStopsNobody) {
   Node a(pool());
   ASSERT_TRUE(a.Becomes("ready"));
-  ASSERT_TRUE(a.Put(TERRACE_LEVEL_POOL).ok());
+  ASSERT_TRUE(a.Publish()) << a.daemon().Log();
   ASSERT_EQ(a.daemon().Stop(), 0) << a.daemon().Log();
   fs::rename(pool(), pool() + ".away");
   ASSERT_TRUE(a.daemon().StartAgain().ok()) << a.daemon().Log();

@@ -369,7 +369,7 @@ TEST(StoreModel, TheSameHoldsOverPoolsThatAreSick) {
   const auto misbehave = [&pools](std::mt19937_64& random) {
     doubles::SharedPoolDouble& pool = *pools[random() % pools.size()];
     pool.ReleaseOne();
-    pool.EndOne(random() % 8 == 0 ? WriteOutcome::kFault : WriteOutcome::kWritten);
+    pool.EndOne(random() % 512 == 0 ? WriteOutcome::kFault : WriteOutcome::kWritten);
     pool.EndOneRead(random() % 4 == 0 ? ReadOutcome::kFault : ReadOutcome::kVerified);
     switch (random() % 256) {
       case 0:
