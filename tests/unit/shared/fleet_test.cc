@@ -339,6 +339,7 @@ TEST(Fleet, WhatNodesReadStaysWhenSpaceIsNeeded) {
   for (uint64_t n = 0; n < 25; ++n) {
     ASSERT_EQ(fleet.Publish(0, FleetBlock(n)), WriteOutcome::kWritten);
   }
+  fleet.Pass(absl::Seconds(2));
   for (uint64_t n = 1000; n < 2000; ++n) {
     fleet.Publish(0, FleetBlock(n));
     if (n % 10 == 0) {
