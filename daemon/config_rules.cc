@@ -103,8 +103,8 @@ class FileReader {
     }
     if (!Contains(sections_, entry.section)) {
       std::vector<std::string_view> known = sections_;
-      known.push_back("tenant");
-      known.push_back("tier");
+      known.emplace_back("tenant");
+      known.emplace_back("tier");
       return RefuseAt(entry, Concat("unknown section [", Shown(entry.section), "]",
                                     Suggestion(entry.section, known)));
     }
@@ -189,7 +189,7 @@ class FileReader {
       return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[tier]]",
                                     Suggestion(entry.key, kTierKeys)));
     }
-    const absl::Status status = SetTierKey(entry.key, entry.value, &loaded_.config.tiers[element]);
+    absl::Status status = SetTierKey(entry.key, entry.value, &loaded_.config.tiers[element]);
     if (status.ok()) {
       return status;
     }

@@ -111,6 +111,8 @@ class Ticker {
  public:
   Ticker(BlockStore& store, Executor& executor, const ServiceNotify& notify, LocalTier* local)
       : store_(store), executor_(executor), notify_(notify), local_(local) {}
+  Ticker(const Ticker&) = delete;
+  Ticker& operator=(const Ticker&) = delete;
   ~Ticker() { Stop(); }
 
   void Start(Front* front) {
@@ -200,6 +202,8 @@ class DaemonCore final : public Core {
         log_(log),
         notify_(notify),
         config_(std::make_shared<const Config>(options.loaded.config)) {}
+  DaemonCore(const DaemonCore&) = delete;
+  DaemonCore& operator=(const DaemonCore&) = delete;
 
   ~DaemonCore() override { Stop(absl::ZeroDuration()); }
 

@@ -26,6 +26,8 @@ class RegisteredMemory final : public SlabMemory {
  public:
   RegisteredMemory(std::unique_ptr<SlabMemory> memory, Rings rings)
       : memory_(std::move(memory)), rings_(std::move(rings)) {}
+  RegisteredMemory(const RegisteredMemory&) = delete;
+  RegisteredMemory& operator=(const RegisteredMemory&) = delete;
   ~RegisteredMemory() override {
     for (const std::shared_ptr<AsyncIo>& ring : rings_) {
       ring->UnregisterMemory(memory_->memory());
@@ -107,6 +109,8 @@ class DriveIndex {
 class OpenedLocalTier final : public LocalTier {
  public:
   explicit OpenedLocalTier(Log& log) : log_(log) {}
+  OpenedLocalTier(const OpenedLocalTier&) = delete;
+  OpenedLocalTier& operator=(const OpenedLocalTier&) = delete;
   ~OpenedLocalTier() override {
     tier_.reset();  // before the threads that it uses
   }

@@ -21,6 +21,7 @@
 #include "daemon/process_facts.h"
 #include "daemon/service_notify.h"
 #include "daemon/settings.h"
+#include "daemon/worker/worker_process.h"
 #include "tiers/os/descriptor.h"
 
 namespace terrace {
@@ -75,6 +76,8 @@ class Phase {
     }
     return std::unique_ptr<Phase>(new Phase(std::move(*finished), std::move(work)));
   }
+  Phase(const Phase&) = delete;
+  Phase& operator=(const Phase&) = delete;
   ~Phase() { thread_.join(); }
 
   [[nodiscard]] int finished() const { return finished_.get(); }
@@ -266,6 +269,8 @@ int main(int argc, char** argv) {
     case terrace::CommandLine::Action::kCheckConfig:
     case terrace::CommandLine::Action::kPrintConfig:
       return terrace::AnswerConfigQuestion(command);
+    case terrace::CommandLine::Action::kWorker:
+      return terrace::RunSharedWorker(command.shared_tier);
     case terrace::CommandLine::Action::kRun:
       return terrace::RunDaemon(command);
   }

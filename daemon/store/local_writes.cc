@@ -413,8 +413,9 @@ bool Store::SyncPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCall
   put->waiting = 1;
   waiting_.push_back(put);
   ++in_flight_;  // until PutSynced
-  deferred.Add(
-      [this, put] { SyncLocal([this, put](absl::Status status) { PutSynced(put, status); }); });
+  deferred.Add([this, put] {
+    SyncLocal([this, put](const absl::Status& status) { PutSynced(put, status); });
+  });
   return true;
 }
 
@@ -443,7 +444,7 @@ void Store::PutSynced(const std::shared_ptr<PutOperation>& put, const absl::Stat
 }
 
 void Store::SyncLocal(std::function<void(absl::Status)> done) {
-  local_->Sync([this, done = std::move(done)](absl::Status status) {
+  local_->Sync([this, done = std::move(done)](const absl::Status& status) {
     executor_.Run(Priority::kHigh, [done, status] { done(status); });
   });
 }

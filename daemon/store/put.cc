@@ -361,8 +361,8 @@ void Store::MaybeFinishPutLocked(const std::shared_ptr<PutOperation>& operation,
     UnuseScopeLocked(put.scope);
   }
   for (uint32_t i = 0; i < put.result.outcomes.size(); ++i) {
-    ++counters_.put_outcomes[static_cast<size_t>(put.result.outcomes[i])];
-    ++counters_.put_reasons[static_cast<size_t>(put.result.reasons[i])];
+    ++counters_.put_outcomes[static_cast<uint8_t>(put.result.outcomes[i])];
+    ++counters_.put_reasons[static_cast<uint8_t>(put.result.reasons[i])];
   }
   const uint64_t copied = put.copied_bytes.load();
   const double seconds = absl::ToDoubleSeconds(clock_.Now() - put.copy_began);

@@ -41,6 +41,8 @@ namespace terrace {
 class Store final : public BlockStore {
  public:
   Store(const BlockStoreOptions& options, const Parts& parts);
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
   ~Store() override;
   // What Create does after the constructor, in this order.
   absl::Status LoadGenerations();

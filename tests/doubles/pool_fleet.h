@@ -187,21 +187,22 @@ class PoolFleet {
     return outcome;
   }
   WriteOutcome Delete(size_t i, const FleetBlock& block) {
-    std::optional<WriteOutcome> outcome;
+    // Shared with the callback, which may run after this has given up.
+    const auto outcome = std::make_shared<std::optional<WriteOutcome>>();
     const BlockIdentity identity = block.identity();
-    nodes_[i]->tier->Delete({&identity, 1}, [&outcome](WriteOutcome o) { outcome = o; });
-    for (int n = 0; n < 100 && !outcome.has_value(); ++n) {
+    nodes_[i]->tier->Delete({&identity, 1}, [outcome](WriteOutcome o) { *outcome = o; });
+    for (int n = 0; n < 100 && !outcome->has_value(); ++n) {
       Pass(absl::Milliseconds(50));
     }
-    return outcome.value_or(WriteOutcome::kDeadline);
+    return outcome->value_or(WriteOutcome::kDeadline);
   }
   absl::Status Raise(size_t i, const RaisedGeneration& raised) {
-    std::optional<absl::Status> status;
-    nodes_[i]->tier->RaiseGeneration(raised, [&status](absl::Status s) { status = s; });
-    for (int n = 0; n < 100 && !status.has_value(); ++n) {
+    const auto status = std::make_shared<std::optional<absl::Status>>();  // likewise
+    nodes_[i]->tier->RaiseGeneration(raised, [status](absl::Status s) { *status = s; });
+    for (int n = 0; n < 100 && !status->has_value(); ++n) {
       Pass(absl::Milliseconds(50));
     }
-    return status.value_or(absl::DeadlineExceededError("never told"));
+    return status->value_or(absl::DeadlineExceededError("never told"));
   }
 
   Node& node(size_t i) { return *nodes_[i]; }

@@ -13,16 +13,16 @@ namespace {
 // Beyond what any file system has, and far from where sums overflow.
 constexpr uint64_t kMaxFileBytes = uint64_t{1} << 50;
 
-bool UsesBuffer(PoolOp op) {
-  return op == PoolOp::kRead || op == PoolOp::kWrite || op == PoolOp::kCreate ||
-         op == PoolOp::kReplace;
-}
-
 bool NamesAPath(PoolOp op) {
   return op != PoolOp::kSpace && op != PoolOp::kCheckRoot;
 }
 
 }  // namespace
+
+bool UsesBuffer(PoolOp op) {
+  return op == PoolOp::kRead || op == PoolOp::kWrite || op == PoolOp::kCreate ||
+         op == PoolOp::kReplace;
+}
 
 absl::Status CheckPoolOperands(const PoolCall& call) {
   const auto number = static_cast<uint32_t>(call.op);

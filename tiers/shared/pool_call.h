@@ -10,6 +10,9 @@
 
 namespace terrace {
 
+// Whether a call reads into or writes from its buffer.
+bool UsesBuffer(PoolOp op);
+
 // INVALID_ARGUMENT, naming the field, for what no side may be asked to do. The buffer is not looked
 // at.
 absl::Status CheckPoolOperands(const PoolCall& call);

@@ -162,6 +162,12 @@ KnownSegment PoolCatalogue::Keep(const Digest128& lister,
   return entry.known;
 }
 
+bool PoolCatalogue::IsListed(const SegmentName& name) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = numbers_.find(name);
+  return found != numbers_.end() && !entries_[found->second]->listers.empty();
+}
+
 std::optional<KnownSegment> PoolCatalogue::Known(const SegmentName& name) const {
   absl::ReaderMutexLock lock(&mutex_);
   const auto found = numbers_.find(name);

@@ -4,9 +4,10 @@
 // Implemented over threads of this process (MakeThreadedPoolFiles: tests, the simulation), and by
 // the daemon over a worker process (daemon/worker), which is abandoned when it does not answer.
 //
-// A buffer belongs to a call from Submit until `done`. After DEADLINE_EXCEEDED a call may still
-// happen, at any later time: so nothing that is named again may be written by one, and a buffer
-// that was in one is never used for another.
+// A buffer belongs to a call from Submit until `done`. After DEADLINE_EXCEEDED, UNAVAILABLE and
+// CANCELLED a call may still happen, at any later time, because whoever was making it may: so
+// nothing that is named again may be written by one, and a buffer that was in one is never used for
+// another.
 //
 // Thread-safe; nothing here blocks but Call.
 #pragma once

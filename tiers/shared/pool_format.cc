@@ -226,6 +226,13 @@ std::string HeadPath(const NodeLife& life) {
 std::string ManifestPath(const NodeLife& life, uint32_t number) {
   return LifePath(life) + "/m" + Hex(number, 8);
 }
+std::optional<uint32_t> ParseManifestName(std::string_view name) {
+  uint64_t number = 0;
+  if (name.size() != 9 || name.front() != 'm' || !ParseHex(name.substr(1), &number)) {
+    return std::nullopt;
+  }
+  return static_cast<uint32_t>(number);
+}
 std::string SegmentGroupPath(const SegmentName& name) {
   return LifePath(name.life) + "/" + Hex(name.number / kSegmentsAFolder, 6);
 }

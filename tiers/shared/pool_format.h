@@ -114,6 +114,7 @@ std::string NodePath(const Digest128& node);
 std::string LifePath(const NodeLife& life);
 std::string HeadPath(const NodeLife& life);
 std::string ManifestPath(const NodeLife& life, uint32_t number);
+std::optional<uint32_t> ParseManifestName(std::string_view name);
 std::string SegmentGroupPath(const SegmentName& name);
 std::string SegmentPath(const SegmentName& name);
 

@@ -184,25 +184,39 @@ absl::Status PoolTier::CheckPool() {
 
 // ---------------------------------------------------------------- a life
 
+// What the last life of this node published. Names that this mount does not see yet (a listing may
+// be old) show when a new life finds its name taken: then that one is read, too.
+absl::Status PoolTier::TakeOver(const NodeLife& last, WholeReport* before) {
+  absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(last);
+  if (absl::IsNotFound(whole.status())) {
+    return absl::OkStatus();  // it never came to a report, or its successor has removed it
+  }
+  if (!whole.ok() && !absl::IsDataLoss(whole.status())) {
+    return whole.status();  // tried again: what is given up here is lost
+  }
+  if (whole.ok()) {
+    if (opened_->tailer.IsClaimed(last)) {
+      // Another node has these now, unless it died before it could say so.
+      std::erase_if(whole->segments, [this](const ReportedSegment& segment) {
+        return opened_->catalogue.IsListed(segment.name);
+      });
+    }
+    *before = *std::move(whole);
+  }
+  before->life = last;
+  return absl::OkStatus();
+}
+
 // After the first look at the members.
 absl::Status PoolTier::BeginLife() {
   const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
-  bool empty = false;
   uint64_t epoch = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    empty = begin_empty_;
-    epoch = std::max(last_epoch_, last.has_value() ? last->epoch : 0);
-  }
   WholeReport before;
-  if (last.has_value() && !empty) {
-    absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(*last);
-    if (IsMountFault(whole.status()) || absl::IsResourceExhausted(whole.status())) {
-      return whole.status();
+  if (last.has_value()) {
+    epoch = last->epoch;
+    if (absl::Status status = TakeOver(*last, &before); !status.ok()) {
+      return status;
     }
-    // What cannot be read is given up: its segments are nobody's.
-    before = whole.ok() ? *std::move(whole) : WholeReport();
-    before.life = *last;
   }
   PoolWriterParts parts;
   parts.access = opened_->access;
@@ -213,16 +227,19 @@ absl::Status PoolTier::BeginLife() {
   for (uint32_t tries = 0; absl::IsAlreadyExists(begun) && tries < kEpochsTried; ++tries) {
     ++epoch;
     begun = writer->Begin({options_.node, epoch}, before);
+    if (absl::IsAlreadyExists(begun)) {
+      if (absl::Status status = TakeOver({options_.node, epoch}, &before); !status.ok()) {
+        return status;
+      }
+    }
+  }
+  if (!begun.ok()) {
+    return begun;
   }
   {
     absl::MutexLock lock(&mutex_);
-    last_epoch_ = epoch;
-    if (!begun.ok()) {
-      return begun;
-    }
     writer_ = writer;
     life_begun_ = true;
-    begin_empty_ = false;
   }
   for (const Kill& kill : before.kills) {
     opened_->catalogue.Apply(kill);
@@ -246,6 +263,7 @@ void PoolTier::FenceLife(const std::string& because) {
     return;
   }
   writer->Fence(because);
+  claimed_here_.clear();
   absl::MutexLock lock(&mutex_);
   old_writers_.push_back(std::move(writer_));
   writer_ = nullptr;

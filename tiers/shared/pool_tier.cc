@@ -84,13 +84,26 @@ Digest128 PoolTier::FingerprintOf(const BlockIdentity& identity) const {
 
 bool PoolTier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   FoundPlace found;
-  if (!Serving() || !opened_->catalogue.Find(FingerprintOf(identity), &found)) {
+  if (!Serving()) {
+    return false;
+  }
+  const Digest128 fingerprint = FingerprintOf(identity);
+  if (IsDeleted(fingerprint) || !opened_->catalogue.Find(fingerprint, &found)) {
     return false;
   }
   out->payload_bytes = found.place.payload_bytes;
   out->checksum = found.place.checksum;
   out->location = 0;
   return true;
+}
+
+// What others published before they heard of a deletion may have become known since.
+bool PoolTier::IsDeleted(const Digest128& fingerprint) const {
+  if (!any_deleted_.load()) {
+    return false;
+  }
+  absl::MutexLock lock(&mutex_);
+  return deleted_.contains(fingerprint);
 }
 
 bool PoolTier::Holds(const BlockIdentity& identity) const {
@@ -168,6 +181,7 @@ void PoolTier::Delete(absl::Span<const BlockIdentity> identities,
       absl::MutexLock lock(&mutex_);
       if (deleted_.size() < kMaxDeleted) {
         deleted_[fingerprint] = until;
+        any_deleted_.store(true);
       }
     }
     for (const Kill& kill : opened_->catalogue.Places(fingerprint)) {

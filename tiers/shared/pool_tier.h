@@ -77,6 +77,7 @@ class PoolTier final : public SharedTier {
   absl::Status FindPool();
   absl::StatusOr<Digest128> ReadSuperblock();
   absl::Status MakePool();
+  absl::Status TakeOver(const NodeLife& last, WholeReport* before);
   absl::Status BeginLife();
   absl::Status CheckPool();
   void OpenedOnce(const Digest128& pool);
@@ -92,6 +93,7 @@ class PoolTier final : public SharedTier {
   void KillLateComers();
   absl::Status Reclaim();
   absl::Status AdoptTheDead();
+  absl::StatusOr<bool> TakeClaim(const NodeLife& dead);
   absl::Status LeaveMembers();
   [[nodiscard]] bool IsAdopter(const Digest128& dead) const;
   void NoteMount(const absl::Status& status);
@@ -100,6 +102,7 @@ class PoolTier final : public SharedTier {
   void FinishClose();
   [[nodiscard]] bool IdleNow();
 
+  [[nodiscard]] bool IsDeleted(const Digest128& fingerprint) const;
   [[nodiscard]] Digest128 FingerprintOf(const BlockIdentity& identity) const;
   [[nodiscard]] std::shared_ptr<PoolWriter> WriterNow() const;
   [[nodiscard]] bool Serving() const { return serving_.load() && mount_ok_.load(); }
@@ -116,13 +119,12 @@ class PoolTier final : public SharedTier {
   std::atomic<bool> closing_{false};
   std::atomic<bool> closed_{false};
   std::atomic<uint64_t> next_token_{1};
+  std::atomic<bool> any_deleted_{false};  // deleted_ has something
 
   mutable absl::Mutex mutex_;
   // Owners: the pool, and calls that run; another one for every life.
   std::shared_ptr<PoolWriter> writer_ ABSL_GUARDED_BY(mutex_);
   bool life_begun_ ABSL_GUARDED_BY(mutex_) = false;
-  bool begin_empty_ ABSL_GUARDED_BY(mutex_) = false;  // what the last life published is another's
-  uint64_t last_epoch_ ABSL_GUARDED_BY(mutex_) = 0;   // that was tried
   bool tailing_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Duration next_tail_ ABSL_GUARDED_BY(mutex_);
@@ -136,6 +138,7 @@ class PoolTier final : public SharedTier {
   std::map<Digest128, std::vector<ReportedHeat>> heats_ ABSL_GUARDED_BY(mutex_);
   std::map<SegmentName, double> heat_ ABSL_GUARDED_BY(mutex_);
   absl::Duration next_heat_ ABSL_GUARDED_BY(mutex_);
+  std::vector<NodeLife> claimed_here_;  // by this life; of the job that follows others
   std::vector<NodeLife> adopted_members_ ABSL_GUARDED_BY(mutex_);  // their member files may go
   std::vector<std::shared_ptr<PoolWriter>> old_writers_
       ABSL_GUARDED_BY(mutex_);                    // of earlier lives

@@ -185,11 +185,7 @@ void PoolTier::TakeNews(const TailNews& news) {
   writer->Repeat(raised_here);
   const NodeLife own = writer->life();
   const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
-  if (std::find(news.claimed.begin(), news.claimed.end(), own) != news.claimed.end()) {
-    {
-      absl::MutexLock lock(&mutex_);
-      begin_empty_ = true;
-    }
+  if (opened_->tailer.IsClaimed(own)) {
     FenceLife("another node has taken over what this one published, which it held to be dead");
   } else if (last.has_value() && last->epoch > own.epoch) {
     FenceLife("another daemon uses the name of this node");
@@ -210,6 +206,7 @@ void PoolTier::KillLateComers() {
         ++at;
       }
     }
+    any_deleted_.store(!deleted_.empty());
   }
   std::vector<Kill> kills;
   for (const Digest128& fingerprint : deleted) {
@@ -266,15 +263,16 @@ absl::Status PoolTier::Reclaim() {
     return absl::OkStatus();
   }
   const PoolReply space = parts_.files->Call(opened_->access.CallOf(PoolOp::kSpace, std::string()));
-  if (IsMountFault(space.status)) {
-    return space.status;
+  if (!space.status.ok()) {
+    // Nobody knows how full it is: nothing is given up for that.
+    return IsMountFault(space.status) ? space.status : absl::OkStatus();
   }
   SpaceView view;
   view.capacity_bytes = options_.capacity_bytes;
   view.share_bytes = options_.node_share_bytes;
   view.segment_bytes = options_.segment_bytes;
   view.free_reserve_bytes = options_.free_reserve_bytes;
-  view.available_bytes = space.status.ok() ? space.space.available_bytes : 0;
+  view.available_bytes = space.space.available_bytes;
   view.own_bytes = writer->figures().own_bytes;
   for (const PoolNodeView& node : opened_->tailer.Nodes()) {
     view.others_bytes += node.bytes;
@@ -336,13 +334,22 @@ absl::Status PoolTier::AdoptTheDead() {
     const absl::Status claimed =
         WriteSmallFile(opened_->access, PoolOp::kCreate, ClaimPath(dead), options_.node.ToHex());
     if (absl::IsAlreadyExists(claimed)) {
-      continue;  // another node was first, or this one, and its head is not written yet
-    }
-    if (!claimed.ok()) {
+      const absl::StatusOr<bool> free = TakeClaim(dead);
+      if (!free.ok()) {
+        return free.status();
+      }
+      if (!*free) {
+        continue;
+      }
+    } else if (!claimed.ok()) {
       return claimed;
     }
     for (const Kill& kill : whole->kills) {
       opened_->catalogue.Apply(kill);
+    }
+    claimed_here_.push_back(dead);
+    for (const ReportedSegment& segment : whole->segments) {
+      opened_->tailer.Follow(segment);
     }
     writer->Adopt(*whole, [this, dead](bool told) {
       if (told) {
@@ -353,6 +360,34 @@ absl::Status PoolTier::AdoptTheDead() {
     });
   }
   return absl::OkStatus();
+}
+
+// Whether a dead node that is claimed already is this node's to adopt: the claim is its own, of an
+// earlier life perhaps, or that of another dead node. Where two think so at once both list its
+// segments, which harms nothing.
+absl::StatusOr<bool> PoolTier::TakeClaim(const NodeLife& dead) {
+  absl::StatusOr<std::string> claimer = ReadSmallFile(opened_->access, ClaimPath(dead));
+  if (!claimer.ok()) {
+    return IsMountFault(claimer.status()) ? absl::StatusOr<bool>(claimer.status()) : false;
+  }
+  for (const NodeLife& life : claimed_here_) {
+    if (life == dead) {
+      return false;  // its head is on its way
+    }
+  }
+  if (*claimer != options_.node.ToHex()) {
+    for (const PoolNodeView& node : opened_->tailer.Nodes()) {
+      if (node.node.ToHex() == *claimer && node.silence <= options_.dead_after) {
+        return false;
+      }
+    }
+    const absl::Status taken =
+        WriteSmallFile(opened_->access, PoolOp::kReplace, ClaimPath(dead), options_.node.ToHex());
+    if (!taken.ok()) {
+      return IsMountFault(taken) ? absl::StatusOr<bool>(taken) : false;
+    }
+  }
+  return true;
 }
 
 // Its segments are listed here now, so nobody has to look for it any more.

@@ -216,7 +216,8 @@ class PoolWriter {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool room_ ABSL_GUARDED_BY(mutex_) = true;
   uint64_t serial_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint32_t manifest_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t manifest_ ABSL_GUARDED_BY(mutex_) = 0;       // that heads build on
+  uint32_t last_manifest_ ABSL_GUARDED_BY(mutex_) = 0;  // that was tried: its name is used
   uint32_t next_number_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
   // Pointers into it are stable; what is removed goes in Work alone.

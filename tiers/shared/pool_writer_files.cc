@@ -62,6 +62,7 @@ absl::Status PoolWriter::Begin(const NodeLife& life, const WholeReport& taken_ov
     }
     serial_ = 0;
     manifest_ = 0;
+    last_manifest_ = 0;
   }
   absl::Status status = WriteManifest();
   if (status.ok()) {
@@ -92,7 +93,7 @@ absl::Status PoolWriter::Begin(const NodeLife& life, const WholeReport& taken_ov
 
 absl::Status PoolWriter::LeaveEarlierLife(const NodeLife& earlier) {
   absl::Status first = absl::OkStatus();
-  for (const std::string& path : {MemberPath(earlier), HeadPath(earlier)}) {
+  for (const std::string& path : {MemberPath(earlier), ClaimPath(earlier), HeadPath(earlier)}) {
     const absl::Status status =
         parts_.access.files->Call(parts_.access.CallOf(PoolOp::kRemove, path)).status;
     first = first.ok() && !absl::IsNotFound(status) ? status : first;
