@@ -26,6 +26,9 @@ SpacePlan PlanSpace(const SpaceView& view) {
     if (a.empty != b.empty) {
       return a.empty;
     }
+    if (a.heat.has_value() != b.heat.has_value()) {
+      return a.heat.has_value();
+    }
     return a.heat != b.heat ? a.heat < b.heat : a.name < b.name;  // the older one first
   });
   uint64_t live = 0;

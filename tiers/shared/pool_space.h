@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "tiers/shared/pool_format.h"
@@ -15,7 +16,8 @@ namespace terrace {
 struct SpaceSegment {
   SegmentName name;
   uint64_t bytes = 0;
-  double heat = 0;  // reads by all nodes, fading
+  // Reads by all nodes, fading. nullopt: too young to be judged; goes after all others.
+  std::optional<double> heat = 0;
   bool empty = false;
 };
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -250,10 +251,16 @@ void PoolTier::FadeHeats() {
   }
   next_heat_ = now + kHeatWindow;
   heats_[options_.node] = opened_->reader.TakeHeats();
+  // What is new begins as warm as the others are: nobody has had the time to read it.
+  double sum = 0;
+  for (const auto& [name, heat] : heat_) {
+    sum += heat;
+  }
+  const double mean = heat_.empty() ? 0 : sum / static_cast<double>(heat_.size());
   std::map<SegmentName, double> faded;
   for (const ReportedSegment& own : writer->Reclaimable()) {
     const auto before = heat_.find(own.name);
-    faded[own.name] = before == heat_.end() ? 0 : before->second * kHeatKept;
+    faded[own.name] = (before == heat_.end() ? mean : before->second) * kHeatKept;
   }
   for (const auto& [node, heats] : heats_) {
     for (const ReportedHeat& heat : heats) {
@@ -298,7 +305,8 @@ absl::Status PoolTier::Reclaim() {
     for (const ReportedSegment& own : writer->Reclaimable()) {
       const auto heat = heat_.find(own.name);
       view.segments.push_back({own.name, uint64_t{own.file_pages} * kPageBytes,
-                               heat == heat_.end() ? 0 : heat->second, own.records == 0});
+                               heat == heat_.end() ? std::nullopt : std::optional(heat->second),
+                               own.records == 0});
     }
   }
   const SpacePlan plan = PlanSpace(view);

@@ -1,4 +1,5 @@
-// terrace-sim: the placement code over traces, many policies and capacities in one run.
+// terrace-sim: the placement code over traces, many policies and capacities in one run; and a
+// pool's fleet in virtual time.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -11,6 +12,7 @@
 
 #include "tools/bench/progress.h"
 #include "tools/sim/hit_plot.h"
+#include "tools/sim/pool_command.h"
 #include "tools/sim/report.h"
 #include "tools/sim/simulation.h"
 #include "tools/sim/synthetic_traces.h"
@@ -206,16 +208,20 @@ int Main(int argc, char** argv) {
   app.set_version_flag("--version", std::string("terrace-sim ") + TERRACE_VERSION);
   CommandLine line;
   AddOptions(app, line);
+  PoolCommandLine pool_line;
+  const CLI::App* pool = AddPoolCommand(app, pool_line);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
-  if (const std::string problem = CheckLine(line); !problem.empty()) {
+  const std::string problem = pool->parsed() ? "" : CheckLine(line);
+  if (!problem.empty()) {
     std::fprintf(stderr, "terrace-sim: %s\n", problem.c_str());
     return kExitUsage;
   }
-  if (const absl::Status status = Run(line); !status.ok()) {
+  if (const absl::Status status = pool->parsed() ? RunPoolCommand(pool_line) : Run(line);
+      !status.ok()) {
     std::fprintf(stderr, "terrace-sim: %s\n", std::string(status.message()).c_str());
     return kExitFailed;
   }

@@ -2,6 +2,7 @@
 #include "tiers/shared/pool_space.h"
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -35,6 +36,16 @@ TEST(PoolSpace, TheColdestGoFirstAndOfThemTheOldest) {
   const SpacePlan plan = PlanSpace(View(32));
   EXPECT_FALSE(plan.there_is_room);
   EXPECT_EQ(plan.retire, (std::vector<SegmentName>{Name(0), Name(5)}));
+}
+
+TEST(PoolSpace, WhatNobodyHadTheTimeToReadGoesLast) {
+  SpaceView view = View(32);
+  view.segments[0].heat = std::nullopt;
+  EXPECT_EQ(PlanSpace(view).retire, (std::vector<SegmentName>{Name(5), Name(10)}));
+  for (SpaceSegment& segment : view.segments) {
+    segment.heat = std::nullopt;
+  }
+  EXPECT_EQ(PlanSpace(view).retire, (std::vector<SegmentName>{Name(0), Name(1)}));
 }
 
 TEST(PoolSpace, AShareIsThatOfTheNodesThatLive) {

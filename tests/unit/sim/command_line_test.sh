@@ -38,6 +38,14 @@ expect 0 '^\{"results":\[\{"trace":"lmc_agents","policy":"lru","capacity_percent
 expect 0 '"trace":"cyclic"' --generate cyclic --policy lru --capacity 1 --json --plot "$folder/plot.svg"
 grep -q '</svg>' "$folder/plot.svg" || { echo 'no picture'; failures=$((failures + 1)); }
 
+expect 0 '--blocks-per-second' pool --help
+expect 2 '--seconds' pool --seconds 0
+expect 2 'hundred' pool --nodes hundred
+expect 1 'nodes: from 1' pool --nodes 0
+expect 1 'capacity_bytes' pool --nodes 2 --capacity 4KiB
+expect 0 '^ +2 +4\.00 ' pool --nodes 2 --seconds 20
+expect 0 '^\{"pools":\[\{"nodes":2,' pool --nodes 2 --seconds 20 --json
+
 # The same run gives the same bytes, whatever the number of threads.
 "$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 1 >"$folder/one"
 "$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 2 >"$folder/two"
