@@ -1,6 +1,7 @@
 #include "daemon/ascii_text.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 
 #include "absl/strings/ascii.h"
@@ -60,11 +61,12 @@ std::string AsciiText::Restored(std::string_view part) const {
   out.reserve(part.size());
   for (size_t at = 0; at < part.size(); ++at) {
     const std::string_view digits = part.substr(at + 1, 2);
-    const bool replaced = marker_ != '\0' && part[at] == marker_ && digits.size() == 2 &&
-                          absl::ascii_isxdigit(static_cast<uint8_t>(digits[0])) &&
-                          absl::ascii_isxdigit(static_cast<uint8_t>(digits[1]));
+    uint8_t byte = 0;
+    const bool replaced =
+        marker_ != '\0' && part[at] == marker_ && digits.size() == 2 &&
+        std::from_chars(digits.data(), digits.data() + 2, byte, 16).ptr == digits.data() + 2;
     if (replaced) {
-      out.append(absl::HexStringToBytes(std::string(digits)));
+      out.push_back(static_cast<char>(byte));
       at += 2;
     } else {
       out.push_back(part[at]);

@@ -223,6 +223,8 @@ class SpdlogLog final : public Log {
         flush_limit_(options.flush_limit),
         level_(options.level),
         sink_(std::make_shared<DescriptorSink>(options.fd)) {}
+  SpdlogLog(const SpdlogLog&) = delete;
+  SpdlogLog& operator=(const SpdlogLog&) = delete;
 
   ~SpdlogLog() override {
     sink_->Close(BootClock().Now() + flush_limit_);

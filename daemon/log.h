@@ -16,6 +16,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -44,8 +45,8 @@ struct LogField {
       : name(field_name), value(text), quoted(true) {}
   LogField(std::string_view field_name, const char* text)
       : name(field_name), value(text), quoted(true) {}
-  LogField(std::string_view field_name, const std::string& text)
-      : name(field_name), value(text), quoted(true) {}
+  LogField(std::string_view field_name, std::string text)
+      : name(field_name), value(std::move(text)), quoted(true) {}
   LogField(std::string_view field_name, const absl::Status& status)
       : name(field_name), value(status.ToString()), quoted(true) {}
   LogField(std::string_view field_name, absl::Duration duration)

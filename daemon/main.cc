@@ -76,6 +76,8 @@ class Phase {
     }
     return std::unique_ptr<Phase>(new Phase(std::move(*finished), std::move(work)));
   }
+  Phase(const Phase&) = delete;
+  Phase& operator=(const Phase&) = delete;
   ~Phase() { thread_.join(); }
 
   [[nodiscard]] int finished() const { return finished_.get(); }

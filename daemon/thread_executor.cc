@@ -33,6 +33,8 @@ class ThreadExecutor final : public Executor {
  public:
   explicit ThreadExecutor(const ThreadExecutorOptions& options)
       : parallelism_(options.threads), spin_(absl::ToChronoNanoseconds(options.spin)) {}
+  ThreadExecutor(const ThreadExecutor&) = delete;
+  ThreadExecutor& operator=(const ThreadExecutor&) = delete;
 
   ~ThreadExecutor() override {
     {

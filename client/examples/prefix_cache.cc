@@ -14,6 +14,8 @@ namespace {
 
 constexpr uint32_t kBlocks = 8;
 constexpr uint64_t kBlockBytes = 64 << 10;
+constexpr size_t kKeyBytes = 32;
+constexpr uint32_t kBlockTokens = 16;
 
 terrace_namespace_record Record() {
   terrace_namespace_record record{};
@@ -22,7 +24,7 @@ terrace_namespace_record Record() {
   record.kv_dtype = "bf16";
   record.layout = "example/1";
   record.hash_algorithm = "none";
-  record.block_tokens = 16;
+  record.block_tokens = kBlockTokens;
   record.block_bytes = kBlockBytes;
   return record;
 }
@@ -32,7 +34,7 @@ std::string KeysOfPrompt() {
   std::string keys;
   for (uint32_t i = 0; i < kBlocks; ++i) {
     std::string key = "prompt-block-" + std::to_string(i);
-    key.resize(32, '.');
+    key.resize(kKeyBytes, '.');
     keys += key;
   }
   return keys;
@@ -63,7 +65,7 @@ int main() {
     const terrace::Completion probe = client.Probe(terrace::Part(ns, keys));
     uint32_t held = probe.ok() ? probe->part_boundary_keys[0] : 0;
     if (held > 0) {
-      const std::string_view prefix = std::string_view(keys).substr(0, held * 32);
+      const std::string_view prefix = std::string_view(keys).substr(0, held * kKeyBytes);
       held = client.Get(terrace::Part(ns, prefix).In(pool, blocks.data())).delivered_prefix();
     }
     for (uint32_t i = held; i < kBlocks; ++i) {
@@ -73,12 +75,12 @@ int main() {
     if (held < kBlocks) {
       terrace::PutOptions put_options;
       if (held > 0) {
-        put_options.parent = std::string_view(keys).substr((held - 1) * 32, 32);
+        put_options.parent = std::string_view(keys).substr((held - 1) * kKeyBytes, kKeyBytes);
       }
       const terrace::Completion put =
-          client.Put(terrace::Part(ns, std::string_view(keys).substr(held * 32))
+          client.Put(terrace::Part(ns, std::string_view(keys).substr(held * kKeyBytes))
                          .In(pool, blocks.data() + held)
-                         .Tokens(held * 16),
+                         .Tokens(uint64_t{held} * kBlockTokens),
                      put_options);
       for (uint32_t i = 0; i < put.key_count(); ++i) {
         stored += put.stored(i) ? 1 : 0;

@@ -96,7 +96,7 @@ terrace_status terrace_open(const terrace_options* options, terrace_client** out
 }
 
 void terrace_close(terrace_client* client) {
-  delete client;
+  const std::unique_ptr<terrace_client> owned(client);
 }
 
 const char* terrace_last_error(void) {
@@ -372,7 +372,8 @@ uint32_t terrace_drain(terrace_client* client,
 }
 
 void terrace_completion_free(terrace_completion* completion) {
-  delete static_cast<terrace::client::Completion*>(completion);
+  const std::unique_ptr<terrace::client::Completion> owned(
+      static_cast<terrace::client::Completion*>(completion));
 }
 
 }  // extern "C"

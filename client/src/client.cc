@@ -117,7 +117,7 @@ Verdict Client::Submit(Request* request, uint64_t* call_id) {
   call.completion = Completion::Create(static_cast<terrace_verb>(request->method),
                                        request->key_count, request->part_count);
   const std::lock_guard<std::mutex> lock(mutex_);
-  const Verdict verdict = SubmitLocked(request, std::move(call), call_id);
+  Verdict verdict = SubmitLocked(request, std::move(call), call_id);
   SettleLocked();
   return verdict;
 }

@@ -37,8 +37,8 @@ uint64_t AvailableBytes() {
 // first write. A memfd has no limit of its own, and the kernel would kill processes before it
 // refuses, so what can't fit is refused beforehand.
 Verdict MakeStaging(uint64_t bytes, Descriptor* fd, Mapping* mapping) {
-  const Verdict refused{TERRACE_RESOURCE_EXHAUSTED,
-                        "no memory for " + std::to_string(bytes) + " bytes of staging"};
+  Verdict refused{TERRACE_RESOURCE_EXHAUSTED,
+                  "no memory for " + std::to_string(bytes) + " bytes of staging"};
   const uint64_t available = AvailableBytes();
   if (available != 0 && bytes > available) {
     return refused;
@@ -310,7 +310,7 @@ Verdict Client::UnregisterRegion(terrace_region region, uint32_t timeout_ms, Reg
       }
     }
   }
-  const Verdict verdict = UnregisterLocked(region, &lock, until);
+  Verdict verdict = UnregisterLocked(region, &lock, until);
   if (verdict.ok()) {
     const auto gone = regions_.find(region);
     if (gone != regions_.end()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace terrace::client {
 namespace {
@@ -97,7 +98,8 @@ void Completion::Fail(terrace_status why, std::string_view text) {
 }
 
 CompletionQueue::~CompletionQueue() {
-  while (Pop() != nullptr) {
+  while (first_ != nullptr) {
+    const std::unique_ptr<Completion> ended(std::exchange(first_, first_->next));
   }
 }
 

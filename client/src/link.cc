@@ -14,7 +14,7 @@ namespace {
 constexpr size_t kReceiveBytes = 64 << 10;
 constexpr size_t kLeastRoomBytes = 16 << 10;
 // A frame carries at most 8; a recvmsg ends behind the first packet that carries any.
-constexpr size_t kControlDescriptors = 2 * kMaxFrameDescriptors;
+constexpr size_t kControlDescriptors = size_t{2} * kMaxFrameDescriptors;
 constexpr size_t kMaxArrivedDescriptors = 64;
 
 }  // namespace

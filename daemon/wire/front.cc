@@ -48,6 +48,8 @@ absl::StatusOr<Descriptor> LockFolder(const std::string& folder) {
 class FrontOnSockets final : public Front {
  public:
   explicit FrontOnSockets(std::shared_ptr<FrontShared> shared) : shared_(std::move(shared)) {}
+  FrontOnSockets(const FrontOnSockets&) = delete;
+  FrontOnSockets& operator=(const FrontOnSockets&) = delete;
   ~FrontOnSockets() override { Stop(absl::ZeroDuration()); }
 
   absl::Status Open(FrontOptions options, AdminHooks hooks);

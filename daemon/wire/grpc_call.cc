@@ -103,7 +103,7 @@ void GrpcCall::FinishOnce(const absl::Status& status,
         peer->CountFault(shared_->clock.Now(), IsUndecodable(status))) {
       peer->HangUp();
     }
-    end_(GrpcStatusOf(status), std::move(bytes));
+    end_(GrpcStatusOf(status), bytes);
   }
   shared_->gate.Leave();
 }

@@ -21,6 +21,8 @@ class GrpcServers {
  public:
   static absl::StatusOr<std::unique_ptr<GrpcServers>> Create(std::shared_ptr<FrontShared> shared,
                                                              AdminRoom room);
+  GrpcServers(const GrpcServers&) = delete;
+  GrpcServers& operator=(const GrpcServers&) = delete;
   // Stop must have run.
   ~GrpcServers();
 

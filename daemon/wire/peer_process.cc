@@ -7,14 +7,16 @@
 namespace terrace {
 namespace {
 
-#ifndef SO_PEERPIDFD
-constexpr int SO_PEERPIDFD = 77;  // include/uapi/asm-generic/socket.h, Linux 6.5
+#ifdef SO_PEERPIDFD
+constexpr int kPeerPidfd = SO_PEERPIDFD;
+#else
+constexpr int kPeerPidfd = 77;  // include/uapi/asm-generic/socket.h, Linux 6.5
 #endif
 
 PidDescriptor FromKernel(int socket) {
   int fd = -1;
   socklen_t bytes = sizeof(fd);
-  if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &bytes) != 0 || fd < 0) {
+  if (getsockopt(socket, SOL_SOCKET, kPeerPidfd, &fd, &bytes) != 0 || fd < 0) {
     return {};
   }
   absl::StatusOr<PidDescriptor> process = PidDescriptor::FromPassed(Descriptor(fd));

@@ -35,7 +35,7 @@ bool AddToEpoll(int epoll, int fd, uint64_t key) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SessionThread>> SessionThread::Start(
-    std::shared_ptr<FrontShared> shared, std::string name, absl::Duration poll) {
+    std::shared_ptr<FrontShared> shared, const std::string& name, absl::Duration poll) {
   Descriptor epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.valid()) {
     return StatusFromErrno(errno, "epoll_create1");

@@ -36,7 +36,7 @@ class SessionThread {
  public:
   // poll: how long a turn polls for the next request before it sleeps, as long as that pays.
   static absl::StatusOr<std::unique_ptr<SessionThread>> Start(std::shared_ptr<FrontShared> shared,
-                                                              std::string name,
+                                                              const std::string& name,
                                                               absl::Duration poll);
   // Ends all sessions and joins.
   ~SessionThread();

@@ -17,6 +17,7 @@
 
 #include "tiers/dram/copy_kernels.h"
 
+// NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): see above
 namespace terrace {
 namespace {
 
@@ -308,3 +309,4 @@ constexpr CopyKernels kKernels = {CopyAndHash, CopyOut, CopyOutAndHash, Hash};
 
 }  // namespace
 }  // namespace terrace
+// NOLINTEND(cert-dcl59-cpp,misc-definitions-in-headers)

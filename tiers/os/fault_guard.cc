@@ -145,7 +145,8 @@ class SlotList {
 };
 
 SlotList& Slots() {
-  static SlotList* const kSlots = new SlotList;  // outlives every region, static ones included
+  // NOLINTNEXTLINE(cppcoreguidelines-owning-memory): outlives every region, static ones included
+  static SlotList* const kSlots = new SlotList;
   return *kSlots;
 }
 

@@ -44,12 +44,13 @@ absl::Status WriteFully(File& file, uint64_t offset, absl::Span<const char> byte
 }
 
 void AlignedBuffer::Freer::operator()(char* memory) const {
-  std::free(memory);
+  std::free(memory);  // NOLINT(cppcoreguidelines-owning-memory): AlignedBuffer is the owner
 }
 
 AlignedBuffer::AlignedBuffer(uint64_t bytes)
     : size_((bytes + kAlignment - 1) / kAlignment * kAlignment) {
   if (size_ > 0) {
+    // NOLINTNEXTLINE(cppcoreguidelines-owning-memory): memory_ is the owner
     memory_.reset(static_cast<char*>(std::aligned_alloc(kAlignment, size_)));
     TERRACE_CHECK(memory_ != nullptr);
     std::memset(memory_.get(), 0, size_);

@@ -57,8 +57,8 @@ void* MapAligned(int fd, uint64_t offset, uint64_t bytes, int protection, uint64
       return MAP_FAILED;
     }
     munmap(found, slack);
-    void* const place =
-        reinterpret_cast<void*>(RoundUp(reinterpret_cast<uintptr_t>(found), alignment));
+    const auto address = reinterpret_cast<uintptr_t>(found);
+    void* const place = static_cast<char*>(found) + (RoundUp(address, alignment) - address);
     void* const mapped = mmap(place, bytes, protection, MAP_SHARED | MAP_FIXED_NOREPLACE, fd,
                               static_cast<off_t>(offset));
     if (mapped == place) {

@@ -36,6 +36,8 @@ class ThreadedIo final : public AsyncIo {
       threads_.emplace_back([this] { Work(); });
     }
   }
+  ThreadedIo(const ThreadedIo&) = delete;
+  ThreadedIo& operator=(const ThreadedIo&) = delete;
 
   ~ThreadedIo() override {
     std::vector<std::unique_ptr<IoOperation>> left;

@@ -150,6 +150,8 @@ class UringIo final : public AsyncIo {
     thread_ = std::thread([this] { Loop(); });
     return absl::OkStatus();
   }
+  UringIo(const UringIo&) = delete;
+  UringIo& operator=(const UringIo&) = delete;
 
   ~UringIo() override {
     if (!started_) {

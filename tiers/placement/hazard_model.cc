@@ -17,8 +17,8 @@ constexpr double kMostUses = 2'000;      // that the constant rate is made of
 constexpr double kMostSquares = 65'536;  // that skill is made of: some 50,000 observations
 
 struct Buckets {
-  std::array<double, HazardModel::kBuckets + 1> begin;
-  Buckets() : begin{} {
+  std::array<double, HazardModel::kBuckets + 1> begin{};
+  Buckets() {
     for (uint32_t b = 1; b <= HazardModel::kBuckets; ++b) {
       const double octave = static_cast<double>(uint64_t{1} << (b - 1) / 2);
       begin[b] = kFirstBucketEnd * octave * ((b - 1) % 2 == 0 ? 1.0 : 1.4142135623730951);

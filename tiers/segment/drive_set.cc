@@ -96,7 +96,7 @@ absl::Status DriveSet::Start() {
   absl::Status refusal;  // which time does not heal
   uint32_t open = 0;
   for (uint32_t number = 0; number < options_.drives.size(); ++number) {
-    const absl::Status opened = OpenDrive(number);
+    absl::Status opened = OpenDrive(number);
     if (absl::IsInvalidArgument(opened)) {
       return opened;
     }

@@ -60,8 +60,8 @@ class AfterUnlock {
   AfterUnlock(const AfterUnlock&) = delete;
   AfterUnlock& operator=(const AfterUnlock&) = delete;
   ~AfterUnlock() {
-    for (size_t i = 0; i < work_.size(); ++i) {
-      work_[i]();
+    for (const std::function<void()>& work : work_) {
+      work();
     }
   }
   void Add(std::function<void()> work) { work_.push_back(std::move(work)); }
@@ -96,6 +96,8 @@ void AddCounters(const SegmentTierFigures& more, SegmentTierFigures* sum);
 class DriveSet final : public SegmentTier {
  public:
   DriveSet(const TierSetOptions& options, const SegmentTierParts& parts);
+  DriveSet(const DriveSet&) = delete;
+  DriveSet& operator=(const DriveSet&) = delete;
   // Waits until nothing is in flight.
   ~DriveSet() override;
 

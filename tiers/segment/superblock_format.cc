@@ -51,7 +51,8 @@ HeaderFault DecodeSuperblock(absl::Span<const char> page, Superblock* out) {
   superblock.segment_bytes = reader.U64();
   if (!zeros || version != kSuperblockVersion || !reader.ZerosUpTo(kPageBytes) ||
       superblock.uuid.IsZero() || superblock.epoch > kMaxTierEpoch ||
-      superblock.segment_bytes % kPageBytes != 0 || superblock.segment_bytes < 8 * kPageBytes) {
+      superblock.segment_bytes % kPageBytes != 0 ||
+      superblock.segment_bytes < uint64_t{8} * kPageBytes) {
     return HeaderFault::kField;
   }
   *out = superblock;

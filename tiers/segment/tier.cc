@@ -110,10 +110,10 @@ absl::StatusOr<std::unique_ptr<SegmentTier>> OpenSegmentTier(const SegmentTierOp
 }
 
 Tier::Tier(const SegmentTierOptions& options,
-           const SegmentTierParts& parts,
+           SegmentTierParts parts,
            std::unique_ptr<TierFolder> folder)
     : options_(options),
-      parts_(parts),
+      parts_(std::move(parts)),
       folder_(std::move(folder)),
       segment_pages_(static_cast<uint32_t>(folder_->superblock().segment_bytes / kPageBytes)),
       own_writer_(kMaxHeats),

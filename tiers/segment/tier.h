@@ -140,8 +140,10 @@ struct ScrubPass;
 class Tier final : public SegmentTier {
  public:
   Tier(const SegmentTierOptions& options,
-       const SegmentTierParts& parts,
+       SegmentTierParts parts,
        std::unique_ptr<TierFolder> folder);
+  Tier(const Tier&) = delete;
+  Tier& operator=(const Tier&) = delete;
   // Waits until nothing is in flight.
   ~Tier() override;
 
@@ -229,7 +231,7 @@ class Tier final : public SegmentTier {
 
   // ---- tier_read.cc
   void SubmitRead(const std::shared_ptr<ReadOperation>& read);
-  void ReadEnded(const std::shared_ptr<ReadOperation>& read, IoCompletion completion);
+  void ReadEnded(const std::shared_ptr<ReadOperation>& read, const IoCompletion& completion);
   void VerifyRead(const std::shared_ptr<ReadOperation>& read, uint64_t bytes);
   void EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outcome);
   void UnpinLocked(Segment& segment, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -178,7 +178,7 @@ void Tier::SubmitRead(const std::shared_ptr<ReadOperation>& read) {
   }
   const absl::StatusOr<uint64_t> token = parts_.io->Submit(
       std::move(request),
-      [this, read](IoCompletion completion) { ReadEnded(read, std::move(completion)); });
+      [this, read](const IoCompletion& completion) { ReadEnded(read, completion); });
   if (!token.ok()) {
     EndRead(read, ReadOutcome::kFault);
     return;
@@ -202,7 +202,7 @@ void Tier::Cancel(uint64_t token) {
   }
 }
 
-void Tier::ReadEnded(const std::shared_ptr<ReadOperation>& read, IoCompletion completion) {
+void Tier::ReadEnded(const std::shared_ptr<ReadOperation>& read, const IoCompletion& completion) {
   if (absl::IsDeadlineExceeded(completion.status)) {
     if (parts_.clock->Now() - read->begun >= kHangs) {
       absl::MutexLock lock(&mutex_);

@@ -365,7 +365,7 @@ void Tier::MaybeEndReclaimLocked(const std::shared_ptr<Reclaim>& reclaim, Deferr
   }
   reclaim->ending = true;
   ++jobs_;  // until the copies are durable: only then may the originals go
-  sync_waiting_.push_back([this, reclaim](const absl::Status& status) {
+  sync_waiting_.emplace_back([this, reclaim](const absl::Status& status) {
     DeferredCalls later;
     absl::MutexLock lock(&mutex_);
     if (status.ok()) {

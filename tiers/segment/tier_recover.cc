@@ -149,6 +149,7 @@ void Tier::ReadOwnRecord(const Segment& segment,
   std::vector<OwnedIdentity> identities;
   if (header.kind == RecordKind::kTombstones && DecodeTombstones(payload, &identities)) {
     std::vector<Digest128> fingerprints;
+    fingerprints.reserve(identities.size());
     for (const OwnedIdentity& identity : identities) {
       fingerprints.push_back(FingerprintOf(identity.view()));
     }

@@ -244,7 +244,7 @@ void Tier::SubmitBatch(const std::shared_ptr<Batch>& batch) {
   }
   const absl::StatusOr<uint64_t> token = parts_.io->Submit(
       std::move(request),
-      [this, batch](IoCompletion completion) { BatchEnded(batch, completion.status); });
+      [this, batch](const IoCompletion& completion) { BatchEnded(batch, completion.status); });
   if (!token.ok()) {
     BatchEnded(batch, absl::InternalError(token.status().message()));
   }

@@ -37,42 +37,11 @@ absl::Status PoolCatalogue::Load() {
   if (index_ == nullptr) {
     return absl::OkStatus();
   }
+  absl::MutexLock change(&change_mutex_);
   const absl::StatusOr<std::vector<SegmentPosition>> positions = index_->Positions();
   absl::Status status = positions.status();
   for (size_t i = 0; status.ok() && i < positions->size(); ++i) {
-    const SegmentPosition& position = (*positions)[i];
-    std::optional<Entry> entry;
-    std::vector<IndexedRecord> records;
-    status = index_->Load(position.segment, [&](const IndexedRecord& record) {
-      if (record.page == 0) {
-        entry.emplace();
-        entry->known.name = {{record.fingerprint, record.sequence},
-                             static_cast<uint32_t>(record.checksum.lo)};
-        entry->known.file_pages = static_cast<uint32_t>(record.checksum.hi);
-      } else {
-        records.push_back(record);
-      }
-    });
-    absl::MutexLock lock(&mutex_);
-    if (!status.ok() || !entry.has_value() || numbers_.contains(entry->known.name)) {
-      batch_.forgotten_segments.push_back(position.segment);
-      continue;
-    }
-    entry->life_id = LifeId(pool_, entry->known.name.life);
-    entry->known.complete_pages = position.complete_pages;
-    entry->known.sealed = position.sealed;
-    entry->known.records = static_cast<uint32_t>(records.size());
-    if (entry->life_id != position.epoch) {
-      batch_.forgotten_segments.push_back(position.segment);
-      continue;
-    }
-    entries_.resize(std::max<size_t>(entries_.size(), size_t{position.segment} + 1));
-    numbers_[entry->known.name] = position.segment;
-    entries_[position.segment] = *std::move(entry);
-    for (const IndexedRecord& record : records) {
-      table_.Insert(record.fingerprint,
-                    {record.checksum, position.segment, record.page, record.payload_bytes});
-    }
+    status = LoadSegment((*positions)[i]);
   }
   absl::MutexLock lock(&mutex_);
   for (uint32_t number = 0; number < entries_.size(); ++number) {
@@ -82,6 +51,41 @@ absl::Status PoolCatalogue::Load() {
   }
   index_failed_ = !status.ok();
   return status;
+}
+
+absl::Status PoolCatalogue::LoadSegment(const SegmentPosition& position) {
+  std::optional<Entry> entry;
+  std::vector<IndexedRecord> records;
+  const absl::Status status = index_->Load(position.segment, [&](const IndexedRecord& record) {
+    if (record.page == 0) {
+      entry.emplace();
+      entry->known.name = {{record.fingerprint, record.sequence},
+                           static_cast<uint32_t>(record.checksum.lo)};
+      entry->known.file_pages = static_cast<uint32_t>(record.checksum.hi);
+    } else {
+      records.push_back(record);
+    }
+  });
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!status.ok() || !entry.has_value() || numbers_.contains(entry->known.name) ||
+        LifeId(pool_, entry->known.name.life) != position.epoch) {
+      batch_.forgotten_segments.push_back(position.segment);
+      return status;
+    }
+    entry->life_id = position.epoch;
+    entry->known.complete_pages = position.complete_pages;
+    entry->known.sealed = position.sealed;
+    entry->known.records = static_cast<uint32_t>(records.size());
+    entries_.resize(std::max<size_t>(entries_.size(), size_t{position.segment} + 1));
+    numbers_[entry->known.name] = position.segment;
+    entries_[position.segment] = *std::move(entry);
+  }
+  for (const IndexedRecord& record : records) {
+    table_.Insert(record.fingerprint,
+                  {record.checksum, position.segment, record.page, record.payload_bytes});
+  }
+  return absl::OkStatus();
 }
 
 // ---------------------------------------------------------------- lookups
@@ -156,6 +160,12 @@ KnownSegment PoolCatalogue::Keep(const Digest128& lister,
     entry.listers.push_back(lister);
   }
   return entry.known;
+}
+
+bool PoolCatalogue::IsListed(const SegmentName& name) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto found = numbers_.find(name);
+  return found != numbers_.end() && !entries_[found->second]->listers.empty();
 }
 
 std::optional<KnownSegment> PoolCatalogue::Known(const SegmentName& name) const {

@@ -61,6 +61,8 @@ class PoolCatalogue {
   // The segment is there, says `lister`, a node; records of it are found from now on. Returns what
   // is known of it.
   KnownSegment Keep(const Digest128& lister, const SegmentName& name, uint32_t file_pages);
+  // Whether a node lists it now.
+  [[nodiscard]] bool IsListed(const SegmentName& name) const;
   [[nodiscard]] std::optional<KnownSegment> Known(const SegmentName& name) const;
   // Records of the segment that begin before `complete_pages`; those that are known already change
   // nothing. The segment is kept.
@@ -98,6 +100,8 @@ class PoolCatalogue {
     bool dirty = false;                    // its position is to be written
   };
 
+  absl::Status LoadSegment(const SegmentPosition& position)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
   uint32_t NumberLocked(const SegmentName& name, uint32_t file_pages)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool IsUsable(const PoolPlace& place) const ABSL_LOCKS_EXCLUDED(mutex_);

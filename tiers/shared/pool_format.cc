@@ -51,6 +51,13 @@ bool ParseHex(std::string_view text, uint64_t* out) {
   return true;
 }
 
+std::optional<uint32_t> ParseNumber(std::string_view name, char kind) {
+  uint64_t number = 0;
+  return name.size() == 9 && name.front() == kind && ParseHex(name.substr(1), &number)
+             ? std::optional<uint32_t>(static_cast<uint32_t>(number))
+             : std::nullopt;
+}
+
 void WriteName(const SegmentName& name, FieldWriter* writer) {
   writer->Digest(name.life.node);
   writer->U64(name.life.epoch);
@@ -225,6 +232,23 @@ std::string HeadPath(const NodeLife& life) {
 }
 std::string ManifestPath(const NodeLife& life, uint32_t number) {
   return LifePath(life) + "/m" + Hex(number, 8);
+}
+std::optional<uint32_t> ParseManifestName(std::string_view name) {
+  return ParseNumber(name, 'm');
+}
+std::optional<uint32_t> ParseSegmentName(std::string_view name) {
+  return ParseNumber(name, 's');
+}
+std::optional<uint32_t> ParseGroupName(std::string_view name) {
+  uint64_t number = 0;
+  return name.size() == 6 && ParseHex(name, &number)
+             ? std::optional<uint32_t>(static_cast<uint32_t>(number))
+             : std::nullopt;
+}
+std::optional<uint64_t> ParseEpochName(std::string_view name) {
+  uint64_t epoch = 0;
+  return name.size() == kEpochDigits && ParseHex(name, &epoch) ? std::optional<uint64_t>(epoch)
+                                                               : std::nullopt;
 }
 std::string SegmentGroupPath(const SegmentName& name) {
   return LifePath(name.life) + "/" + Hex(name.number / kSegmentsAFolder, 6);

@@ -114,6 +114,11 @@ std::string NodePath(const Digest128& node);
 std::string LifePath(const NodeLife& life);
 std::string HeadPath(const NodeLife& life);
 std::string ManifestPath(const NodeLife& life, uint32_t number);
+// Last components of these paths; nullopt: the name is none.
+std::optional<uint32_t> ParseManifestName(std::string_view name);
+std::optional<uint32_t> ParseSegmentName(std::string_view name);
+std::optional<uint32_t> ParseGroupName(std::string_view name);
+std::optional<uint64_t> ParseEpochName(std::string_view name);
 std::string SegmentGroupPath(const SegmentName& name);
 std::string SegmentPath(const SegmentName& name);
 

@@ -24,6 +24,14 @@ bool IsOfFileSystem(const std::string& name) {
   return name == "lost+found" || name.front() == '.';
 }
 
+// Above all that are known, and never the same twice, whatever is forgotten or not seen.
+uint64_t NextEpoch(uint64_t last) {
+  constexpr uint32_t kRandomBits = 24;
+  uint64_t random = 0;
+  FillRandom({reinterpret_cast<char*>(&random), sizeof(random)});
+  return ((last >> kRandomBits) + 1) << kRandomBits | (random & ((uint64_t{1} << kRandomBits) - 1));
+}
+
 PoolTailerOptions TailerOptionsOf(const SharedTierOptions& options) {
   PoolTailerOptions tailer;
   tailer.self = options.node;
@@ -184,25 +192,64 @@ absl::Status PoolTier::CheckPool() {
 
 // ---------------------------------------------------------------- a life
 
+// Lives of this node, oldest first: those that are members, and those that have a folder behind
+// them, as the list of members may be old.
+absl::StatusOr<std::vector<NodeLife>> PoolTier::EarlierLives() {
+  std::vector<NodeLife> lives = opened_->tailer.LivesOf(options_.node);
+  const uint64_t last_member = lives.empty() ? 0 : lives.back().epoch;
+  const PoolReply listed =
+      parts_.files->Call(opened_->access.CallOf(PoolOp::kList, NodePath(options_.node)));
+  if (!listed.status.ok() && !absl::IsNotFound(listed.status)) {
+    return listed.status;
+  }
+  for (const FolderEntry& entry : listed.entries) {
+    const std::optional<uint64_t> epoch = ParseEpochName(entry.name);
+    if (epoch.has_value() && *epoch > last_member) {
+      lives.push_back({options_.node, *epoch});
+    }
+  }
+  return lives;
+}
+
+// Adds what an earlier life published.
+absl::Status PoolTier::TakeOver(const NodeLife& life, WholeReport* before) {
+  absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(life);
+  if (absl::IsNotFound(whole.status()) || absl::IsDataLoss(whole.status())) {
+    return absl::OkStatus();  // it never came to a report, or nothing of it can be read
+  }
+  if (!whole.ok()) {
+    return whole.status();  // tried again: what is given up here is lost
+  }
+  left_.push_back(*whole);
+  const bool claimed = opened_->tailer.IsClaimed(life);
+  for (const ReportedSegment& segment : whole->segments) {
+    const bool known = std::any_of(
+        before->segments.begin(), before->segments.end(),
+        [&segment](const ReportedSegment& other) { return other.name == segment.name; });
+    // What was claimed another node has now, unless it died before it could say so.
+    if (!known && !(claimed && opened_->catalogue.IsListed(segment.name))) {
+      before->segments.push_back(segment);
+    }
+  }
+  before->kills.insert(before->kills.end(), whole->kills.begin(), whole->kills.end());
+  before->generations.insert(before->generations.end(), whole->generations.begin(),
+                             whole->generations.end());
+  return absl::OkStatus();
+}
+
 // After the first look at the members.
 absl::Status PoolTier::BeginLife() {
-  const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
-  bool empty = false;
-  uint64_t epoch = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    empty = begin_empty_;
-    epoch = std::max(last_epoch_, last.has_value() ? last->epoch : 0);
+  const absl::StatusOr<std::vector<NodeLife>> lives = EarlierLives();
+  if (!lives.ok()) {
+    return lives.status();
   }
   WholeReport before;
-  if (last.has_value() && !empty) {
-    absl::StatusOr<WholeReport> whole = opened_->tailer.ReadWhole(*last);
-    if (IsMountFault(whole.status()) || absl::IsResourceExhausted(whole.status())) {
-      return whole.status();
+  left_.clear();
+  // The latest says most, and what it says of a segment counts.
+  for (auto life = lives->rbegin(); life != lives->rend(); ++life) {
+    if (absl::Status status = TakeOver(*life, &before); !status.ok()) {
+      return status;
     }
-    // What cannot be read is given up: its segments are nobody's.
-    before = whole.ok() ? *std::move(whole) : WholeReport();
-    before.life = *last;
   }
   PoolWriterParts parts;
   parts.access = opened_->access;
@@ -211,18 +258,16 @@ absl::Status PoolTier::BeginLife() {
   const auto writer = std::make_shared<PoolWriter>(WriterOptions(), parts);
   absl::Status begun = absl::AlreadyExistsError("");
   for (uint32_t tries = 0; absl::IsAlreadyExists(begun) && tries < kEpochsTried; ++tries) {
-    ++epoch;
-    begun = writer->Begin({options_.node, epoch}, before);
+    begun = writer->Begin({options_.node, NextEpoch(lives->empty() ? 0 : lives->back().epoch)},
+                          before, *lives);
+  }
+  if (!begun.ok()) {
+    return begun;
   }
   {
     absl::MutexLock lock(&mutex_);
-    last_epoch_ = epoch;
-    if (!begun.ok()) {
-      return begun;
-    }
     writer_ = writer;
     life_begun_ = true;
-    begin_empty_ = false;
   }
   for (const Kill& kill : before.kills) {
     opened_->catalogue.Apply(kill);
@@ -246,6 +291,7 @@ void PoolTier::FenceLife(const std::string& because) {
     return;
   }
   writer->Fence(because);
+  claimed_here_.clear();
   absl::MutexLock lock(&mutex_);
   old_writers_.push_back(std::move(writer_));
   writer_ = nullptr;

@@ -168,6 +168,17 @@ absl::Status WriteSmallFile(const PoolAccess& access,
   return access.files->Call(std::move(call)).status;
 }
 
+absl::StatusOr<std::string> ReadSmallFile(const PoolAccess& access, const std::string& path) {
+  PoolFile file(access, path);
+  std::string content(kFirstRead, '\0');
+  const absl::StatusOr<uint64_t> got = file.ReadAt(0, absl::MakeSpan(content));
+  if (!got.ok()) {
+    return got.status();
+  }
+  content.resize(*got);
+  return content;
+}
+
 absl::Status MakePoolFolder(const PoolAccess& access, const std::string& path) {
   return access.files->Call(access.CallOf(PoolOp::kMakeFolder, path)).status;
 }

@@ -43,6 +43,9 @@ absl::Status WriteSmallFile(const PoolAccess& access,
                             const std::string& path,
                             const std::string& content);
 
+// At most 64 KiB of it.
+absl::StatusOr<std::string> ReadSmallFile(const PoolAccess& access, const std::string& path);
+
 // OK also where it is there already.
 absl::Status MakePoolFolder(const PoolAccess& access, const std::string& path);
 

@@ -36,7 +36,7 @@ absl::Status PoolTailer::Round(TailNews* news) {
     list = !listed_once_ || next_list_ <= now;
   }
   if (list) {
-    if (absl::Status status = LookForMembers(news); !status.ok()) {
+    if (absl::Status status = LookForMembers(); !status.ok()) {
       return status;
     }
   }
@@ -87,22 +87,25 @@ absl::Duration PoolTailer::IntervalOf(const Node& node, absl::Duration now) cons
 
 // ---------------------------------------------------------------- members
 
-absl::Status PoolTailer::LookForMembers(TailNews* news) {
+absl::Status PoolTailer::LookForMembers() {
   PoolReply reply = access_.files->Call(access_.CallOf(PoolOp::kList, std::string(kMembersName)));
   if (!reply.status.ok()) {
     return reply.status;
   }
   const absl::Duration now = access_.clock->Now();
   std::map<Digest128, NodeLife> last;
+  std::vector<NodeLife> lives;
+  std::vector<NodeLife> claimed;
   for (const FolderEntry& entry : reply.entries) {
     const std::optional<MemberFile> member = ParseMemberName(entry.name);
     if (!member.has_value()) {
       continue;
     }
     if (member->claimed) {
-      news->claimed.push_back(member->life);
+      claimed.push_back(member->life);
       continue;
     }
+    lives.push_back(member->life);
     NodeLife& life = last[member->life.node];
     if (life.epoch <= member->life.epoch) {
       life = member->life;
@@ -111,7 +114,8 @@ absl::Status PoolTailer::LookForMembers(TailNews* news) {
   std::vector<std::pair<Digest128, std::vector<SegmentName>>> absent;
   {
     absl::MutexLock lock(&mutex_);
-    last_lives_ = last;
+    lives_ = std::move(lives);
+    claimed_ = std::move(claimed);
     listed_once_ = true;
     next_list_ = now + options_.members_interval;
     for (const auto& [digest, life] : last) {
@@ -121,7 +125,7 @@ absl::Status PoolTailer::LookForMembers(TailNews* news) {
       Node& node = nodes_[digest];
       node.listed = true;
       node.last_listed = now;
-      if (node.life.epoch < life.epoch || node.life.node.IsZero()) {
+      if (node.life != life) {
         node.life = life;
         node.serial = 0;
         node.manifest = 0;
@@ -331,12 +335,34 @@ absl::Status PoolTailer::ReadBehind() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<PoolReport> PoolTailer::LastManifest(const NodeLife& life) {
+  const PoolReply listed = access_.files->Call(access_.CallOf(PoolOp::kList, LifePath(life)));
+  if (!listed.status.ok()) {
+    return listed.status;
+  }
+  absl::StatusOr<PoolReport> last = absl::NotFoundError("pool: this life has no manifest");
+  for (auto entry = listed.entries.rbegin(); entry != listed.entries.rend(); ++entry) {
+    const std::optional<uint32_t> number = ParseManifestName(entry->name);
+    if (number.has_value()) {
+      last = ReadManifest(access_, life, *number);
+      if (last.ok() || IsMountFault(last.status())) {
+        return last;
+      }
+    }
+  }
+  return last;
+}
+
 absl::StatusOr<WholeReport> PoolTailer::ReadWhole(const NodeLife& life) {
-  const absl::StatusOr<PoolReport> head = ReadHead(access_, life);
-  if (!head.ok()) {
+  absl::StatusOr<PoolReport> head = ReadHead(access_, life);
+  if (!head.ok() && !absl::IsDataLoss(head.status())) {
     return head.status();
   }
-  const absl::StatusOr<PoolReport> manifest = ReadManifest(access_, life, head->manifest);
+  const absl::StatusOr<PoolReport> manifest =
+      head.ok() ? ReadManifest(access_, life, head->manifest) : LastManifest(life);
+  if (!head.ok()) {
+    head = PoolReport();
+  }
   if (!manifest.ok()) {
     return manifest.status();
   }
@@ -351,6 +377,7 @@ absl::StatusOr<WholeReport> PoolTailer::ReadWhole(const NodeLife& life) {
   whole.life = life;
   for (const auto& [name, segment] : segments) {
     whole.segments.push_back(segment);
+    whole.segments.back().listed_from_page = segment.end_page;  // its records are not handed on
   }
   whole.kills = manifest->kills;
   whole.kills.insert(whole.kills.end(), head->kills.begin(), head->kills.end());
@@ -362,10 +389,23 @@ absl::StatusOr<WholeReport> PoolTailer::ReadWhole(const NodeLife& life) {
 
 // ---------------------------------------------------------------- what is known
 
-std::optional<NodeLife> PoolTailer::LastLife(const Digest128& node) const {
+std::vector<NodeLife> PoolTailer::LivesOf(const Digest128& node) const {
+  std::vector<NodeLife> found;
   absl::MutexLock lock(&mutex_);
-  const auto found = last_lives_.find(node);
-  return found == last_lives_.end() ? std::nullopt : std::optional<NodeLife>(found->second);
+  for (const std::vector<NodeLife>* list : {&lives_, &claimed_}) {
+    for (const NodeLife& life : *list) {
+      if (life.node == node && std::find(found.begin(), found.end(), life) == found.end()) {
+        found.push_back(life);
+      }
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+bool PoolTailer::IsClaimed(const NodeLife& life) const {
+  absl::MutexLock lock(&mutex_);
+  return std::find(claimed_.begin(), claimed_.end(), life) != claimed_.end();
 }
 
 bool PoolTailer::HeardAll() const {

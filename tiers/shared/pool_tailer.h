@@ -76,13 +76,16 @@ class PoolTailer {
   absl::Status Round(TailNews* news);
 
   // Everything that a life reported; its records become known to the catalogue in later rounds.
-  // NOT_FOUND: it never reported, or is removed.
+  // Where its head is damaged, what its last manifest says. NOT_FOUND: it never reported, or is
+  // removed.
   absl::StatusOr<WholeReport> ReadWhole(const NodeLife& life);
   // Reads the records of a segment that this node lists itself in one of the next rounds.
   void Follow(const ReportedSegment& segment);
 
-  // Of the list of members, as of the last look: the last life of a node, claimed or not.
-  [[nodiscard]] std::optional<NodeLife> LastLife(const Digest128& node) const;
+  // Of the list of members, as of the last look: the lives of a node, claimed ones included, and
+  // whether a life is claimed.
+  [[nodiscard]] std::vector<NodeLife> LivesOf(const Digest128& node) const;
+  [[nodiscard]] bool IsClaimed(const NodeLife& life) const;
   // Whether every member's reports have been read at least once, as far as they can be: then
   // generations are known, which every node repeats.
   [[nodiscard]] bool HeardAll() const;
@@ -115,7 +118,8 @@ class PoolTailer {
     bool sealed = false;
   };
 
-  absl::Status LookForMembers(TailNews* news);
+  absl::StatusOr<PoolReport> LastManifest(const NodeLife& life);
+  absl::Status LookForMembers();
   absl::Status LookAt(Node& node, TailNews* news);
   absl::Status TakeHead(Node& node, const PoolReport& head, TailNews* news);
   void TakeSegments(Node& node, const PoolReport* manifest, const PoolReport& head);
@@ -133,7 +137,8 @@ class PoolTailer {
   // Written by rounds alone, under the lock; rounds read without it.
   mutable absl::Mutex mutex_;
   std::map<Digest128, Node> nodes_;
-  std::map<Digest128, NodeLife> last_lives_;
+  std::vector<NodeLife> lives_;
+  std::vector<NodeLife> claimed_;
   std::map<SegmentName, Behind> behind_;
   bool listed_once_ = false;
   absl::Duration next_list_;

@@ -33,7 +33,7 @@ constexpr absl::Duration kLook = absl::Milliseconds(2);  // between two looks at
 PoolTier::PoolTier(const SharedTierOptions& options, const SharedTierParts& parts)
     : options_(options), parts_(parts) {
   absl::MutexLock lock(&mutex_);
-  next_heat_ = parts_.clock->Now() + absl::Minutes(1);
+  next_heat_ = parts_.clock->Now();
 }
 
 PoolTier::~PoolTier() {
@@ -84,13 +84,26 @@ Digest128 PoolTier::FingerprintOf(const BlockIdentity& identity) const {
 
 bool PoolTier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
   FoundPlace found;
-  if (!Serving() || !opened_->catalogue.Find(FingerprintOf(identity), &found)) {
+  if (!Serving()) {
+    return false;
+  }
+  const Digest128 fingerprint = FingerprintOf(identity);
+  if (IsDeleted(fingerprint) || !opened_->catalogue.Find(fingerprint, &found)) {
     return false;
   }
   out->payload_bytes = found.place.payload_bytes;
   out->checksum = found.place.checksum;
   out->location = 0;
   return true;
+}
+
+// What others published before they heard of a deletion may have become known since.
+bool PoolTier::IsDeleted(const Digest128& fingerprint) const {
+  if (!any_deleted_.load()) {
+    return false;
+  }
+  absl::MutexLock lock(&mutex_);
+  return deleted_.contains(fingerprint);
 }
 
 bool PoolTier::Holds(const BlockIdentity& identity) const {
@@ -168,6 +181,7 @@ void PoolTier::Delete(absl::Span<const BlockIdentity> identities,
       absl::MutexLock lock(&mutex_);
       if (deleted_.size() < kMaxDeleted) {
         deleted_[fingerprint] = until;
+        any_deleted_.store(true);
       }
     }
     for (const Kill& kill : opened_->catalogue.Places(fingerprint)) {
@@ -189,7 +203,8 @@ void PoolTier::RaiseGeneration(const RaisedGeneration& raised,
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   {
     absl::MutexLock lock(&mutex_);
-    known_generations_.push_back(raised);
+    uint64_t& known = known_generations_[raised.namespace_digest];
+    known = std::max(known, raised.generation);
   }
   if (writer == nullptr) {
     done(absl::UnavailableError("pool: it is not open"));
@@ -295,6 +310,7 @@ SharedTierFigures PoolTier::figures() const {
     figures.last_fault = last_fault_;
     figures.reclaimed_segments = reclaimed_;
     figures.adopted_nodes = adopted_;
+    figures.orphans_removed = orphans_;
   }
   if (!has_pool_.load()) {
     return figures;

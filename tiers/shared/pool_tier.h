@@ -2,6 +2,7 @@
 //   pool_tier.cc    what the owner calls
 //   pool_open.cc    finding the pool, beginning a life, and beginning again
 //   pool_upkeep.cc  what Tick makes due: tailing, writing, reclaim, adoption
+//   pool_orphans.cc what earlier lives of this node left lying about
 //
 // Two jobs run on the maintenance executor, one of each kind at a time: one follows the other
 // nodes, and opens; one writes. Both give up at the first fault of the mount; then lookups find
@@ -77,6 +78,8 @@ class PoolTier final : public SharedTier {
   absl::Status FindPool();
   absl::StatusOr<Digest128> ReadSuperblock();
   absl::Status MakePool();
+  absl::StatusOr<std::vector<NodeLife>> EarlierLives();
+  absl::Status TakeOver(const NodeLife& life, WholeReport* before);
   absl::Status BeginLife();
   absl::Status CheckPool();
   void OpenedOnce(const Digest128& pool);
@@ -91,8 +94,17 @@ class PoolTier final : public SharedTier {
   void Learn(const std::vector<RaisedGeneration>& news);
   void KillLateComers();
   absl::Status Reclaim();
+  void SayAgainAfterFaults();
   absl::Status AdoptTheDead();
+  absl::StatusOr<bool> TakeClaim(const NodeLife& dead);
   absl::Status LeaveMembers();
+
+  // ---- pool_orphans.cc
+  absl::Status CollectOrphans();
+  absl::Status CollectLife(const WholeReport& left);
+  absl::StatusOr<bool> CollectFolder(const WholeReport& left, const std::string& path);
+
+  // ---- pool_upkeep.cc
   [[nodiscard]] bool IsAdopter(const Digest128& dead) const;
   void NoteMount(const absl::Status& status);
   void FadeHeats();
@@ -100,6 +112,7 @@ class PoolTier final : public SharedTier {
   void FinishClose();
   [[nodiscard]] bool IdleNow();
 
+  [[nodiscard]] bool IsDeleted(const Digest128& fingerprint) const;
   [[nodiscard]] Digest128 FingerprintOf(const BlockIdentity& identity) const;
   [[nodiscard]] std::shared_ptr<PoolWriter> WriterNow() const;
   [[nodiscard]] bool Serving() const { return serving_.load() && mount_ok_.load(); }
@@ -116,33 +129,38 @@ class PoolTier final : public SharedTier {
   std::atomic<bool> closing_{false};
   std::atomic<bool> closed_{false};
   std::atomic<uint64_t> next_token_{1};
+  std::atomic<bool> any_deleted_{false};  // deleted_ has something
 
   mutable absl::Mutex mutex_;
   // Owners: the pool, and calls that run; another one for every life.
   std::shared_ptr<PoolWriter> writer_ ABSL_GUARDED_BY(mutex_);
   bool life_begun_ ABSL_GUARDED_BY(mutex_) = false;
-  bool begin_empty_ ABSL_GUARDED_BY(mutex_) = false;  // what the last life published is another's
-  uint64_t last_epoch_ ABSL_GUARDED_BY(mutex_) = 0;   // that was tried
   bool tailing_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Duration next_tail_ ABSL_GUARDED_BY(mutex_);
   absl::Duration next_upkeep_ ABSL_GUARDED_BY(mutex_);
   absl::Duration next_check_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration next_collection_ ABSL_GUARDED_BY(mutex_);
+  uint64_t workers_lost_seen_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t mount_faults_seen_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string last_fault_ ABSL_GUARDED_BY(mutex_);
   // Of identities that were deleted lately: what others published before they heard of it goes too.
   absl::flat_hash_map<Digest128, absl::Duration> deleted_ ABSL_GUARDED_BY(mutex_);
-  // Reads of a segment in the last minute, by node; and of all nodes together, fading.
+  // Reads of a segment lately, by node; and of all nodes together, fading.
   std::map<Digest128, std::vector<ReportedHeat>> heats_ ABSL_GUARDED_BY(mutex_);
   std::map<SegmentName, double> heat_ ABSL_GUARDED_BY(mutex_);
   absl::Duration next_heat_ ABSL_GUARDED_BY(mutex_);
+  // What earlier lives said, whose folders are to be tidied; of the job that follows others.
+  std::vector<WholeReport> left_;
+  std::vector<NodeLife> claimed_here_;  // by this life; of the job that follows others
   std::vector<NodeLife> adopted_members_ ABSL_GUARDED_BY(mutex_);  // their member files may go
   std::vector<std::shared_ptr<PoolWriter>> old_writers_
       ABSL_GUARDED_BY(mutex_);                    // of earlier lives
   bool tell_all_ ABSL_GUARDED_BY(mutex_) = true;  // the watcher has not heard what is known
-  std::vector<RaisedGeneration> known_generations_ ABSL_GUARDED_BY(mutex_);
+  std::map<Digest128, uint64_t> known_generations_ ABSL_GUARDED_BY(mutex_);
   uint64_t reclaimed_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t adopted_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t orphans_ ABSL_GUARDED_BY(mutex_) = 0;  // files that nobody listed, and are removed
   absl::Duration close_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
   std::function<void(absl::Status)> close_done_ ABSL_GUARDED_BY(mutex_);
 

@@ -23,8 +23,8 @@ constexpr absl::Duration kMountRetry = absl::Seconds(1);
 constexpr absl::Duration kForeignRetry = absl::Seconds(5);
 constexpr absl::Duration kUpkeep = absl::Seconds(1);
 constexpr absl::Duration kCheck = absl::Seconds(5);
-constexpr absl::Duration kHeatWindow = absl::Minutes(1);
-constexpr double kHeatKept = 0.5;  // of what was before, a window
+constexpr absl::Duration kHeatWindow = absl::Seconds(10);
+constexpr double kHeatKept = 0.98;  // of what was before, a window: half of it after six minutes
 constexpr size_t kMaxGenerationsKept = 65536;
 
 uint64_t Weight(const Digest128& dead, const Digest128& node) {
@@ -123,7 +123,9 @@ absl::Status PoolTier::Serve(bool upkeep) {
   {
     absl::MutexLock lock(&mutex_);
     if (std::exchange(tell_all_, false)) {
-      all = known_generations_;
+      for (const auto& [digest, generation] : known_generations_) {
+        all.push_back({digest, generation});
+      }
     }
   }
   Learn(all);
@@ -140,10 +142,25 @@ absl::Status PoolTier::Serve(bool upkeep) {
     absl::MutexLock lock(&mutex_);
     last_fault_ = std::string(flushed.message());  // the next start reads the pool instead
   }
+  SayAgainAfterFaults();
   if (absl::Status status = Reclaim(); !status.ok()) {
     return status;
   }
-  return AdoptTheDead();
+  if (absl::Status status = AdoptTheDead(); !status.ok()) {
+    return status;
+  }
+  return CollectOrphans();
+}
+
+void PoolTier::SayAgainAfterFaults() {
+  const PoolFilesFigures files = parts_.files->figures();
+  const std::shared_ptr<PoolWriter> writer = WriterNow();
+  absl::MutexLock lock(&mutex_);
+  // Up, when one was given up; down, when one that hung has ended.
+  const uint64_t lost = files.abandoned * 64 + files.stuck;
+  if (std::exchange(workers_lost_seen_, lost) != lost && writer != nullptr) {
+    writer->SayAgain();
+  }
 }
 
 // ---------------------------------------------------------------- news
@@ -156,34 +173,35 @@ void PoolTier::Learn(const std::vector<RaisedGeneration>& news) {
 }
 
 void PoolTier::TakeNews(const TailNews& news) {
+  std::vector<RaisedGeneration> raised_here;  // which nobody here knew
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [node, heats] : news.heats) {
       heats_[node] = heats;
     }
-    const size_t room =
-        kMaxGenerationsKept - std::min(kMaxGenerationsKept, known_generations_.size());
-    known_generations_.insert(
-        known_generations_.end(), news.generations.begin(),
-        news.generations.begin() + static_cast<int64_t>(std::min(room, news.generations.size())));
+    for (const RaisedGeneration& raised : news.generations) {
+      if (known_generations_.size() >= kMaxGenerationsKept &&
+          !known_generations_.contains(raised.namespace_digest)) {
+        continue;
+      }
+      uint64_t& known = known_generations_[raised.namespace_digest];
+      if (known < raised.generation) {
+        known = raised.generation;
+        raised_here.push_back(raised);
+      }
+    }
   }
-  if (!news.generations.empty()) {
-    Learn(news.generations);
-  }
+  Learn(raised_here);
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   if (writer == nullptr) {
     return;
   }
-  writer->Repeat(news.generations);
+  writer->Repeat(raised_here);
   const NodeLife own = writer->life();
-  const std::optional<NodeLife> last = opened_->tailer.LastLife(options_.node);
-  if (std::find(news.claimed.begin(), news.claimed.end(), own) != news.claimed.end()) {
-    {
-      absl::MutexLock lock(&mutex_);
-      begin_empty_ = true;
-    }
+  const std::vector<NodeLife> lives = opened_->tailer.LivesOf(options_.node);
+  if (opened_->tailer.IsClaimed(own)) {
     FenceLife("another node has taken over what this one published, which it held to be dead");
-  } else if (last.has_value() && last->epoch > own.epoch) {
+  } else if (!lives.empty() && lives.back() > own) {
     FenceLife("another daemon uses the name of this node");
   }
 }
@@ -202,6 +220,7 @@ void PoolTier::KillLateComers() {
         ++at;
       }
     }
+    any_deleted_.store(!deleted_.empty());
   }
   std::vector<Kill> kills;
   for (const Digest128& fingerprint : deleted) {
@@ -252,15 +271,16 @@ absl::Status PoolTier::Reclaim() {
     return absl::OkStatus();
   }
   const PoolReply space = parts_.files->Call(opened_->access.CallOf(PoolOp::kSpace, std::string()));
-  if (IsMountFault(space.status)) {
-    return space.status;
+  if (!space.status.ok()) {
+    // Nobody knows how full it is: nothing is given up for that.
+    return IsMountFault(space.status) ? space.status : absl::OkStatus();
   }
   SpaceView view;
   view.capacity_bytes = options_.capacity_bytes;
   view.share_bytes = options_.node_share_bytes;
   view.segment_bytes = options_.segment_bytes;
   view.free_reserve_bytes = options_.free_reserve_bytes;
-  view.available_bytes = space.status.ok() ? space.space.available_bytes : 0;
+  view.available_bytes = space.space.available_bytes;
   view.own_bytes = writer->figures().own_bytes;
   for (const PoolNodeView& node : opened_->tailer.Nodes()) {
     view.others_bytes += node.bytes;
@@ -321,13 +341,22 @@ absl::Status PoolTier::AdoptTheDead() {
     const absl::Status claimed =
         WriteSmallFile(opened_->access, PoolOp::kCreate, ClaimPath(dead), options_.node.ToHex());
     if (absl::IsAlreadyExists(claimed)) {
-      continue;  // another node was first, or this one, and its head is not written yet
-    }
-    if (!claimed.ok()) {
+      const absl::StatusOr<bool> free = TakeClaim(dead);
+      if (!free.ok()) {
+        return free.status();
+      }
+      if (!*free) {
+        continue;
+      }
+    } else if (!claimed.ok()) {
       return claimed;
     }
     for (const Kill& kill : whole->kills) {
       opened_->catalogue.Apply(kill);
+    }
+    claimed_here_.push_back(dead);
+    for (const ReportedSegment& segment : whole->segments) {
+      opened_->tailer.Follow(segment);
     }
     writer->Adopt(*whole, [this, dead](bool told) {
       if (told) {
@@ -338,6 +367,34 @@ absl::Status PoolTier::AdoptTheDead() {
     });
   }
   return absl::OkStatus();
+}
+
+// Whether a dead node that is claimed already is this node's to adopt: the claim is its own, of an
+// earlier life perhaps, or that of another dead node. Where two think so at once both list its
+// segments, which harms nothing.
+absl::StatusOr<bool> PoolTier::TakeClaim(const NodeLife& dead) {
+  absl::StatusOr<std::string> claimer = ReadSmallFile(opened_->access, ClaimPath(dead));
+  if (!claimer.ok()) {
+    return IsMountFault(claimer.status()) ? absl::StatusOr<bool>(claimer.status()) : false;
+  }
+  for (const NodeLife& life : claimed_here_) {
+    if (life == dead) {
+      return false;  // its head is on its way
+    }
+  }
+  if (*claimer != options_.node.ToHex()) {
+    for (const PoolNodeView& node : opened_->tailer.Nodes()) {
+      if (node.node.ToHex() == *claimer && node.silence <= options_.dead_after) {
+        return false;
+      }
+    }
+    const absl::Status taken =
+        WriteSmallFile(opened_->access, PoolOp::kReplace, ClaimPath(dead), options_.node.ToHex());
+    if (!taken.ok()) {
+      return IsMountFault(taken) ? absl::StatusOr<bool>(taken) : false;
+    }
+  }
+  return true;
 }
 
 // Its segments are listed here now, so nobody has to look for it any more.

@@ -20,8 +20,6 @@
 namespace terrace {
 namespace {
 
-constexpr uint32_t kSequenceBits = 40;
-
 WriteOutcome OutcomeOf(const absl::Status& status) {
   if (absl::IsResourceExhausted(status)) {
     return WriteOutcome::kNoSpace;
@@ -190,7 +188,7 @@ std::unique_ptr<PoolWriter::Batch> PoolWriter::FillBatchLocked() {
     std::unique_ptr<Pending> pending = std::move(queue_.front());
     queue_.pop_front();
     pending->page = current_->next_page;
-    pending->sequence = life_.epoch << kSequenceBits | next_sequence_++;
+    pending->sequence = next_sequence_++;
     current_->next_page += pending->pages;
     ++current_->placed_records;
     batch->records.push_back(std::move(pending));
@@ -464,6 +462,11 @@ void PoolWriter::Abandon(WriteOutcome outcome) {
   told_by_head_.clear();
 }
 
+void PoolWriter::SayAgain() {
+  absl::MutexLock lock(&mutex_);
+  dirty_ = true;
+}
+
 bool PoolWriter::Idle() const {
   absl::MutexLock lock(&mutex_);
   return queue_.empty() && batches_in_flight_ == 0 && publishing_.empty();
@@ -475,7 +478,7 @@ PoolWriterFigures PoolWriter::figures() const {
   absl::MutexLock lock(&mutex_);
   PoolWriterFigures figures = figures_;
   for (const auto& [name, segment] : segments_) {
-    figures.own_bytes += uint64_t{segment->file_pages} * kPageBytes;
+    figures.own_bytes += segment->removed ? 0 : uint64_t{segment->file_pages} * kPageBytes;
     figures.own_segments += segment->state == ReportedState::kGone ? 0 : 1;
   }
   return figures;

@@ -73,9 +73,11 @@ class PoolWriter {
   PoolWriter(const PoolWriterOptions& options, const PoolWriterParts& parts);
   ~PoolWriter();  // Close, or Abandon, has ended what was waiting
 
-  // Begins a life: the folder, a manifest of what is taken over, a head, the member file.
-  // ALREADY_EXISTS: the life was begun before; take another epoch.
-  absl::Status Begin(const NodeLife& life, const WholeReport& taken_over);
+  // Begins a life: the folder, a manifest of what is taken over, a head, the member file; then the
+  // lives in `ended` are not members any more. ALREADY_EXISTS: take another epoch.
+  absl::Status Begin(const NodeLife& life,
+                     const WholeReport& taken_over,
+                     const std::vector<NodeLife>& ended);
   // Nothing is written any more by this life: another node has taken over what it published, or
   // another daemon uses its name. What waits is kClosed.
   void Fence(const std::string& because);
@@ -109,6 +111,9 @@ class PoolWriter {
   // Takes nothing any more; Work goes on until `Closed`.
   void Close();
   [[nodiscard]] bool Closed() const;
+  // A call that was given up may still happen, and put an older head in the place of the last one:
+  // it is written again.
+  void SayAgain();
   // What waits ends with `outcome`; what is being written does when its call ends.
   void Abandon(WriteOutcome outcome);
   // No call is in flight, and nothing waits.
@@ -197,6 +202,8 @@ class PoolWriter {
   absl::Status WriteManifest();
   absl::Status WriteHead();
   absl::Status RemoveGone();
+  // The folders that it was in, where it was the last in them.
+  absl::Status LeaveFolders(const SegmentName& removed);
   absl::Status LeaveEarlierLife(const NodeLife& earlier);
   [[nodiscard]] PoolReport HeadLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] PoolReport ManifestLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -216,8 +223,10 @@ class PoolWriter {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   bool room_ ABSL_GUARDED_BY(mutex_) = true;
   uint64_t serial_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint32_t manifest_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t manifest_ ABSL_GUARDED_BY(mutex_) = 0;       // that heads build on
+  uint32_t last_manifest_ ABSL_GUARDED_BY(mutex_) = 0;  // that was tried: its name is used
   uint32_t next_number_ ABSL_GUARDED_BY(mutex_) = 1;
+  std::string group_made_;  // the folder of the last segment that was made; Work's alone
   uint64_t next_sequence_ ABSL_GUARDED_BY(mutex_) = 1;
   // Pointers into it are stable; what is removed goes in Work alone.
   std::map<SegmentName, std::unique_ptr<Segment>> segments_ ABSL_GUARDED_BY(mutex_);

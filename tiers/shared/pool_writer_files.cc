@@ -19,6 +19,7 @@
 namespace terrace {
 namespace {
 
+constexpr int kIdleShare = 4;  // of the interval between two heads, when nothing is on its way
 constexpr uint32_t kRemovalsATime = 4;  // a removal may take long
 
 IndexedRecord IndexedOf(uint32_t number,
@@ -40,7 +41,9 @@ IndexedRecord IndexedOf(uint32_t number,
 
 // ---------------------------------------------------------------- the begin
 
-absl::Status PoolWriter::Begin(const NodeLife& life, const WholeReport& taken_over) {
+absl::Status PoolWriter::Begin(const NodeLife& life,
+                               const WholeReport& taken_over,
+                               const std::vector<NodeLife>& ended) {
   const PoolAccess& access = parts_.access;
   for (const std::string& path : {NodePath(life.node), LifePath(life)}) {
     if (absl::Status status = MakePoolFolder(access, path); !status.ok()) {
@@ -62,6 +65,7 @@ absl::Status PoolWriter::Begin(const NodeLife& life, const WholeReport& taken_ov
     }
     serial_ = 0;
     manifest_ = 0;
+    last_manifest_ = 0;
   }
   absl::Status status = WriteManifest();
   if (status.ok()) {
@@ -74,9 +78,9 @@ absl::Status PoolWriter::Begin(const NodeLife& life, const WholeReport& taken_ov
   if (!status.ok()) {
     return status;
   }
-  if (taken_over.life.epoch != 0 && taken_over.life.node == life.node) {
-    // Left over, they are only listed in vain.
-    if (absl::Status left = LeaveEarlierLife(taken_over.life); IsMountFault(left)) {
+  for (const NodeLife& earlier : ended) {
+    // Left over, it is only listed in vain.
+    if (absl::Status left = LeaveEarlierLife(earlier); IsMountFault(left)) {
       return left;
     }
   }
@@ -92,7 +96,7 @@ absl::Status PoolWriter::Begin(const NodeLife& life, const WholeReport& taken_ov
 
 absl::Status PoolWriter::LeaveEarlierLife(const NodeLife& earlier) {
   absl::Status first = absl::OkStatus();
-  for (const std::string& path : {MemberPath(earlier), HeadPath(earlier)}) {
+  for (const std::string& path : {MemberPath(earlier), ClaimPath(earlier), HeadPath(earlier)}) {
     const absl::Status status =
         parts_.access.files->Call(parts_.access.CallOf(PoolOp::kRemove, path)).status;
     first = first.ok() && !absl::IsNotFound(status) ? status : first;
@@ -114,7 +118,18 @@ bool PoolWriter::WantsSegmentLocked() const {
 
 bool PoolWriter::WantsReportLocked() const {
   const absl::Duration since = parts_.access.clock->Now() - last_head_;
-  return (dirty_ && since >= options_.head_interval) || since >= options_.heartbeat;
+  if (since >= options_.heartbeat) {
+    return true;
+  }
+  const bool news =
+      dirty_ || std::any_of(segments_.begin(), segments_.end(), [](const auto& entry) {
+        const Segment& segment = *entry.second;
+        return !segment.written.empty() || (segment.detached && segment.batches.empty() &&
+                                            segment.state == ReportedState::kOpen);
+      });
+  // While more is on its way, a head for all of it; else whoever waits for this one is not kept.
+  const bool idle = queue_.empty() && batches_in_flight_ == 0;
+  return news && since >= options_.head_interval / (idle ? kIdleShare : 1);
 }
 
 bool PoolWriter::WantsWork() const {
@@ -123,14 +138,12 @@ bool PoolWriter::WantsWork() const {
   if (!begun_ || fenced_ || closed_ || now < retry_at_) {
     return false;
   }
-  if (closing_ || WantsSegmentLocked() || WantsReportLocked()) {
+  if (closing_ || WantsSegmentLocked() || WantsReportLocked() ||
+      (!queue_.empty() && queue_.front()->deadline <= now)) {
     return true;
   }
   return std::any_of(segments_.begin(), segments_.end(), [&](const auto& entry) {
-    const Segment& segment = *entry.second;
-    return !segment.written.empty() || (!queue_.empty() && queue_.front()->deadline <= now) ||
-           (segment.detached && segment.state == ReportedState::kOpen && segment.batches.empty()) ||
-           segment.gone_at + options_.grace <= now;
+    return entry.second->gone_at + options_.grace <= now;
   });
 }
 
@@ -151,14 +164,15 @@ absl::Status PoolWriter::Work() {
   bool report = false;
   if (!IsMountFault(status)) {
     absl::MutexLock lock(&mutex_);
-    report = closing_ || WantsReportLocked() ||
-             parts_.access.clock->Now() - last_head_ >= options_.head_interval;
+    report = closing_ || WantsReportLocked();
   }
   if (report) {
     status = SyncWritten();
     status = IsMountFault(status) ? status : SealDetached();
     status = IsMountFault(status) ? status : PublishReports();
-    status = IsMountFault(status) ? status : RemoveGone();
+  }
+  if (!IsMountFault(status)) {
+    status = RemoveGone();
   }
   absl::MutexLock lock(&mutex_);
   if (IsMountFault(status)) {
@@ -197,7 +211,11 @@ absl::Status PoolWriter::OpenSegment() {
     life_id = life_id_;
   }
   const PoolAccess& access = parts_.access;
-  absl::Status status = MakePoolFolder(access, SegmentGroupPath(name));
+  absl::Status status = absl::OkStatus();
+  if (const std::string group = SegmentGroupPath(name); group != group_made_) {
+    status = MakePoolFolder(access, group);
+    group_made_ = status.ok() ? group : "";
+  }
   if (status.ok()) {
     PoolCall make = access.CallOf(PoolOp::kMake, SegmentPath(name));
     make.length = options_.segment_bytes;
@@ -391,13 +409,46 @@ absl::Status PoolWriter::RemoveGone() {
     if (!status.ok() && !absl::IsNotFound(status)) {
       return status;
     }
-    absl::MutexLock lock(&mutex_);
-    ++figures_.removed_segments;
-    segments_.at(name)->removed = true;
-    segments_.at(name)->gone_at = absl::InfiniteDuration();
-    // Listed as gone until the next manifest, which leaves it out.
+    {
+      absl::MutexLock lock(&mutex_);
+      ++figures_.removed_segments;
+      segments_.at(name)->removed = true;
+      segments_.at(name)->gone_at = absl::InfiniteDuration();
+      // Listed as gone until the next manifest, which leaves it out.
+    }
+    if (absl::Status left = LeaveFolders(name); IsMountFault(left)) {
+      return left;
+    }
   }
   return absl::OkStatus();
+}
+
+absl::Status PoolWriter::LeaveFolders(const SegmentName& removed) {
+  bool group_left = true;
+  bool life_left = true;
+  {
+    absl::MutexLock lock(&mutex_);
+    life_left = !(removed.life == life_);
+    group_left =
+        life_left || removed.number / kSegmentsAFolder != (next_number_ - 1) / kSegmentsAFolder;
+    for (const auto& [name, segment] : segments_) {
+      if (segment->removed || name.life != removed.life) {
+        continue;
+      }
+      life_left = false;
+      group_left =
+          group_left && name.number / kSegmentsAFolder != removed.number / kSegmentsAFolder;
+    }
+  }
+  // Refused where something else is left in it.
+  absl::Status status = absl::OkStatus();
+  for (const std::string& path : {group_left ? SegmentGroupPath(removed) : std::string(),
+                                  life_left ? LifePath(removed.life) : std::string()}) {
+    if (!path.empty() && !IsMountFault(status)) {
+      status = parts_.access.files->Call(parts_.access.CallOf(PoolOp::kRemoveFolder, path)).status;
+    }
+  }
+  return status;
 }
 
 }  // namespace terrace

@@ -36,7 +36,7 @@ PoolReport PoolWriter::ManifestLocked() const {
   report.pool = parts_.access.pool;
   report.life = life_;
   report.serial = serial_ + 1;
-  report.manifest = manifest_ + 1;
+  report.manifest = last_manifest_ + 1;
   for (const auto& [name, segment] : segments_) {
     if (segment->state != ReportedState::kGone && report.segments.size() < kMaxReportedSegments) {
       report.segments.push_back(ReportOf(*segment));
@@ -120,10 +120,11 @@ absl::Status PoolWriter::WriteManifest() {
       access, PoolOp::kCreate, ManifestPath(report.life, report.manifest), EncodeReport(report));
   {
     absl::MutexLock lock(&mutex_);
-    ++manifest_;  // in any case: the name is used
+    last_manifest_ = report.manifest;
     if (!status.ok()) {
       return status;
     }
+    manifest_ = report.manifest;
     ++figures_.manifests;
     ++serial_;
     dirty_ = true;

@@ -54,6 +54,7 @@ absl::StatusOr<ChildProcess> ChildProcess::Start(const std::vector<std::string>&
   const Descriptor reading(ends[0]);
   Descriptor writing(ends[1]);
   std::vector<char*> pointers;
+  pointers.reserve(args.size() + 1);
   for (const std::string& arg : args) {
     pointers.push_back(const_cast<char*>(arg.c_str()));  // execvp does not write to them
   }

@@ -74,10 +74,10 @@ class UnixCaller final : public EmptyCaller {
 
 class CacheProber final : public GrpcProber {
  public:
-  CacheProber(const std::string& target, const std::string& model)
+  CacheProber(const std::string& target, std::string model)
       : stub_(terrace::v1::Cache::NewStub(
             grpc::CreateChannel(target, grpc::InsecureChannelCredentials()))),
-        model_(model) {}
+        model_(std::move(model)) {}
 
   absl::Status Open() {
     terrace::v1::OpenNamespaceRequest request;

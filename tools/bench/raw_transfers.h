@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -40,7 +41,7 @@ class RawTransfers {
   }
 
  private:
-  explicit RawTransfers(const Options& options) : options_(options) {}
+  explicit RawTransfers(Options options) : options_(std::move(options)) {}
   absl::StatusOr<double> Run(IoKind kind, uint32_t begin, uint32_t count);
 
   const Options options_;

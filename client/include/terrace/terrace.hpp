@@ -331,7 +331,7 @@ class Client {
     Client client;
     client.status_ = terrace_open(&given, &client.client_);
     if (client.client_ != nullptr) {
-      client.inbox_.reset(new (std::nothrow) Inbox());
+      client.inbox_ = std::unique_ptr<Inbox>(new (std::nothrow) Inbox());
     }
     if (client.inbox_ == nullptr && client.client_ != nullptr) {
       terrace_close(std::exchange(client.client_, nullptr));
