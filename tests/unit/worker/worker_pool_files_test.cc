@@ -273,12 +273,12 @@ TEST_F(WorkerPoolFilesTest, AWorkerHoldsNothingOfTheCoresButItsSocketAndTheRoot)
   for (const auto& entry :
        std::filesystem::directory_iterator(absl::StrCat("/proc/", pid(), "/fd"))) {
     const std::string target = std::filesystem::read_symlink(entry.path());
-    if (std::stoi(entry.path().filename()) > STDERR_FILENO) {
-      held.push_back(absl::StartsWith(target, "socket:") ? "socket" : target);
-    }
+    held.push_back(absl::StartsWith(target, "socket:") ? "socket" : target);
   }
   std::sort(held.begin(), held.end());
-  EXPECT_EQ(held, (std::vector<std::string>{options_.root, "socket"}));
+  EXPECT_EQ(held, (std::vector<std::string>{"/dev/null", "/dev/null", "/dev/null", options_.root,
+                                            "socket"}));
+  EXPECT_EQ(std::filesystem::read_symlink(absl::StrCat("/proc/", pid(), "/cwd")), "/");
 }
 
 TEST_F(WorkerPoolFilesTest, AWorkerOutlivesTheSignalsThatStopADaemonAndEndsWithTheFiles) {
