@@ -17,6 +17,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include <gtest/gtest.h>
 
@@ -165,6 +166,23 @@ TEST_F(WorkerPoolFilesTest, AWorkerThatIsKilledIsReplacedAndBuffersOfItsTimeStay
   read.buffer = buffer;
   ASSERT_TRUE(Do(std::move(read)).ok());
   EXPECT_EQ(std::string(buffer->memory().data(), 5), "hello");
+}
+
+TEST_F(WorkerPoolFilesTest, WhatBecomesOfWorkersIsSaid) {
+  absl::Mutex mutex;
+  std::vector<std::string> events;
+  const auto said = [&](const std::string& event) {
+    absl::MutexLock lock(&mutex);
+    return std::find(events.begin(), events.end(), event) != events.end();
+  };
+  files_ = *MakeWorkerPoolFiles(options_, {&BootClock(), [&](const std::string& event) {
+                                             absl::MutexLock lock(&mutex);
+                                             events.push_back(event);
+                                           }});
+  EXPECT_TRUE(Eventually([&] { return said("a worker serves"); }));
+  ASSERT_EQ(kill(pid(), SIGKILL), 0);
+  EXPECT_TRUE(Eventually([&] { return said("a worker lost its place: it has died"); }));
+  files_.reset();
 }
 
 TEST_F(WorkerPoolFilesTest, AWorkerThatDoesNotAnswerLosesItsPlaceAndItsMemory) {
