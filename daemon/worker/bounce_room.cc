@@ -26,6 +26,8 @@ class BounceRoom::Buffer final : public PoolBuffer {
       : room_(std::move(room)), offset_(offset), bytes_(bytes) {}
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
+  Buffer(Buffer&&) = delete;
+  Buffer& operator=(Buffer&&) = delete;
   ~Buffer() override { room_->Give(offset_, bytes_); }
 
   [[nodiscard]] absl::Span<char> memory() const override {

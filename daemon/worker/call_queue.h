@@ -43,10 +43,10 @@ class CallQueue {
   }
 
   std::optional<PendingCall> Pop() {
-    for (auto queue = queues_.rbegin(); queue != queues_.rend(); ++queue) {
-      if (!queue->empty()) {
-        PendingCall pending = std::move(queue->front());
-        queue->pop_front();
+    for (size_t level = queues_.size(); level-- > 0;) {
+      if (std::deque<PendingCall>& queue = queues_[level]; !queue.empty()) {
+        PendingCall pending = std::move(queue.front());
+        queue.pop_front();
         return pending;
       }
     }

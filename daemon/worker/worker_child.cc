@@ -49,6 +49,8 @@ class SpawnRules {
   }
   SpawnRules(const SpawnRules&) = delete;
   SpawnRules& operator=(const SpawnRules&) = delete;
+  SpawnRules(SpawnRules&&) = delete;
+  SpawnRules& operator=(SpawnRules&&) = delete;
   ~SpawnRules() {
     posix_spawn_file_actions_destroy(&actions_);
     posix_spawnattr_destroy(&attributes_);
@@ -97,11 +99,11 @@ absl::StatusOr<WorkerChild> WorkerChild::Start(const std::string& program,
     return StatusFromErrno(error, absl::StrCat("start ", program));
   }
   absl::StatusOr<PidDescriptor> process = PidDescriptor::Open(pid);
-  WorkerChild child(pid, process.ok() ? *std::move(process) : PidDescriptor());
   if (!process.ok()) {
+    const WorkerChild ended(pid, PidDescriptor());
     return process.status();
   }
-  return child;
+  return WorkerChild(pid, *std::move(process));
 }
 
 WorkerChild::WorkerChild(WorkerChild&& other) noexcept

@@ -56,6 +56,8 @@ class WorkerPoolFiles final : public PoolFiles {
         thread_([this] { Run(); }) {}
   WorkerPoolFiles(const WorkerPoolFiles&) = delete;
   WorkerPoolFiles& operator=(const WorkerPoolFiles&) = delete;
+  WorkerPoolFiles(WorkerPoolFiles&&) = delete;
+  WorkerPoolFiles& operator=(WorkerPoolFiles&&) = delete;
 
   ~WorkerPoolFiles() override {
     Stop();
@@ -74,21 +76,16 @@ class WorkerPoolFiles final : public PoolFiles {
 
   void Submit(PoolCall call, std::function<void(PoolReply)> done) override {
     PendingCall pending{std::move(call), std::move(done), nullptr, {}};
-    absl::Status refused = CheckPoolCall(pending.call);
-    if (refused.ok()) {
+    absl::Status admitted = CheckPoolCall(pending.call);
+    if (admitted.ok()) {
       absl::MutexLock lock(&mutex_);
-      refused = AdmitLocked();
-      if (refused.ok()) {
-        ++figures_.calls[static_cast<size_t>(pending.call.op)];
-        ++figures_.calls_in_flight;
-        arrived_.push_back(std::move(pending));
-      }
+      admitted = AdmitLocked(pending);
     }
-    if (!refused.ok()) {
-      pending.End(std::move(refused));
-      return;
+    if (admitted.ok()) {
+      wake_.Notify();
+    } else {
+      pending.End(std::move(admitted));
     }
-    wake_.Notify();
   }
 
   void Stop() override {
@@ -122,16 +119,21 @@ class WorkerPoolFiles final : public PoolFiles {
     absl::Duration since;
   };
 
-  [[nodiscard]] absl::Status AdmitLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  // Takes the call unless it says otherwise.
+  absl::Status AdmitLocked(PendingCall& pending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (stopping_) {
       return absl::CancelledError("the pool is closed");
     }
     if (!accepting_) {
       return absl::UnavailableError(absl::StrCat("no worker serves: ", figures_.last_fault));
     }
-    return figures_.calls_in_flight < kMaxWaitingCalls
-               ? absl::OkStatus()
-               : absl::UnavailableError("too many calls are waiting");
+    if (figures_.calls_in_flight >= kMaxWaitingCalls) {
+      return absl::UnavailableError("too many calls are waiting");
+    }
+    ++figures_.calls[static_cast<size_t>(pending.call.op)];
+    ++figures_.calls_in_flight;
+    arrived_.push_back(std::move(pending));
+    return absl::OkStatus();
   }
 
   // ---- the thread; all that is not under the lock is confined to it -----------------------------

@@ -47,6 +47,9 @@ void SetUpWorker(const std::string& name) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   closefrom(kWorkerSocket + 1);
   umask(0077);
+  if (chdir("/") != 0) {
+    Leave(kExitBroken);
+  }
   const rlimit none = {0, 0};
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_DUMPABLE, 0);
@@ -54,6 +57,15 @@ void SetUpWorker(const std::string& name) {
   // Whoever stops the daemon signals all of its processes; the core may still want to write.
   for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) {
     std::signal(number, SIG_IGN);
+  }
+}
+
+// A worker that hangs must not keep whoever reads the daemon's messages from their end. The core
+// knows why a worker ends, and says it.
+void LetGoOfTheLog() {
+  const Descriptor nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
+  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    dup2(nothing.get(), standard);
   }
 }
 
@@ -167,6 +179,7 @@ absl::Status Begin() {
     return memory.status();
   }
   packet->passed = Descriptor();
+  LetGoOfTheLog();
   WorkerReady ready;
   absl::StatusOr<std::unique_ptr<RootedFiles>> files = OpenRoot(greeting->root, &ready.root_inode);
   ready.status = files.status();

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -10,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -37,7 +37,9 @@ class OpenFiles {
     std::string path;
     FileAccess access = FileAccess::kRead;
     Caching caching = Caching::kBuffered;
-    friend auto operator<=>(const Name&, const Name&) = default;
+    friend bool operator<(const Name& a, const Name& b) {
+      return std::tie(a.path, a.access, a.caching) < std::tie(b.path, b.access, b.caching);
+    }
   };
   using FilePtr = std::shared_ptr<OpenFile>;
 

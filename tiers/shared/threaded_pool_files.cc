@@ -56,6 +56,8 @@ class HeapBuffer final : public PoolBuffer {
       : memory_(bytes), room_(std::move(room)) {}
   HeapBuffer(const HeapBuffer&) = delete;
   HeapBuffer& operator=(const HeapBuffer&) = delete;
+  HeapBuffer(HeapBuffer&&) = delete;
+  HeapBuffer& operator=(HeapBuffer&&) = delete;
   ~HeapBuffer() override { room_->Give(memory_.size()); }
 
   [[nodiscard]] absl::Span<char> memory() const override { return memory_.span(); }
@@ -84,6 +86,8 @@ class ThreadedPoolFiles final : public PoolFiles {
   }
   ThreadedPoolFiles(const ThreadedPoolFiles&) = delete;
   ThreadedPoolFiles& operator=(const ThreadedPoolFiles&) = delete;
+  ThreadedPoolFiles(ThreadedPoolFiles&&) = delete;
+  ThreadedPoolFiles& operator=(ThreadedPoolFiles&&) = delete;
 
   ~ThreadedPoolFiles() override {
     Stop();
@@ -149,10 +153,10 @@ class ThreadedPoolFiles final : public PoolFiles {
   };
 
   std::optional<Job> NextLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    for (auto queue = queues_.rbegin(); queue != queues_.rend(); ++queue) {
-      if (!queue->empty()) {
-        Job job = std::move(queue->front());
-        queue->pop_front();
+    for (size_t level = queues_.size(); level-- > 0;) {
+      if (std::deque<Job>& queue = queues_[level]; !queue.empty()) {
+        Job job = std::move(queue.front());
+        queue.pop_front();
         return job;
       }
     }

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -53,6 +54,9 @@ struct WorkerRoom final : Room {
 struct Implementation {
   std::string name;
   std::function<std::unique_ptr<Room>()> make;
+  friend void PrintTo(const Implementation& implementation, std::ostream* out) {
+    *out << implementation.name;
+  }
 };
 
 class PoolFilesContract : public testing::TestWithParam<Implementation> {

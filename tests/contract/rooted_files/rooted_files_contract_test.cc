@@ -5,6 +5,7 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -65,6 +66,9 @@ std::unique_ptr<Room> MakeFuseRoom() {
 struct Implementation {
   std::string name;
   std::function<std::unique_ptr<Room>()> make;
+  friend void PrintTo(const Implementation& implementation, std::ostream* out) {
+    *out << implementation.name;
+  }
 };
 
 class RootedFilesContract : public testing::TestWithParam<Implementation> {

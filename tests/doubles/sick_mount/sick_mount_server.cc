@@ -76,6 +76,11 @@ int Open(const char* path, fuse_file_info* file) {
   if (const int sick = sickness->Gate(SickOp::kOpen); sick != 0) {
     return sick;
   }
+  if ((file->flags & O_DIRECT) != 0) {
+    if (const int sick = sickness->Gate(SickOp::kOpenDirect); sick != 0) {
+      return sick;
+    }
+  }
   const int fd = open(Behind(path).c_str(), OpenFlags(file->flags));
   file->fh = static_cast<uint64_t>(fd);
   return Result(fd);
@@ -193,7 +198,9 @@ int Truncate(const char* path, off_t bytes, fuse_file_info* file) {
 }
 
 int Allocate(const char* path, int mode, off_t offset, off_t bytes, fuse_file_info* file) {
-  return Changing(fallocate(static_cast<int>(file->fh), mode, offset, bytes), path);
+  const int sick = sickness->Gate(SickOp::kAllocate);
+  return sick != 0 ? sick
+                   : Changing(fallocate(static_cast<int>(file->fh), mode, offset, bytes), path);
 }
 
 int SyncFolder(const char* path, int /*only_bytes*/, fuse_file_info* /*file*/) {
@@ -249,6 +256,14 @@ fuse_operations Operations() {
   return operations;
 }
 
+[[noreturn]] void EndMount(const std::string& point) {
+  if (umount2(point.c_str(), MNT_DETACH) != 0) {
+    // Whoever is not root asks the program that is.
+    execlp("fusermount3", "fusermount3", "-u", "-z", "-q", point.c_str(), nullptr);
+  }
+  _exit(0);
+}
+
 // The end of whoever gives commands is the end of the mount, whatever hangs in it.
 void ObeyUntilTheEnd(const std::string& point) {
   char command[256];
@@ -262,8 +277,7 @@ void ObeyUntilTheEnd(const std::string& point) {
     const std::string text = answer.has_value() ? std::to_string(*answer) : "what?";
     send(kControl, text.data(), text.size(), MSG_NOSIGNAL);
   }
-  umount2(point.c_str(), MNT_DETACH);
-  _exit(0);
+  EndMount(point);
 }
 
 int Run(const char* program, const std::string& point) {
@@ -280,8 +294,7 @@ int Run(const char* program, const std::string& point) {
   fuse_loop_cfg_set_max_threads(config, kMaxThreads);
   fuse_loop_cfg_set_idle_threads(config, kMaxThreads);
   fuse_loop_mt(mounted, config);
-  umount2(point.c_str(), MNT_DETACH);
-  _exit(0);
+  EndMount(point);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace terrace::doubles {
 enum class SickOp : uint8_t {
   kStat,  // of whatever a path names, also on the way to something else
   kOpen,
+  kOpenDirect,  // with O_DIRECT
   kCreate,
   kRead,
   kWrite,
@@ -24,11 +25,12 @@ enum class SickOp : uint8_t {
   kRenameAnew,  // unless the new name is taken
   kMkdir,
   kStatfs,
+  kAllocate,  // space for a file
 };
 
-inline constexpr std::array<std::string_view, 14> kSickOpNames = {
-    "stat",    "open",    "create", "read",   "write",       "fsync", "close",
-    "release", "readdir", "unlink", "rename", "rename-anew", "mkdir", "statfs"};
+inline constexpr std::array<std::string_view, 16> kSickOpNames = {
+    "stat",    "open",    "open-direct", "create", "read",        "write", "fsync",  "close",
+    "release", "readdir", "unlink",      "rename", "rename-anew", "mkdir", "statfs", "allocate"};
 
 inline constexpr std::string_view NameOf(SickOp op) {
   return kSickOpNames[static_cast<size_t>(op)];

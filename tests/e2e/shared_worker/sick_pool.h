@@ -4,6 +4,7 @@
 #include <cstring>
 #include <filesystem>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -30,6 +31,7 @@ struct Trigger {
   SickOp op = SickOp::kStat;
   PoolOp call = PoolOp::kCheckRoot;
   std::string path;
+  friend void PrintTo(const Trigger& trigger, std::ostream* out) { *out << trigger.name; }
 };
 
 inline const Trigger kTriggers[] = {

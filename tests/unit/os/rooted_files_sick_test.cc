@@ -166,6 +166,42 @@ TEST_F(SickRootedFiles, ShortReadsAreCompleted) {
   }
 }
 
+TEST_F(SickRootedFiles, AFileSystemWithoutDirectTransfersIsUsedWithoutThem) {
+  Plant("a", std::string(4096, 'x'));
+  Plant("b", std::string(4096, 'x'));
+  mount_->Fail(SickOp::kOpenDirect, EINVAL);
+  EXPECT_TRUE(ReadStatus("a").ok());
+  const uint64_t tried = mount_->calls(SickOp::kOpenDirect);
+  EXPECT_EQ(tried, 1U);
+  EXPECT_TRUE(ReadStatus("b").ok());
+  AlignedBuffer page(4096);
+  EXPECT_TRUE(files_->Write("a", 0, page.span()).ok());
+  EXPECT_EQ(mount_->calls(SickOp::kOpenDirect), tried);
+}
+
+TEST_F(SickRootedFiles, ATransferThatIsRefusedIsMadeOnceMoreThroughThePageCache) {
+  Plant("a", std::string(4096, 'x'));
+  const uint64_t reads = mount_->calls(SickOp::kRead);
+  mount_->Fail(SickOp::kRead, EINVAL);
+  EXPECT_TRUE(absl::IsInvalidArgument(ReadStatus("a")));
+  // Once directly; how often for the page cache is the kernel's affair.
+  EXPECT_GE(mount_->calls(SickOp::kRead), reads + 2);
+  mount_->Heal();
+  // None has ever succeeded here.
+  const uint64_t tried = mount_->calls(SickOp::kOpenDirect);
+  EXPECT_TRUE(ReadStatus("a").ok());
+  EXPECT_EQ(mount_->calls(SickOp::kOpenDirect), tried);
+}
+
+TEST_F(SickRootedFiles, AFileOfAGivenSizeIsMadeWhereSpaceCannotBeReserved) {
+  mount_->Fail(SickOp::kAllocate, EOPNOTSUPP);
+  ASSERT_TRUE(files_->Make("a", 5000).ok());
+  EXPECT_EQ(std::filesystem::file_size(Behind("a")), 5000U);
+  mount_->Fail(SickOp::kAllocate, ENOSPC);
+  EXPECT_TRUE(absl::IsResourceExhausted(files_->Make("b", 5000)));
+  EXPECT_FALSE(std::filesystem::exists(Behind("b")));
+}
+
 TEST_F(SickRootedFiles, WhatAnotherNodeWroteIsSeenFresh) {
   Plant("a", "old");
   EXPECT_EQ(Text("a", ReadHow::kKept), "old");

@@ -17,6 +17,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include <gtest/gtest.h>
 
@@ -167,6 +168,23 @@ TEST_F(WorkerPoolFilesTest, AWorkerThatIsKilledIsReplacedAndBuffersOfItsTimeStay
   EXPECT_EQ(std::string(buffer->memory().data(), 5), "hello");
 }
 
+TEST_F(WorkerPoolFilesTest, WhatBecomesOfWorkersIsSaid) {
+  absl::Mutex mutex;
+  std::vector<std::string> events;
+  const auto said = [&](const std::string& event) {
+    absl::MutexLock lock(&mutex);
+    return std::find(events.begin(), events.end(), event) != events.end();
+  };
+  files_ = *MakeWorkerPoolFiles(options_, {&BootClock(), [&](const std::string& event) {
+                                             absl::MutexLock lock(&mutex);
+                                             events.push_back(event);
+                                           }});
+  EXPECT_TRUE(Eventually([&] { return said("a worker serves"); }));
+  ASSERT_EQ(kill(pid(), SIGKILL), 0);
+  EXPECT_TRUE(Eventually([&] { return said("a worker lost its place: it has died"); }));
+  files_.reset();
+}
+
 TEST_F(WorkerPoolFilesTest, AWorkerThatDoesNotAnswerLosesItsPlaceAndItsMemory) {
   Open();
   ASSERT_TRUE(Make("a").ok());
@@ -273,12 +291,12 @@ TEST_F(WorkerPoolFilesTest, AWorkerHoldsNothingOfTheCoresButItsSocketAndTheRoot)
   for (const auto& entry :
        std::filesystem::directory_iterator(absl::StrCat("/proc/", pid(), "/fd"))) {
     const std::string target = std::filesystem::read_symlink(entry.path());
-    if (std::stoi(entry.path().filename()) > STDERR_FILENO) {
-      held.push_back(absl::StartsWith(target, "socket:") ? "socket" : target);
-    }
+    held.push_back(absl::StartsWith(target, "socket:") ? "socket" : target);
   }
   std::sort(held.begin(), held.end());
-  EXPECT_EQ(held, (std::vector<std::string>{options_.root, "socket"}));
+  EXPECT_EQ(held, (std::vector<std::string>{"/dev/null", "/dev/null", "/dev/null", options_.root,
+                                            "socket"}));
+  EXPECT_EQ(std::filesystem::read_symlink(absl::StrCat("/proc/", pid(), "/cwd")), "/");
 }
 
 TEST_F(WorkerPoolFilesTest, AWorkerOutlivesTheSignalsThatStopADaemonAndEndsWithTheFiles) {
