@@ -20,6 +20,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,7 @@
 #include "tiers/os/fault_guard.h"
 #include "tiers/placement/eviction_policy.h"
 #include "tiers/segment/segment_tier.h"
+#include "tiers/shared/shared_tier.h"
 #include "tiers/vocab/block_key.h"
 #include "tiers/vocab/clock.h"
 #include "tiers/vocab/executor.h"
@@ -96,6 +98,12 @@ struct OpenedNamespace {
   Digest128 digest;
   Digest128 family;
   uint64_t generation = 1;
+  bool pending = false;  // as of ClearedNamespace
+};
+
+struct ClearedNamespace {
+  uint64_t generation = 1;
+  bool pending = false;  // not every node of a pool is known to have learned of this generation
 };
 
 struct ProbeCall {
@@ -274,6 +282,35 @@ struct NamespaceUsage {
   uint64_t bytes = 0;
 };
 
+// Why a block was not published.
+enum class PublishDrop : uint8_t {
+  kEvicted = 0,    // before its turn came
+  kQueueFull = 1,  // max_queue blocks waited already
+  kBusy = 2,       // the pool's own queue was full, several times
+  kFault = 3,
+  kSuspended = 4,  // the pool was not there when the block's time ended
+  kTooLarge = 5,
+  kCleared = 6,
+  kDeleted = 7,
+  kNoSpace = 8,
+  kDeadline = 9,
+  kClosed = 10,
+};
+inline constexpr size_t kPublishDrops = 11;
+
+struct SharedTierUsage {
+  std::string name;
+  SharedTierFigures figures;
+  std::vector<PoolNodeView> nodes;
+  uint64_t queued = 0;      // blocks that wait for their turn to be published
+  uint64_t publishing = 0;  // that the pool has taken, and has not answered for
+  uint64_t published = 0;
+  uint64_t already_there = 0;  // when their turn came
+  std::array<uint64_t, kPublishDrops> drops{};
+  uint64_t unraised_generations = 0;  // that the pool could not be told yet
+  uint64_t hits = 0;                  // keys that gets delivered from it
+};
+
 struct LocalTierUsage {
   std::string name;
   SegmentTierFigures figures;
@@ -304,6 +341,7 @@ struct StoreUsage {
   uint64_t local_writes_in_flight = 0;
   uint64_t waiting_for_room = 0;  // blocks that wait for a victim to be written
   std::vector<LocalTierUsage> local_tiers;
+  std::vector<SharedTierUsage> shared_tiers;
   StoreCounters counters;
 };
 
@@ -337,6 +375,21 @@ struct VerifyResult {
 
 enum class LocalWrites : uint8_t { kOnEviction = 0, kOnCommit = 1 };
 
+// When a block is published to a shared tier, beside what puts and Flush ask for. What the tier
+// holds, and what came from it, is not published.
+enum class PublishWhen : uint8_t {
+  kOnCommit = 0,
+  kOnReuse = 1,     // when it is asked for after its put
+  kOnEviction = 2,  // from DRAM
+  kNever = 3,
+};
+
+struct SharedTierPolicy {
+  PublishWhen publish = PublishWhen::kOnCommit;
+  uint64_t max_payload_bytes = uint64_t{16} << 20;  // larger blocks are not published; 0: any
+  uint32_t max_queue = uint32_t{1} << 18;           // blocks that wait for their turn
+};
+
 struct BlockStoreOptions {
   uint64_t dram_bytes = uint64_t{1} << 30;
   std::string policy = "lru";  // see MakeEvictionPolicy
@@ -357,8 +410,14 @@ struct BlockStoreOptions {
   uint64_t local_max_payload_bytes = uint64_t{16} << 20;
   // How long a new block waits for the one whose place it takes to be written to the local tier;
   // after that the latter is lost.
+  // Likewise for one that is published on eviction.
   absl::Duration max_wait_for_room = absl::Milliseconds(100);
+  // One a shared tier, in the order of Parts::shared; where there are fewer, the rest is as by
+  // default.
+  std::vector<SharedTierPolicy> shared;
 };
+
+inline constexpr size_t kMaxSharedTiers = 8;
 
 class BlockStore {
  public:
@@ -370,7 +429,9 @@ class BlockStore {
     SlabSource* slabs = nullptr;
     // Nullable. Blocks are written to it, and it is the nearest tier below DRAM.
     SegmentTier* local = nullptr;
-    std::vector<LowerTier*> lower_tiers;  // read only; nearest first
+    // Blocks are published to them; behind the local tier, nearest first. At most kMaxSharedTiers.
+    std::vector<SharedTier*> shared;
+    std::vector<LowerTier*> lower_tiers;  // read only, behind those; nearest first
     StoreObserver* observer = nullptr;    // nullable
   };
   static absl::StatusOr<std::unique_ptr<BlockStore>> Create(const BlockStoreOptions& options,
@@ -386,6 +447,9 @@ class BlockStore {
   virtual absl::Status SetQuota(TenantId tenant,
                                 uint64_t guaranteed_bytes,
                                 uint64_t limit_bytes) = 0;
+  // When the tenant's blocks are published, to whichever shared tier; nullopt: as the tiers'
+  // policies say.
+  virtual void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) = 0;
   // leases: the process is known by a pidfd, so leases may be granted.
   enum class LeaseRight : uint8_t { kNone, kProvenByPidfd };
   virtual SessionId OpenSession(TenantId tenant, LeaseRight leases) = 0;
@@ -401,10 +465,14 @@ class BlockStore {
                                                         const NamespaceRecord& record) = 0;
   // `done` gets the new generation, once it outlives the process and a loss of power. The blocks of
   // older ones are misses as soon as the call returns. NOT_FOUND. UNAVAILABLE: cleared, but the
-  // local tier could not note it, so that a restart may bring the blocks back; clear again.
+  // local tier could not note it (or, where there is none, a pool), so that a restart may bring the
+  // blocks back; clear again. A pool that cannot be told is told later, and the answer is pending
+  // then: OpenNamespace says when it is not any more.
+  // Nodes count alone: where two clear the same namespace before they learn of each other, both
+  // raise the same generation, and blocks that one of them stored in between stay.
   virtual void ClearNamespace(TenantId tenant,
                               const Digest128& digest,
-                              std::function<void(absl::StatusOr<uint64_t>)> done) = 0;
+                              std::function<void(absl::StatusOr<ClearedNamespace>)> done) = 0;
 
   // ---- regions and slabs
   // INVALID_ARGUMENT (geometry), ALREADY_EXISTS (id in use), RESOURCE_EXHAUSTED.
@@ -453,15 +521,16 @@ class BlockStore {
     uint32_t deleted = 0;
     uint32_t not_found = 0;
   };
-  // The blocks are hidden when the call returns; `done` once that outlives a loss of power.
-  // NOT_FOUND.
-  // UNAVAILABLE: hidden, but the local tier could not record it: delete again.
+  // The blocks are hidden when the call returns; `done` once that outlives a loss of power, and the
+  // other nodes of every pool can learn of it. NOT_FOUND.
+  // UNAVAILABLE: hidden, but a tier could not record it: delete again.
   virtual void Delete(const Caller& caller,
                       const StorePart& part,
                       std::function<void(absl::StatusOr<DeleteResult>)> done) = 0;
   // The highest level that puts and Flush can wait for.
   [[nodiscard]] virtual Level HighestLevel() const = 0;
-  // `done` when every block of the tenant that was stored before the call has reached the level.
+  // `done` when every block of the tenant that was stored before the call has reached the level; of
+  // kPool: lies in the first shared tier that takes the tenant's blocks, or is too large for it.
   // UNAVAILABLE: some have not, and why. DEADLINE_EXCEEDED. A level that no tier here offers counts
   // as the highest that one does.
   virtual void Flush(TenantId tenant,

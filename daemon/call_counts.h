@@ -13,7 +13,7 @@
 namespace terrace {
 
 // The verbs of both services and of the session; what is not among them counts as the last one.
-inline constexpr std::array<std::string_view, 34> kVerbs = {"Hello",
+inline constexpr std::array<std::string_view, 35> kVerbs = {"Hello",
                                                             "OpenNamespace",
                                                             "ClearNamespace",
                                                             "RegisterRegion",
@@ -36,6 +36,7 @@ inline constexpr std::array<std::string_view, 34> kVerbs = {"Hello",
                                                             "Ping",
                                                             "Status",
                                                             "Tiers",
+                                                            "Pool",
                                                             "Tenants",
                                                             "Namespaces",
                                                             "Explain",

@@ -39,6 +39,18 @@ CommandLine WrongUsage(std::string_view what) {
   return End(kExitUsage, Concat("terraced: ", what, "; see terraced --help\n"));
 }
 
+// terraced starts its workers itself, and says everything else over their sockets.
+CommandLine WorkerOf(const std::string& role) {
+  constexpr std::string_view kShared = "shared:";
+  if (!role.starts_with(kShared) || role.size() == kShared.size()) {
+    return WrongUsage("--worker takes shared:NAME; this version has no other workers");
+  }
+  CommandLine command;
+  command.action = CommandLine::Action::kWorker;
+  command.shared_tier = role.substr(kShared.size());
+  return command;
+}
+
 void Print(std::FILE* stream, const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stream);
 }
@@ -68,7 +80,10 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, const std::strin
   app.add_flag("--json", command.json,
                "One JSON object on stdout (with --check-config, --print-config, --version)");
   app.add_flag("--version", show_version, "Print the version and exit");
-  CLI::Option* worker_option = app.add_option("--worker", worker, "Run as a worker")->group("");
+  CLI::Option* worker_option =
+      app.add_option("--worker", worker, "Run as a worker (terraced does it by itself)")
+          ->type_name("ROLE")
+          ->group("");
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -77,7 +92,7 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, const std::strin
     return WrongUsage(error.what());
   }
   if (worker_option->count() > 0) {
-    return End(kExitUsage, "terraced: this version has no workers\n");
+    return WorkerOf(worker);
   }
   if (show_version) {
     return End(kExitOk, command.json ? Concat("{\"version\":", QuotedText(version), "}\n")

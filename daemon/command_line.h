@@ -13,8 +13,9 @@ inline constexpr int kExitUsage = 2;
 inline constexpr int kExitConfig = 78;
 
 struct CommandLine {
-  enum class Action : unsigned char { kRun, kCheckConfig, kPrintConfig, kEnd };
+  enum class Action : unsigned char { kRun, kCheckConfig, kPrintConfig, kWorker, kEnd };
   Action action = Action::kRun;
+  std::string shared_tier;  // kWorker: the tier that it works for
   bool json = false;
   ConfigRequest request;  // with TERRACE_CONFIG and TERRACE_RUNTIME of the environment
   // kEnd: what to print, where, and the exit status.

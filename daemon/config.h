@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 #include "daemon/block_store.h"
 #include "daemon/front.h"
@@ -37,15 +38,27 @@ struct TenantConfig {
   std::vector<uint32_t> gids = {};  // the primary group of the peer's process
   uint64_t guaranteed_bytes = 0;
   uint64_t limit_bytes = 0;  // 0: none
+  std::optional<PublishWhen> publish = std::nullopt;  // nullopt: as each shared tier says
   friend bool operator==(const TenantConfig&, const TenantConfig&) = default;
 };
 
-// A [[tier]] section. Those of kind local are the drives of one tier.
+inline constexpr std::string_view kLocalKind = "local";
+inline constexpr std::string_view kSharedKind = "shared";
+
+// A [[tier]] section. Those of kind local are the drives of one tier; each of kind shared is a
+// tier.
 struct TierConfig {
-  std::string name = "g3";
+  std::string name;
   std::string kind;
   std::string path;
   uint64_t capacity_bytes = 0;
+  // Of a shared tier.
+  uint64_t node_share_bytes = 0;  // 0: what the nodes share out
+  PublishWhen publish = PublishWhen::kOnCommit;
+  uint64_t segment_bytes = uint64_t{256} << 20;
+  uint64_t free_reserve_bytes = uint64_t{1} << 30;
+  absl::Duration grace = absl::Minutes(1);
+  absl::Duration dead_after = absl::Minutes(10);
   friend bool operator==(const TierConfig&, const TierConfig&) = default;
 };
 
@@ -86,6 +99,10 @@ struct Config {
 // The drives of the local tier: as listed, else the one that [local] describes. None: there is no
 // such tier.
 std::vector<TierConfig> LocalDrivesOf(const Config& config);
+// Nearest first, as listed.
+std::vector<TierConfig> SharedTiersOf(const Config& config);
+// "commit", "reuse", "eviction", "never"
+std::string_view PublishText(PublishWhen publish);
 
 // What the command line and the environment say; nullopt: nothing.
 struct ConfigRequest {

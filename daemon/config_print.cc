@@ -42,6 +42,9 @@ void AppendTenant(std::string* out, const TenantConfig& tenant, std::string_view
   AppendLine(out, "gids", IdsText(tenant.gids), origin);
   AppendLine(out, "guaranteed", QuotedText(SizeText(tenant.guaranteed_bytes)), origin);
   AppendLine(out, "limit", QuotedText(SizeText(tenant.limit_bytes)), origin);
+  if (tenant.publish.has_value()) {
+    AppendLine(out, "publish", QuotedText(PublishText(*tenant.publish)), origin);
+  }
 }
 
 void AppendTier(std::string* out, const TierConfig& tier, std::string_view origin) {
@@ -50,11 +53,41 @@ void AppendTier(std::string* out, const TierConfig& tier, std::string_view origi
   AppendLine(out, "kind", QuotedText(tier.kind), origin);
   AppendLine(out, "path", QuotedText(tier.path), origin);
   AppendLine(out, "capacity", QuotedText(SizeText(tier.capacity_bytes)), origin);
+  if (tier.kind != kSharedKind) {
+    return;
+  }
+  AppendLine(out, "node_share", QuotedText(SizeText(tier.node_share_bytes)), origin);
+  AppendLine(out, "publish", QuotedText(PublishText(tier.publish)), origin);
+  AppendLine(out, "segment_size", QuotedText(SizeText(tier.segment_bytes)), origin);
+  AppendLine(out, "free_reserve", QuotedText(SizeText(tier.free_reserve_bytes)), origin);
+  AppendLine(out, "grace", QuotedText(absl::FormatDuration(tier.grace)), origin);
+  AppendLine(out, "dead_after", QuotedText(absl::FormatDuration(tier.dead_after)), origin);
+}
+
+// What only a shared tier has, from a comma on.
+std::string SharedJson(const TierConfig& tier) {
+  if (tier.kind != kSharedKind) {
+    return "";
+  }
+  return Concat(",\"node_share_bytes\":", tier.node_share_bytes,
+                ",\"publish\":", QuotedText(PublishText(tier.publish)),
+                ",\"segment_bytes\":", tier.segment_bytes,
+                ",\"free_reserve_bytes\":", tier.free_reserve_bytes,
+                ",\"grace_ms\":", absl::ToInt64Milliseconds(tier.grace),
+                ",\"dead_after_ms\":", absl::ToInt64Milliseconds(tier.dead_after));
+}
+
+std::string PublishJson(const TenantConfig& tenant) {
+  return tenant.publish.has_value()
+             ? Concat(",\"publish\":", QuotedText(PublishText(*tenant.publish)))
+             : "";
 }
 
 // Whether a setting of [local] is said by [[tier]] sections instead.
 bool SaidByTiers(const Setting& setting, const Config& config) {
-  return !config.tiers.empty() && (setting.name == "local.dir" || setting.name == "local.capacity");
+  const bool listed = std::any_of(config.tiers.begin(), config.tiers.end(),
+                                  [](const TierConfig& tier) { return tier.kind == kLocalKind; });
+  return listed && (setting.name == "local.dir" || setting.name == "local.capacity");
 }
 
 // Names of the elements of `from` that are not in `to` as they are.
@@ -116,7 +149,7 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
     const TierConfig& tier = loaded.config.tiers[i];
     out.append(Concat(i == 0 ? "" : ",", "{\"name\":", QuotedText(tier.name),
                       ",\"kind\":", QuotedText(tier.kind), ",\"path\":", QuotedText(tier.path),
-                      ",\"capacity_bytes\":", tier.capacity_bytes,
+                      ",\"capacity_bytes\":", tier.capacity_bytes, SharedJson(tier),
                       ",\"origin\":", QuotedText(loaded.tier_origins[i]), "}"));
   }
   out.append("],\"tenants\":[");
@@ -125,7 +158,7 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
     out.append(Concat(i == 0 ? "" : ",", "{\"alias\":", QuotedText(tenant.alias),
                       ",\"uids\":", IdsText(tenant.uids), ",\"gids\":", IdsText(tenant.gids),
                       ",\"guaranteed_bytes\":", tenant.guaranteed_bytes,
-                      ",\"limit_bytes\":", tenant.limit_bytes,
+                      ",\"limit_bytes\":", tenant.limit_bytes, PublishJson(tenant),
                       ",\"origin\":", QuotedText(loaded.tenant_origins[i]), "}"));
   }
   return out + "]}";

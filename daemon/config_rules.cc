@@ -18,7 +18,8 @@
 namespace terrace {
 namespace {
 
-constexpr std::string_view kTenantKeys[] = {"alias", "uids", "gids", "guaranteed", "limit"};
+constexpr std::string_view kTenantKeys[] = {"alias",      "uids",  "gids",
+                                            "guaranteed", "limit", "publish"};
 // Aliases of tenants that nobody listed.
 constexpr std::string_view kUnlistedPrefix = "uid-";
 
@@ -133,6 +134,20 @@ class FileReader {
     return absl::OkStatus();
   }
 
+  // Likewise tiers.
+  absl::Status FinishTiers() {
+    if (absl::Status status = CompleteTiers(&loaded_); !status.ok()) {
+      return status;
+    }
+    for (size_t i = 0; i < shared_keys_.size(); ++i) {
+      const auto& [key, origin] = shared_keys_[i];
+      if (!key.empty() && loaded_.config.tiers[i].kind != kSharedKind) {
+        return Refuse(origin, Concat("tier.", key, ": only a shared tier has it"));
+      }
+    }
+    return absl::OkStatus();
+  }
+
  private:
   [[nodiscard]] std::string OriginOf(const TomlEntry& entry) const {
     return Concat(file_, ":", entry.line);
@@ -151,7 +166,7 @@ class FileReader {
       return RefuseAt(entry, "tenant: write [[tenant]], once for each tenant");
     }
     if (entry.key == "tier") {
-      return RefuseAt(entry, "tier: write [[tier]], once for each drive");
+      return RefuseAt(entry, "tier: write [[tier]], once for each drive or shared folder");
     }
     if (Contains(sections_, entry.key)) {
       return RefuseAt(entry, Concat(entry.key, ": must be a section, not ", TomlKind(entry.value)));
@@ -175,12 +190,13 @@ class FileReader {
 
   absl::Status ApplyTier(const TomlEntry& entry) {
     if (entry.element < 0) {
-      return RefuseAt(entry, "tier: write [[tier]], once for each drive");
+      return RefuseAt(entry, "tier: write [[tier]], once for each drive or shared folder");
     }
     const auto element = static_cast<size_t>(entry.element);
     if (element >= loaded_.config.tiers.size()) {
       loaded_.config.tiers.resize(element + 1);
       loaded_.tier_origins.resize(element + 1, OriginOf(entry));
+      shared_keys_.resize(element + 1);
     }
     if (entry.opens_section) {
       return absl::OkStatus();
@@ -191,6 +207,9 @@ class FileReader {
     }
     absl::Status status = SetTierKey(entry.key, entry.value, &loaded_.config.tiers[element]);
     if (status.ok()) {
+      if (IsSharedTierKey(entry.key) && shared_keys_[element].first.empty()) {
+        shared_keys_[element] = {entry.key, OriginOf(entry)};
+      }
       return status;
     }
     return RefuseAt(entry, Concat("tier.", entry.key, ": ", std::string(status.message())));
@@ -220,6 +239,10 @@ class FileReader {
       status = SetBytes(entry.value, &tenant.guaranteed_bytes);
     } else if (entry.key == "limit") {
       status = SetBytes(entry.value, &tenant.limit_bytes);
+    } else if (entry.key == "publish") {
+      PublishWhen publish = PublishWhen::kOnCommit;
+      status = SetPublish(entry.value, &publish);
+      tenant.publish = publish;
     } else {
       return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[tenant]]",
                                     Suggestion(entry.key, kTenantKeys)));
@@ -295,6 +318,8 @@ class FileReader {
   const std::string_view file_;
   LoadedConfig& loaded_;
   const std::vector<std::string_view> sections_;
+  // One a tier: its first key that only a shared one has, and where; "": none.
+  std::vector<std::pair<std::string, std::string>> shared_keys_;
 };
 
 // The first number that an earlier tenant has listed too; nullopt: none.
@@ -382,7 +407,7 @@ absl::Status ApplyEntries(const std::vector<TomlEntry>& entries,
       return status;
     }
   }
-  if (absl::Status status = CheckTiersAreComplete(*loaded); !status.ok()) {
+  if (absl::Status status = reader.FinishTiers(); !status.ok()) {
     return status;
   }
   return reader.FinishTenants();
@@ -403,7 +428,7 @@ absl::Status CheckTogether(LoadedConfig* loaded) {
         OriginOf(*loaded, "daemon.data_dir"),
         "daemon.data_dir: must not be daemon.runtime_dir: the former is closed to clients");
   }
-  if (absl::Status status = CheckLocalDrives(*loaded); !status.ok()) {
+  if (absl::Status status = CheckTiers(*loaded); !status.ok()) {
     return status;
   }
   config.socket_gid = static_cast<gid_t>(-1);

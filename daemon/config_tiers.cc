@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -13,10 +14,18 @@
 namespace terrace {
 namespace {
 
-constexpr std::string_view kLocalKind = "local";
-constexpr std::string_view kSharedKind = "shared";
 constexpr std::string_view kDramName = "g2";
+constexpr std::string_view kLocalName = "g3";
 constexpr double kMaxTierFolderBytes = 1024;
+constexpr std::string_view kPublishTexts[] = {"commit", "reuse", "eviction", "never"};
+constexpr uint64_t kLeastSegmentBytes = uint64_t{16} << 20;
+constexpr uint64_t kMostSegmentBytes = uint64_t{16} << 30;
+constexpr uint64_t kSegmentUnit = 4096;
+constexpr uint64_t kMaxPayload = uint64_t{64} << 20;
+constexpr absl::Duration kLeastGrace = absl::Seconds(1);
+constexpr absl::Duration kMostGrace = absl::Hours(24);
+constexpr absl::Duration kLeastDeadAfter = absl::Seconds(10);
+constexpr absl::Duration kMostDeadAfter = absl::Hours(24 * 30);
 
 absl::Status Refuse(std::string_view origin, std::string_view what) {
   return absl::InvalidArgumentError(Concat(origin, ": ", what));
@@ -45,17 +54,50 @@ absl::Status SetName(const std::string& name, TierConfig* tier) {
 }
 
 absl::Status SetKind(const std::string& kind, TierConfig* tier) {
-  if (kind == kSharedKind) {
+  if (kind != kLocalKind && kind != kSharedKind) {
     return absl::InvalidArgumentError(
-        "shared tiers are not there yet; this version has local ones");
-  }
-  if (kind != kLocalKind) {
-    return absl::InvalidArgumentError(
-        Concat("must be ", kLocalKind, ", not ", ShownValue(kind),
+        Concat("must be ", kLocalKind, " or ", kSharedKind, ", not ", ShownValue(kind),
                kind == "dram" ? "; DRAM is configured in [dram]" : ""));
   }
   tier->kind = kind;
   return absl::OkStatus();
+}
+
+absl::Status SetSize(const TomlValue& value, uint64_t* out) {
+  const absl::StatusOr<uint64_t> bytes = SizeOf(value);
+  *out = bytes.ok() ? *bytes : 0;
+  return bytes.status();
+}
+
+absl::Status SetTime(const TomlValue& value,
+                     absl::Duration least,
+                     absl::Duration most,
+                     absl::Duration* out) {
+  const auto* text = std::get_if<std::string>(&value);
+  absl::Duration time;
+  if (text == nullptr || !absl::ParseDuration(*text, &time)) {
+    return absl::InvalidArgumentError(
+        Concat("must be a time such as \"90s\", not ",
+               text == nullptr ? TomlKind(value) : ShownValue(*text)));
+  }
+  if (time < least || time > most) {
+    return absl::InvalidArgumentError(Concat("must be ", absl::FormatDuration(least), " to ",
+                                             absl::FormatDuration(most), ", not ",
+                                             absl::FormatDuration(time)));
+  }
+  *out = time;
+  return absl::OkStatus();
+}
+
+// Positions in `tiers`.
+std::vector<size_t> TiersOfKind(const Config& config, std::string_view kind) {
+  std::vector<size_t> found;
+  for (size_t i = 0; i < config.tiers.size(); ++i) {
+    if (config.tiers[i].kind == kind) {
+      found.push_back(i);
+    }
+  }
+  return found;
 }
 
 // What Refuse says of a drive's capacity or folder comes after this.
@@ -68,11 +110,12 @@ struct DriveOrigin {
 };
 
 DriveOrigin OriginOfDrive(const LoadedConfig& loaded, size_t drive) {
-  if (loaded.config.tiers.empty()) {
+  const std::vector<size_t> listed = TiersOfKind(loaded.config, kLocalKind);
+  if (listed.empty()) {
     return {OriginOf(loaded, "local.capacity"), "local.capacity", OriginOf(loaded, "local.dir"),
             "local.dir", "0B, which means no local tier, or "};
   }
-  const std::string& origin = loaded.tier_origins[drive];
+  const std::string& origin = loaded.tier_origins[listed[drive]];
   return {origin, "tier.capacity", origin, "tier.path", ""};
 }
 
@@ -97,23 +140,31 @@ absl::Status CheckDrive(const LoadedConfig& loaded, const TierConfig& drive, siz
   return absl::OkStatus();
 }
 
-absl::Status CheckTiersTogether(const LoadedConfig& loaded) {
+absl::Status CheckDrivesTogether(const LoadedConfig& loaded, const std::vector<size_t>& drives) {
   const std::vector<TierConfig>& tiers = loaded.config.tiers;
   for (const std::string_view name : {"local.dir", "local.capacity"}) {
     if (const std::string& origin = OriginOf(loaded, name); origin != "default") {
       return Refuse(origin, Concat(name, ": cannot be set beside [[tier]], which says it"));
     }
   }
-  if (tiers.size() > kMaxDrives) {
-    return Refuse(loaded.tier_origins[kMaxDrives],
+  if (drives.size() > kMaxDrives) {
+    return Refuse(loaded.tier_origins[drives[kMaxDrives]],
                   Concat("tier: at most ", kMaxDrives, " local drives"));
   }
-  for (size_t i = 1; i < tiers.size(); ++i) {
-    if (tiers[i].name != tiers.front().name) {
+  const std::string& first = tiers[drives.front()].name;
+  for (const size_t i : drives) {
+    if (tiers[i].name != first) {
       return Refuse(loaded.tier_origins[i],
                     Concat("tier.name: local drives are one tier, and this one is ", tiers[i].name,
-                           " where the first is ", tiers.front().name));
+                           " where the first is ", first));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPathsDiffer(const LoadedConfig& loaded) {
+  const std::vector<TierConfig>& tiers = loaded.config.tiers;
+  for (size_t i = 1; i < tiers.size(); ++i) {
     for (size_t j = 0; j < i; ++j) {
       if (tiers[i].path == tiers[j].path) {
         return Refuse(loaded.tier_origins[i],
@@ -124,27 +175,115 @@ absl::Status CheckTiersTogether(const LoadedConfig& loaded) {
   return absl::OkStatus();
 }
 
+absl::Status CheckShared(const LoadedConfig& loaded, size_t number) {
+  const Config& config = loaded.config;
+  const TierConfig& tier = config.tiers[number];
+  const std::string& origin = loaded.tier_origins[number];
+  for (size_t i = 0; i < config.tiers.size(); ++i) {
+    if (i != number && config.tiers[i].name == tier.name) {
+      return Refuse(origin, Concat("tier.name: ", tier.name, " is the name of another tier"));
+    }
+  }
+  if (TiersOfKind(config, kLocalKind).empty() && config.local_bytes > 0 &&
+      tier.name == kLocalName) {
+    return Refuse(origin, Concat("tier.name: ", tier.name, " is the name of the local tier"));
+  }
+  if (tier.path == config.data_dir || tier.path == config.runtime_dir) {
+    return Refuse(origin,
+                  "tier.path: must be a folder of its own, not daemon.data_dir or "
+                  "daemon.runtime_dir");
+  }
+  const uint64_t block = config.store.local_max_payload_bytes == 0
+                             ? kMaxPayload
+                             : config.store.local_max_payload_bytes;
+  const uint64_t least = std::max(kLeastSegmentBytes, 2 * block);
+  if (tier.segment_bytes < least || tier.segment_bytes > kMostSegmentBytes ||
+      tier.segment_bytes % kSegmentUnit != 0) {
+    return Refuse(origin,
+                  Concat("tier.segment_size: must be a multiple of 4KiB from ", SizeText(least),
+                         " (for blocks of ", SizeText(block), ") to ", SizeText(kMostSegmentBytes),
+                         ", not ", SizeText(tier.segment_bytes)));
+  }
+  if (tier.capacity_bytes < 2 * tier.segment_bytes) {
+    return Refuse(
+        origin, Concat("tier.capacity: must be at least two segments, ",
+                       SizeText(2 * tier.segment_bytes), ", not ", SizeText(tier.capacity_bytes)));
+  }
+  if (tier.node_share_bytes > tier.capacity_bytes) {
+    return Refuse(origin,
+                  Concat("tier.node_share: must be at most the capacity, ",
+                         SizeText(tier.capacity_bytes), ", not ", SizeText(tier.node_share_bytes)));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::vector<TierConfig> LocalDrivesOf(const Config& config) {
-  if (!config.tiers.empty()) {
-    return config.tiers;
+  std::vector<TierConfig> drives;
+  for (const size_t i : TiersOfKind(config, kLocalKind)) {
+    drives.push_back(config.tiers[i]);
   }
-  if (config.local_bytes == 0) {
-    return {};
+  if (drives.empty() && config.local_bytes > 0) {
+    TierConfig drive;
+    drive.name = kLocalName;
+    drive.kind = kLocalKind;
+    drive.path = config.local_dir.empty() ? Concat(config.data_dir, "/local") : config.local_dir;
+    drive.capacity_bytes = config.local_bytes;
+    drives.push_back(drive);
   }
-  TierConfig drive;
-  drive.kind = kLocalKind;
-  drive.path = config.local_dir.empty() ? Concat(config.data_dir, "/local") : config.local_dir;
-  drive.capacity_bytes = config.local_bytes;
-  return {drive};
+  return drives;
+}
+
+std::vector<TierConfig> SharedTiersOf(const Config& config) {
+  std::vector<TierConfig> tiers;
+  for (const size_t i : TiersOfKind(config, kSharedKind)) {
+    tiers.push_back(config.tiers[i]);
+  }
+  return tiers;
+}
+
+std::string_view PublishText(PublishWhen publish) {
+  return kPublishTexts[static_cast<size_t>(publish)];
+}
+
+absl::Status SetPublish(const TomlValue& value, PublishWhen* publish) {
+  const auto* text = std::get_if<std::string>(&value);
+  for (size_t i = 0; text != nullptr && i < std::size(kPublishTexts); ++i) {
+    if (*text == kPublishTexts[i]) {
+      *publish = static_cast<PublishWhen>(i);
+      return absl::OkStatus();
+    }
+  }
+  return absl::InvalidArgumentError(Concat("must be commit, reuse, eviction or never, not ",
+                                           text == nullptr ? TomlKind(value) : ShownValue(*text)));
+}
+
+bool IsSharedTierKey(std::string_view key) {
+  return key != "name" && key != "kind" && key != "path" && key != "capacity";
 }
 
 absl::Status SetTierKey(std::string_view key, const TomlValue& value, TierConfig* tier) {
   if (key == "capacity") {
-    const absl::StatusOr<uint64_t> bytes = SizeOf(value);
-    tier->capacity_bytes = bytes.ok() ? *bytes : 0;
-    return bytes.status();
+    return SetSize(value, &tier->capacity_bytes);
+  }
+  if (key == "node_share") {
+    return SetSize(value, &tier->node_share_bytes);
+  }
+  if (key == "segment_size") {
+    return SetSize(value, &tier->segment_bytes);
+  }
+  if (key == "free_reserve") {
+    return SetSize(value, &tier->free_reserve_bytes);
+  }
+  if (key == "publish") {
+    return SetPublish(value, &tier->publish);
+  }
+  if (key == "grace") {
+    return SetTime(value, kLeastGrace, kMostGrace, &tier->grace);
+  }
+  if (key == "dead_after") {
+    return SetTime(value, kLeastDeadAfter, kMostDeadAfter, &tier->dead_after);
   }
   if (key == "path") {
     const absl::StatusOr<std::string> folder = FolderOf(value, kMaxTierFolderBytes);
@@ -165,29 +304,45 @@ absl::Status SetTierKey(std::string_view key, const TomlValue& value, TierConfig
   return key == "name" ? SetName(*text, tier) : SetKind(*text, tier);
 }
 
-absl::Status CheckTiersAreComplete(const LoadedConfig& loaded) {
-  for (size_t i = 0; i < loaded.config.tiers.size(); ++i) {
-    const TierConfig& tier = loaded.config.tiers[i];
+absl::Status CompleteTiers(LoadedConfig* loaded) {
+  for (size_t i = 0; i < loaded->config.tiers.size(); ++i) {
+    TierConfig& tier = loaded->config.tiers[i];
+    const bool nameless = tier.kind == kSharedKind && tier.name.empty();
     const std::string_view missing = tier.kind.empty()          ? "kind"
                                      : tier.path.empty()        ? "path"
                                      : tier.capacity_bytes == 0 ? "capacity"
+                                     : nameless                 ? "name"
                                                                 : "";
     if (!missing.empty()) {
-      return Refuse(loaded.tier_origins[i], Concat("tier: ", missing, " is missing"));
+      return Refuse(loaded->tier_origins[i], Concat("tier: ", missing, " is missing"));
     }
+    tier.name = tier.name.empty() ? kLocalName : tier.name;
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckLocalDrives(const LoadedConfig& loaded) {
-  if (!loaded.config.tiers.empty()) {
-    if (absl::Status status = CheckTiersTogether(loaded); !status.ok()) {
+absl::Status CheckTiers(const LoadedConfig& loaded) {
+  if (absl::Status status = CheckPathsDiffer(loaded); !status.ok()) {
+    return status;
+  }
+  if (const std::vector<size_t> listed = TiersOfKind(loaded.config, kLocalKind); !listed.empty()) {
+    if (absl::Status status = CheckDrivesTogether(loaded, listed); !status.ok()) {
       return status;
     }
   }
   const std::vector<TierConfig> drives = LocalDrivesOf(loaded.config);
   for (size_t i = 0; i < drives.size(); ++i) {
     if (absl::Status status = CheckDrive(loaded, drives[i], i); !status.ok()) {
+      return status;
+    }
+  }
+  const std::vector<size_t> shared = TiersOfKind(loaded.config, kSharedKind);
+  if (shared.size() > kMaxSharedTiers) {
+    return Refuse(loaded.tier_origins[shared[kMaxSharedTiers]],
+                  Concat("tier: at most ", kMaxSharedTiers, " shared tiers"));
+  }
+  for (const size_t i : shared) {
+    if (absl::Status status = CheckShared(loaded, i); !status.ok()) {
       return status;
     }
   }

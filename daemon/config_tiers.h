@@ -11,15 +11,22 @@
 namespace terrace {
 
 inline constexpr size_t kMaxTierNameBytes = 32;
-inline constexpr std::string_view kTierKeys[] = {"name", "kind", "path", "capacity"};
+inline constexpr std::string_view kTierKeys[] = {
+    "name",    "kind",         "path",         "capacity", "node_share",
+    "publish", "segment_size", "free_reserve", "grace",    "dead_after"};
+// Whether only a shared tier has the key.
+bool IsSharedTierKey(std::string_view key);
 
 // `key` is one of kTierKeys. Errors: INVALID_ARGUMENT that says what is allowed, without the key.
 absl::Status SetTierKey(std::string_view key, const TomlValue& value, TierConfig* tier);
 
-// That each section says all that it has to. Errors: INVALID_ARGUMENT "ORIGIN: ...".
-absl::Status CheckTiersAreComplete(const LoadedConfig& loaded);
-// That the local drives can be what they are to be, by whatever they are configured. Errors:
+absl::Status SetPublish(const TomlValue& value, PublishWhen* publish);
+
+// That each section says all that it has to; names drives that are not named. Errors:
 // INVALID_ARGUMENT "ORIGIN: ...".
-absl::Status CheckLocalDrives(const LoadedConfig& loaded);
+absl::Status CompleteTiers(LoadedConfig* loaded);
+// That the tiers can be what they are to be, by whatever they are configured; from the text alone,
+// because a shared folder may hang whoever looks at it. Errors: INVALID_ARGUMENT "ORIGIN: ...".
+absl::Status CheckTiers(const LoadedConfig& loaded);
 
 }  // namespace terrace

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
@@ -14,12 +16,15 @@
 #include "daemon/block_store.h"
 #include "daemon/concat.h"
 #include "daemon/folders.h"
+#include "daemon/identity_files.h"
 #include "daemon/local_tier.h"
 #include "daemon/metrics.h"
 #include "daemon/process_facts.h"
 #include "daemon/quotas.h"
 #include "daemon/settings.h"
+#include "daemon/shared_tier.h"
 #include "daemon/thread_executor.h"
+#include "daemon/worker/worker_pool_files.h"
 #include "tiers/dram/arena.h"
 #include "tiers/dram/one_pass.h"
 
@@ -27,9 +32,11 @@ namespace terrace {
 namespace {
 
 constexpr absl::Duration kProgressInterval = absl::Seconds(1);
-constexpr absl::Duration kLookInterval = absl::Seconds(1);  // at the drives
+constexpr absl::Duration kLookInterval = absl::Seconds(1);  // at drives and pools
 // What closing the local tier may take of the time that stopping has.
 constexpr absl::Duration kCloseShare = absl::Seconds(1);
+// Likewise for the pools, whatever is left.
+constexpr absl::Duration kLeastPoolClose = absl::Milliseconds(100);
 
 int ThreadsOrCores(uint32_t configured) {
   if (configured > 0) {
@@ -109,8 +116,12 @@ class ObserverRelay final : public StoreObserver {
 // over.
 class Ticker {
  public:
-  Ticker(BlockStore& store, Executor& executor, const ServiceNotify& notify, LocalTier* local)
-      : store_(store), executor_(executor), notify_(notify), local_(local) {}
+  // `look`: about once a second.
+  Ticker(BlockStore& store,
+         Executor& executor,
+         const ServiceNotify& notify,
+         std::function<void()> look)
+      : store_(store), executor_(executor), notify_(notify), look_(std::move(look)) {}
   Ticker(const Ticker&) = delete;
   Ticker& operator=(const Ticker&) = delete;
   ~Ticker() { Stop(); }
@@ -143,8 +154,8 @@ class Ticker {
     absl::Duration next_look = next_beat;
     while (!stop_.WaitForNotificationWithTimeout(kTickInterval)) {
       store_.Tick();
-      if (local_ != nullptr && BootClock().Now() >= next_look) {
-        local_->LogDrives();
+      if (BootClock().Now() >= next_look) {
+        look_();
         next_look = BootClock().Now() + kLookInterval;
       }
       if (interval <= absl::ZeroDuration() || BootClock().Now() < next_beat) {
@@ -183,7 +194,7 @@ class Ticker {
   BlockStore& store_;
   Executor& executor_;
   const ServiceNotify& notify_;
-  LocalTier* const local_;  // nullable
+  const std::function<void()> look_;
   absl::Mutex front_mutex_;
   Front* front_ ABSL_GUARDED_BY(front_mutex_) = nullptr;
   // Shared with the work in the executor, which may run after the ticker is gone.
@@ -228,7 +239,7 @@ class DaemonCore final : public Core {
       return s;
     }
     metrics_->SetStore(store_.get());
-    ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_, local_.get());
+    ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_, [this] { LogTiers(); });
     ticker_->Start(front_.get());
     return absl::OkStatus();
   }
@@ -260,9 +271,10 @@ class DaemonCore final : public Core {
       front_->BeginDrain(grace);
       front_->Stop(std::max(absl::ZeroDuration(), deadline - BootClock().Now()));
     }
-    if (local_ != nullptr && store_ != nullptr) {
+    if (store_ != nullptr && (local_ != nullptr || !pools_.empty())) {
       FlushLocal(deadline - kCloseShare);
     }
+    ClosePools(deadline - kCloseShare);
     if (ticker_ != nullptr) {
       ticker_->Stop();
     }
@@ -315,6 +327,9 @@ class DaemonCore final : public Core {
       }
       sealed = local_->Registering(std::move(sealed));
     }
+    if (absl::Status s = BuildPools(config); !s.ok()) {
+      return s;
+    }
     slabs_ = std::make_unique<ReportingSlabSource>(std::move(sealed), config.store.dram_bytes, log_,
                                                    notify_);
     BlockStore::Parts parts;
@@ -323,7 +338,16 @@ class DaemonCore final : public Core {
     parts.slabs = slabs_.get();
     parts.local = local_ == nullptr ? nullptr : &local_->tier();
     parts.observer = &relay_;
-    absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(config.store, parts);
+    BlockStoreOptions options = config.store;
+    for (const TierConfig& tier : SharedTiersOf(config)) {
+      options.shared.emplace_back();
+      options.shared.back().publish = tier.publish;
+      options.shared.back().max_payload_bytes = options.local_max_payload_bytes;
+    }
+    for (const std::unique_ptr<PoolHost>& pool : pools_) {
+      parts.shared.push_back(&pool->tier());
+    }
+    absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(options, parts);
     if (!store.ok()) {
       return absl::Status(
           store.status().code(),
@@ -359,6 +383,65 @@ class DaemonCore final : public Core {
       log_.Warning("no io_uring for the local tier", {{"reason", io.fallback_reason}});
     }
     return absl::OkStatus();
+  }
+
+  absl::Status BuildPools(const Config& config) {
+    const std::vector<TierConfig> tiers = SharedTiersOf(config);
+    if (tiers.empty()) {
+      return absl::OkStatus();
+    }
+    const absl::StatusOr<Digest128> node = NodeIdentity(config.data_dir);
+    if (!node.ok()) {
+      return node.status();
+    }
+    PoolHost::Parts parts;
+    parts.clock = &BootClock();
+    parts.hashing = executor_.get();
+    parts.log = &log_;
+    parts.make_files = [](const PoolHost::FilesOptions& options) {
+      WorkerPoolFilesOptions worker;
+      worker.name = options.name;
+      worker.root = options.root;
+      worker.buffer_bytes = options.buffer_bytes;
+      return MakeWorkerPoolFiles(worker, {options.clock, options.say});
+    };
+    for (const TierConfig& tier : tiers) {
+      absl::StatusOr<std::unique_ptr<PoolHost>> pool = PoolHost::Open(
+          {tier, config.data_dir, *node, config.store.local_max_payload_bytes}, parts);
+      if (!pool.ok()) {
+        return pool.status();
+      }
+      pools_.push_back(*std::move(pool));
+    }
+    return absl::OkStatus();
+  }
+
+  void LogTiers() {
+    if (local_ != nullptr) {
+      local_->LogDrives();
+    }
+    for (const std::unique_ptr<PoolHost>& pool : pools_) {
+      pool->LogChanges();
+    }
+  }
+
+  // All at once, because each may take all of the time.
+  void ClosePools(absl::Duration deadline) {
+    const absl::Duration limit =
+        std::max(kLeastPoolClose, std::min(kCloseShare, deadline - BootClock().Now()));
+    std::vector<std::thread> closing;
+    for (const std::unique_ptr<PoolHost>& pool : pools_) {
+      closing.emplace_back([this, &pool, limit] {
+        if (const absl::Status status = pool->Close(limit); !status.ok()) {
+          log_.Warning("stopping before all that was taken is published",
+                       {{"tier", std::string(pool->tier().name())},
+                        {"reason", std::string(status.message())}});
+        }
+      });
+    }
+    for (std::thread& thread : closing) {
+      thread.join();
+    }
   }
 
   // What only DRAM holds is written down as far as there is time.
@@ -458,6 +541,7 @@ class DaemonCore final : public Core {
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<LocalTier> local_;  // nullptr: there is none
+  std::vector<std::unique_ptr<PoolHost>> pools_;
   std::unique_ptr<ReportingSlabSource> slabs_;
   ObserverRelay relay_;
   std::unique_ptr<BlockStore> store_;

@@ -6,10 +6,10 @@
 #include "absl/synchronization/notification.h"
 
 #include "daemon/concat.h"
+#include "daemon/kept_index.h"
 #include "daemon/recency_judge.h"
 #include "daemon/settings.h"
 #include "daemon/thread_executor.h"
-#include "tiers/index/rocksdb_block_index.h"
 #include "tiers/os/file_system.h"
 #include "tiers/placement/reclaim.h"
 
@@ -67,43 +67,6 @@ class RegisteringSource final : public SlabSource {
  private:
   const std::unique_ptr<SlabSource> source_;
   const Rings rings_;
-};
-
-// The index of one drive, from its first opening to the end of the process.
-class DriveIndex {
- public:
-  DriveIndex(std::string folder, Log& log) : folder_(std::move(folder)), log_(log) {}
-
-  // nullptr: the tier does without, and every start reads its segments' footers. Called for one
-  // opening at a time.
-  BlockIndex* Open(const Digest128& uuid) {
-    if (index_ != nullptr && uuid_ == uuid) {
-      return index_.get();
-    }
-    index_.reset();
-    uuid_ = uuid;
-    RocksdbBlockIndexOptions options;
-    options.path = folder_;
-    options.tier_uuid = uuid;
-    absl::StatusOr<OpenedBlockIndex> opened = OpenRocksdbBlockIndex(options);
-    if (!opened.ok()) {
-      log_.Warning("the index of a local drive cannot be used; a start reads the segments instead",
-                   {{"index", folder_}, {"error", std::string(opened.status().message())}});
-      return nullptr;
-    }
-    if (!opened->rebuilt_because.empty()) {
-      log_.Warning("the index of a local drive is built anew",
-                   {{"index", folder_}, {"because", opened->rebuilt_because}});
-    }
-    index_ = std::move(opened->index);
-    return index_.get();
-  }
-
- private:
-  const std::string folder_;
-  Log& log_;
-  Digest128 uuid_;
-  std::unique_ptr<BlockIndex> index_;
 };
 
 class OpenedLocalTier final : public LocalTier {
@@ -212,7 +175,7 @@ class OpenedLocalTier final : public LocalTier {
     }
     maintenance_.push_back(*std::move(maintenance));
     rings_.push_back(MakeAsyncIo({}, clock));
-    indexes_.push_back(std::make_unique<DriveIndex>(local.index_folder, log_));
+    indexes_.push_back(std::make_unique<KeptIndex>(local.index_folder, "a local drive", log_));
     Drive drive;
     drive.options.path = local.folder;
     drive.options.capacity_bytes = local.capacity_bytes;
@@ -258,7 +221,7 @@ class OpenedLocalTier final : public LocalTier {
   RecencyJudge judge_;
   // Each of them one a drive.
   Rings rings_;
-  std::vector<std::unique_ptr<DriveIndex>> indexes_;
+  std::vector<std::unique_ptr<KeptIndex>> indexes_;
   std::vector<std::unique_ptr<Executor>> maintenance_;
   std::vector<Logged> logged_;
   std::unique_ptr<SegmentTier> tier_;

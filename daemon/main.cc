@@ -21,6 +21,7 @@
 #include "daemon/process_facts.h"
 #include "daemon/service_notify.h"
 #include "daemon/settings.h"
+#include "daemon/worker/worker_process.h"
 #include "tiers/os/descriptor.h"
 
 namespace terrace {
@@ -268,6 +269,8 @@ int main(int argc, char** argv) {
     case terrace::CommandLine::Action::kCheckConfig:
     case terrace::CommandLine::Action::kPrintConfig:
       return terrace::AnswerConfigQuestion(command);
+    case terrace::CommandLine::Action::kWorker:
+      return terrace::RunSharedWorker(command.shared_tier);
     case terrace::CommandLine::Action::kRun:
       return terrace::RunDaemon(command);
   }

@@ -22,6 +22,7 @@
 #include "daemon/concat.h"
 #include "daemon/metric_families.h"
 #include "daemon/metrics_local.h"
+#include "daemon/metrics_shared.h"
 #include "daemon/process_facts.h"
 
 namespace terrace {
@@ -319,6 +320,7 @@ class Collector final : public prometheus::Collectable {
       AddOccupancy(snapshot->usage, &families);
       AddTenants(snapshot->tenants, &families);
       AddLocalTiers(snapshot->usage, snapshot->io, &families);
+      AddSharedTiers(snapshot->usage, &families);
     }
     std::vector<MetricFamily> taken;
     for (const MetricSeries& series : families.Take()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "daemon/concat.h"
@@ -20,6 +21,7 @@ struct Change {
   TenantId tenant{0};
   Quota from;
   Quota to;
+  std::optional<PublishWhen> publish;
 };
 
 absl::Status Set(BlockStore& store, const Change& change, const Quota& quota) {
@@ -65,6 +67,7 @@ absl::Status ApplyQuotas(BlockStore& store,
   }
   for (const TenantConfig& tenant : wanted) {
     by_alias[tenant.alias].to = {tenant.guaranteed_bytes, tenant.limit_bytes};
+    by_alias[tenant.alias].publish = tenant.publish;
   }
   std::vector<Change> changes;
   for (auto& [alias, change] : by_alias) {
@@ -83,6 +86,10 @@ absl::Status ApplyQuotas(BlockStore& store,
   // Going back needs no more than was there before, so it cannot fail.
   if (!status.ok()) {
     static_cast<void>(Move(store, changes, &Change::to, &Change::from));
+    return status;
+  }
+  for (const auto& [alias, change] : by_alias) {
+    store.SetPublishing(change.tenant, change.publish);
   }
   return status;
 }

@@ -1,4 +1,5 @@
-// Brings the quotas of a store from one configuration to another, as a whole or not at all.
+// Brings the quotas of a store, and what its tenants publish, from one configuration to another, as
+// a whole or not at all.
 #pragma once
 
 #include <vector>

@@ -58,6 +58,9 @@ struct alignas(64) Block {
   uint16_t shard = 0;
   bool pinned = false;
   bool has_slot = false;
+  uint8_t queued_to = 0;   // a bit an outlet: it waits there to be published
+  uint8_t offered_to = 0;  // likewise: its policy has had it, and does not ask for it again
+  bool from_pool = false;  // read from a shared tier
 
   [[nodiscard]] KeyView key() const;
 };

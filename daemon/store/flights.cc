@@ -8,7 +8,7 @@
 namespace terrace {
 namespace {
 
-constexpr uint32_t kMaxReadsRunning = 32;
+constexpr uint32_t kMaxReadsRunning = 32;  // of one tier
 constexpr absl::Duration kReadCap = absl::Seconds(30);
 constexpr absl::Duration kTicketMemory = absl::Seconds(60);
 
@@ -137,10 +137,11 @@ void Store::CancelOrphanReadsLocked(DeferredCalls& deferred) {
   for (const BlockId block : orphans) {
     Flight& flight = flights_.at(block);
     flight.cancel_wanted = true;
-    const auto queued = std::find_if(queued_reads_.begin(), queued_reads_.end(),
+    std::vector<std::pair<Priority, BlockId>>& waiting = reads_[flight.tier].waiting;
+    const auto queued = std::find_if(waiting.begin(), waiting.end(),
                                      [block](const auto& entry) { return entry.second == block; });
-    if (queued != queued_reads_.end()) {
-      queued_reads_.erase(queued);
+    if (queued != waiting.end()) {
+      waiting.erase(queued);
       CloseFlightLocked(block, GetOutcome::kCancelled, deferred);
       UnlockBlockLocked(block);
     } else if (flight.reading && flight.read_token != 0) {
@@ -197,22 +198,35 @@ BlockId Store::BeginReadLocked(
   flight.tier = *tier;
   flight.lower = lower;
   flight.priority = priority;
-  const auto at =
-      std::upper_bound(queued_reads_.begin(), queued_reads_.end(), priority,
-                       [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
-  queued_reads_.insert(at, {priority, block});
+  QueueReadLocked(block);
   return block;
 }
 
+void Store::QueueReadLocked(BlockId block) {
+  const Flight& flight = flights_.at(block);
+  std::vector<std::pair<Priority, BlockId>>& waiting = reads_[flight.tier].waiting;
+  const auto at =
+      std::upper_bound(waiting.begin(), waiting.end(), flight.priority,
+                       [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
+  waiting.insert(at, {flight.priority, block});
+}
+
+bool Store::IsShared(size_t tier) const {
+  const size_t first = local_ == nullptr ? 0 : 1;
+  return tier >= first && tier - first < shared_.size();
+}
+
 void Store::PumpReadsLocked(DeferredCalls& deferred) {
-  while (reads_running_ < kMaxReadsRunning && !queued_reads_.empty()) {
-    const BlockId block = queued_reads_.back().second;
-    queued_reads_.pop_back();
-    ++reads_running_;
-    ++in_flight_;  // until ReadEnded
-    deferred.Add([this, block, priority = flights_.at(block).priority] {
-      RunJob(priority, [this, block] { StartRead(block); });
-    });
+  for (ReadQueue& reads : reads_) {
+    while (reads.running < kMaxReadsRunning && !reads.waiting.empty()) {
+      const BlockId block = reads.waiting.back().second;
+      reads.waiting.pop_back();
+      ++reads.running;
+      ++in_flight_;  // until ReadEnded
+      deferred.Add([this, block, priority = flights_.at(block).priority] {
+        RunJob(priority, [this, block] { StartRead(block); });
+      });
+    }
   }
 }
 
@@ -222,12 +236,14 @@ void Store::StartRead(BlockId block) {
   std::string key;
   LowerTier* tier = nullptr;
   bool wanted = false;
+  bool has_slot = false;
   uint64_t payload_bytes = 0;
   absl::Duration give_up;
   {
     Lock lock(&mutex_);
     Flight& flight = flights_.at(block);
     wanted = !flight.cancel_wanted;
+    has_slot = blocks_.at(block).has_slot;  // of a read from a nearer tier
     flight.give_up = std::min(flight.give_up, clock_.Now() + options_.max_wait_for_room);
     give_up = flight.give_up;
     tier = lower_tiers_[flight.tier];
@@ -244,8 +260,10 @@ void Store::StartRead(BlockId block) {
   request.identity.key = key;
   request.deadline = clock_.Now() + kReadCap;
   const std::optional<Reason> refused =
-      wanted ? AcquireSlot(block, payload_bytes, {}, {give_up, [this, block] { StartRead(block); }})
-             : Reason::kCancelled;
+      !wanted ? Reason::kCancelled
+      : has_slot
+          ? Reason::kNone
+          : AcquireSlot(block, payload_bytes, {}, {give_up, [this, block] { StartRead(block); }});
   if (!refused.has_value()) {
     return;  // it goes on when there is room
   }
@@ -279,17 +297,22 @@ void Store::StartRead(BlockId block) {
 void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
   DeferredCalls deferred;
   Lock lock(&mutex_);
-  --reads_running_;
   JobEndedLocked();
   Block& entry = blocks_.at(block);
   const Flight& flight = flights_.at(block);
+  --reads_[flight.tier].running;
   const bool current =
       scopes_[static_cast<uint32_t>(entry.scope)].generation == NamespaceOf(entry.scope).generation;
   if (outcome == ReadOutcome::kVerified && entry.state == BlockState::kFilling && current) {
     entry.checksum = flight.lower.checksum;
+    entry.from_pool = IsShared(flight.tier);
     EnterReadyLocked(block, {});
     ++counters_.prefetch_arrived;
     CloseFlightLocked(block, GetOutcome::kOk, deferred);
+  } else if (outcome != ReadOutcome::kVerified && outcome != ReadOutcome::kCancelled && current &&
+             ReadFromNextLocked(block)) {
+    counters_.corrupt += outcome == ReadOutcome::kCorrupt ? 1 : 0;
+    return PumpReadsLocked(deferred);
   } else {
     ++counters_.prefetch_failed;
     counters_.corrupt += outcome == ReadOutcome::kCorrupt ? 1 : 0;
@@ -299,6 +322,38 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
   }
   UnlockBlockLocked(block);
   PumpReadsLocked(deferred);
+}
+
+bool Store::ReadFromNextLocked(BlockId block) {
+  Flight& flight = flights_.at(block);
+  const Block& entry = blocks_.at(block);
+  if (entry.state != BlockState::kFilling || flight.cancel_wanted) {
+    return false;
+  }
+  const BlockIdentity identity = IdentityOfLocked(entry);
+  if (deleting_.contains(LocalName(identity))) {
+    return false;
+  }
+  for (uint32_t tier = flight.tier + 1; tier < lower_tiers_.size(); ++tier) {
+    LowerBlock lower;
+    // The slot is of this size.
+    if (!lower_tiers_[tier]->Lookup(identity, &lower) ||
+        lower.payload_bytes != entry.payload_bytes) {
+      continue;
+    }
+    flight.tier = tier;
+    flight.lower = lower;
+    flight.reading = false;
+    flight.read_token = 0;
+    for (const FlightWaiter& waiter : flight.waiters) {
+      if (waiter.get != nullptr) {
+        waiter.get->targets[waiter.index].tier = static_cast<uint8_t>(tier + 1);
+      }
+    }
+    QueueReadLocked(block);
+    return true;
+  }
+  return false;
 }
 
 // ---------------------------------------------------------------- prefetch tickets
@@ -364,6 +419,7 @@ PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
     }
   }
   TouchLocked(ready);
+  NoteReuseLocked(caller.tenant, ready);
   if (call.hold > absl::ZeroDuration() && result.keys_ready + result.keys_moving > 0) {
     result.hold_id = GrantHoldLocked(caller, clock_.Now() + std::min(call.hold, kMaxHold), ready);
   }

@@ -46,8 +46,9 @@ void Store::EnterReadyLocked(BlockId id, const GrowthTicket& ticket) {
   ++TenantOf(ns.tenant).blocks;
 }
 
-void Store::HideLocked(BlockId id) {
+void Store::HideLocked(BlockId id, PublishDrop why) {
   Block& block = blocks_.at(id);
+  UnqueueLocked(block, why);
   if (block.state == BlockState::kHidden) {
     if (block.locks == 0 && !flights_.contains(id)) {
       FreeBlockLocked(id);

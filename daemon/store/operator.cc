@@ -22,7 +22,24 @@ StoreUsage Store::Usage() const {
     usage.local_tiers.push_back({std::string(local_->name()), local_->figures(),
                                  local_->scrub_progress(), local_->Drives()});
   }
+  for (const SharedTier* tier : shared_) {
+    usage.shared_tiers.emplace_back();
+    usage.shared_tiers.back().name = std::string(tier->name());
+    usage.shared_tiers.back().figures = tier->figures();
+    usage.shared_tiers.back().nodes = tier->Nodes();
+  }
   Lock lock(&mutex_);
+  for (size_t i = 0; i < outlets_.size(); ++i) {
+    const Outlet& outlet = outlets_[i];
+    SharedTierUsage& shared = usage.shared_tiers[i];
+    shared.queued = outlet.queued + outlet.urgent.size();
+    shared.publishing = outlet.running;
+    shared.published = outlet.published;
+    shared.already_there = outlet.already_there;
+    shared.drops = outlet.drops;
+    shared.unraised_generations = outlet.unraised.size();
+    shared.hits = counters_.tier_hits[outlet.hits_index];
+  }
   for (const auto& [id, ns] : [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
          std::vector<std::pair<uint32_t, const Namespace*>> all;
          for (uint32_t i = 0; i < namespaces_.size(); ++i) {
@@ -163,6 +180,24 @@ void Store::ExplainBlockLocked(BlockId id, Explanation& out) {
     absl::StrAppend(&out.text, "Policy ", std::string(policy.name()), " would evict ",
                     out.eviction_rank, " of ", policy.resident(), " blocks of its size before it.");
   }
+  ExplainPublishingLocked(block, out);
+}
+
+void Store::ExplainPublishingLocked(const Block& block, Explanation& out) {
+  if (outlets_.empty()) {
+    return;
+  }
+  const BlockIdentity identity = IdentityOfLocked(block);
+  for (size_t i = 0; i < outlets_.size(); ++i) {
+    const Outlet& outlet = outlets_[i];
+    const bool queued = (block.queued_to >> i & 1U) != 0;
+    const bool running = outlet.publications.contains(LocalName(identity));
+    const std::string_view where = outlet.tier->Holds(identity) ? "Published to "
+                                   : running                    ? "Being published to "
+                                   : queued                     ? "Waits to be published to "
+                                                                : "Not published to ";
+    absl::StrAppend(&out.text, " ", std::string(where), std::string(outlet.tier->name()), ".");
+  }
 }
 
 void Store::Evict(std::string_view tenant,
@@ -240,7 +275,7 @@ void Store::AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict,
     });
     return;
   }
-  if (used() > evict->target_used_bytes && !local_writes_.empty()) {
+  if (used() > evict->target_used_bytes && (!local_writes_.empty() || IsPublishingLocked())) {
     return;
   }
   evict->ended = true;

@@ -303,10 +303,18 @@ void Store::CommitLocked(PutOperation& put,
   if (local_ != nullptr && options_.local_writes == LocalWrites::kOnCommit) {
     NoteCommittedLocked(target.block);
   }
-  if (put.call.wait_for >= Level::kLocalWritten && LocalTakesLocked(block) &&
-      !LocalHoldsLocked(block)) {
-    // While the put's other blocks are still copied; it asks for the level when all are stored.
+  OfferLocked(target.block, OutletsWithLocked(put.caller.tenant, PublishWhen::kOnCommit));
+  // While the put's other blocks are still copied; it asks for the level when all are stored.
+  if (WantsPool(put.call.wait_for)) {
+    if (Outlet* outlet = LevelOutletLocked(block); outlet != nullptr) {
+      RequestPublishLocked(*outlet, target.block, {}, deferred);
+    }
+  } else if (put.call.wait_for >= Level::kLocalWritten && LocalTakesLocked(block) &&
+             !LocalHoldsLocked(block)) {
     RequestLocalWriteLocked(target.block, {}, deferred);
+  }
+  for (Outlet& outlet : outlets_) {
+    PumpOutletLocked(outlet, deferred);
   }
   CloseFlightLocked(target.block, GetOutcome::kOk, deferred);
 }

@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -38,6 +39,8 @@ struct Namespace {
   Digest128 family;
   uint64_t generation = 1;
   bool removed_from = false;  // cleared, or some of it deleted, in this life
+  // Cleared while a pool's generation could not be known.
+  bool cleared_blindly = false;
   uint64_t blocks = 0;
   uint64_t bytes = 0;
 };
@@ -65,6 +68,7 @@ struct Tenant {
   std::string alias;
   uint64_t guaranteed_bytes = 0;
   uint64_t limit_bytes = 0;
+  std::optional<PublishWhen> publish;  // nullopt: as each tier's policy says
   uint64_t used_bytes = 0;
   uint64_t blocks = 0;
   uint64_t leased_bytes = 0;
@@ -130,7 +134,7 @@ struct Operation {
   Caller caller;
   uint64_t call_id = 0;
   absl::Duration deadline;
-  uint32_t waiting = 0;     // flights of others, and writes to the local tier, that it waits for
+  uint32_t waiting = 0;     // flights of others, and writes to lower tiers, that it waits for
   bool dispatched = false;  // delivery or copying has begun
   bool ended = false;
   std::vector<std::function<void(bool)>> on_end;
@@ -185,8 +189,8 @@ struct PutTarget {
   absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
 };
 
-// A put is stored first, and then written and synced as far as it waits for that.
-enum class PutStage : uint8_t { kStoring, kWriting, kSyncing };
+// A put is stored first, and then published, written and synced as far as it waits for that.
+enum class PutStage : uint8_t { kStoring, kPublishing, kWriting, kSyncing };
 
 struct PutOperation : Operation {
   PutOperation() : Operation(Kind::kPut) {}
@@ -203,8 +207,8 @@ struct PutOperation : Operation {
   std::function<void(absl::StatusOr<PutResult>)> done;
 };
 
-// Several writes to the local tier that somebody waits for together.
-struct LocalBarrier {
+// Several writes to lower tiers that somebody waits for together.
+struct WriteBarrier {
   uint32_t left = 0;
   uint32_t failed = 0;
   WriteOutcome failure = WriteOutcome::kWritten;  // the last one
@@ -213,16 +217,38 @@ struct LocalBarrier {
 
 // Who wants to know how the write of a block ended: a put, or a barrier (whose owners are these
 // waiters and the operation that made it).
-struct LocalWaiter {
+struct WriteWaiter {
   std::shared_ptr<PutOperation> put;
   uint32_t position = 0;  // of the put's key
-  std::shared_ptr<LocalBarrier> barrier;
+  std::shared_ptr<WriteBarrier> barrier;
+};
+
+// A request to a lower tier and the text that it borrows.
+struct OwnedWrite {
+  WriteRequest request;
+  std::string salt;
+  std::string key;
+  std::string parent;
+
+  // To be called where it lies, before it is handed over.
+  void Borrow() {
+    request.identity.salt = salt;
+    request.identity.key = key;
+    request.parent = parent;
+  }
+};
+
+// Names the publication that a shared tier answers for. Shared by the callbacks of one call.
+struct PublicationEnd {
+  size_t outlet = 0;
+  std::string name;
+  uint64_t publication = 0;
 };
 
 // A block on its way to the local tier; locked meanwhile.
 struct LocalWrite {
   bool running = false;  // else queued
-  std::vector<LocalWaiter> waiters;
+  std::vector<WriteWaiter> waiters;
 };
 
 // What a block that needs a slot waits with while victims are written.
@@ -237,11 +263,12 @@ struct FlushOperation {
   TenantId tenant{0};
   Level level = Level::kLocalWritten;
   absl::Duration deadline;
-  uint32_t cursor = 0;  // the next block to look at
+  bool to_pool = false;  // else to the local tier
+  uint32_t cursor = 0;   // the next block to look at
   bool scanned = false;
   bool syncing = false;
   bool ended = false;
-  std::shared_ptr<LocalBarrier> writes;
+  std::shared_ptr<WriteBarrier> writes;
   std::function<void(absl::Status)> done;
 };
 
@@ -255,22 +282,34 @@ struct EvictOperation {
   std::function<void(absl::StatusOr<EvictResult>)> done;
 };
 
-// A ClearNamespace that waits until the local tier has noted it, durably.
-struct ClearOperation {
+// A ClearNamespace between its call and its done. Shared by the tables that wait for a tier.
+struct ClearProgress {
+  TenantId tenant{0};
   Digest128 digest;
   uint64_t generation = 0;
-  std::function<void(absl::StatusOr<uint64_t>)> done;
+  bool local_left = false;  // the local tier has not answered
+  bool local_failed = false;
+  uint8_t outlets_left = 0;  // a bit an outlet that has not answered
+  absl::Duration give_up;    // on waiting for those
+  std::function<void(absl::StatusOr<ClearedNamespace>)> done;
 };
 
-// A Delete that the local tier still works on. Shared by the callbacks of its calls.
+// A generation on its way to the local tier. `clear` is nullptr where nobody waits for it.
+struct GenerationNote {
+  Digest128 digest;
+  uint64_t generation = 0;
+  std::shared_ptr<ClearProgress> clear;
+};
+
+// A Delete that lower tiers still work on. Shared by the callbacks of its calls.
 struct DeleteOperation {
-  std::vector<std::string> names;  // of LocalName; none without a local tier
+  std::vector<std::string> names;  // of LocalName; none where nothing is written below DRAM
   uint64_t generation = 0;
   StorePart part;
   BlockStore::DeleteResult result;
-  std::shared_ptr<LocalBarrier> writes;  // of its blocks that were under way
-  uint32_t left = 0;                     // calls of the tier
-  WriteOutcome failure = WriteOutcome::kWritten;
+  std::shared_ptr<WriteBarrier> writes;  // of its blocks that were under way
+  uint32_t left = 0;                     // calls of the tiers
+  std::string failed_tier;               // "": none
   std::function<void(absl::StatusOr<BlockStore::DeleteResult>)> done;
 };
 
@@ -297,6 +336,12 @@ struct FlightWaiter {
   uint32_t index = 0;  // of the target or key
 };
 
+// Reads from one lower tier, so that one which hangs keeps no other's waiting.
+struct ReadQueue {
+  std::vector<std::pair<Priority, BlockId>> waiting;  // sorted: best last
+  uint32_t running = 0;
+};
+
 // A block being filled, by a put or by a read from a lower tier.
 struct Flight {
   std::vector<FlightWaiter> waiters;
@@ -308,6 +353,12 @@ struct Flight {
   absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
   bool reading = false;
   bool cancel_wanted = false;
+};
+
+// That a request was seen, by the hash of its id.
+struct RecentRequest {
+  uint64_t hash = 0;
+  absl::Duration at;
 };
 
 // A block as a probe saw it: by the time that it is touched the id may name another.

@@ -1,163 +1,17 @@
-// What takes blocks away for good: delete and clear, in DRAM and, durably, on the local tier.
+// Delete: in DRAM at once, and durably on every tier below it.
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 
-#include "daemon/store/generation_format.h"
 #include "daemon/store/store.h"
-#include "tiers/vocab/check.h"
 
 namespace terrace {
 namespace {
 
-constexpr absl::Duration kNoteRetry = absl::Seconds(1);
 constexpr uint32_t kDeleteSlice = 256;  // keys under one lock
 
-absl::Status NotDurable(std::string_view what) {
-  return absl::UnavailableError(absl::StrCat(
-      std::string(what), ", but the local tier could not record it: a restart may undo it"));
-}
-
 }  // namespace
-
-absl::Status Store::LoadGenerations() {
-  if (local_ == nullptr) {
-    return absl::OkStatus();
-  }
-  local_->WatchNotes(
-      [this](const std::vector<SegmentTier::Note>& news) { return LearnGenerations(news); });
-  return LearnGenerations(local_->Notes());
-}
-
-absl::Status Store::LearnGenerations(const std::vector<SegmentTier::Note>& notes) {
-  std::vector<std::pair<Digest128, uint64_t>> noted;
-  for (const SegmentTier::Note& note : notes) {
-    Digest128 digest;
-    if (!Digest128::FromBytes(note.name, &digest)) {
-      continue;  // another kind of note
-    }
-    const std::optional<uint64_t> generation = DecodeGeneration(note.value);
-    if (!generation.has_value()) {
-      // Without it, blocks of a cleared namespace might be served.
-      return absl::FailedPreconditionError(absl::StrCat("the local tier's note of namespace ",
-                                                        digest.ToHex(), " is of a newer version"));
-    }
-    noted.emplace_back(digest, *generation);
-  }
-  Lock lock(&mutex_);
-  for (const auto& [digest, generation] : noted) {
-    LearnGenerationLocked(digest, generation);
-  }
-  return absl::OkStatus();
-}
-
-void Store::LearnGenerationLocked(const Digest128& digest, uint64_t noted) {
-  uint64_t& known = generations_.try_emplace(digest, 1).first->second;
-  Namespace* opened = nullptr;
-  for (const std::unique_ptr<Namespace>& ns : namespaces_) {
-    opened = ns->digest == digest ? ns.get() : opened;
-  }
-  if (opened == nullptr) {
-    known = std::max(known, noted);
-  } else {
-    // What was removed in this life was removed from what had been noted, too, and it is not known
-    // which blocks of that generation these were.
-    known = std::max(opened->generation, noted + (opened->removed_from ? 1 : 0));
-    if (known != opened->generation) {
-      opened->generation = known;
-      stale_rounds_ = 2;
-    }
-  }
-  if (known != noted) {
-    unnoted_[digest] = known;
-  }
-}
-
-// ---------------------------------------------------------------- clear
-
-void Store::ClearNamespace(TenantId tenant,
-                           const Digest128& digest,
-                           std::function<void(absl::StatusOr<uint64_t>)> done) {
-  DeferredCalls deferred;
-  Lock lock(&mutex_);
-  Namespace* ns = FindNamespaceLocked(tenant, digest);
-  if (ns == nullptr) {
-    deferred.Add([done = std::move(done)] {
-      done(absl::NotFoundError("namespace_digest: not opened by this tenant"));
-    });
-    return;
-  }
-  const uint64_t generation = ++ns->generation;
-  ns->removed_from = true;
-  stale_rounds_ = 2;  // the round under way may have passed some blocks already
-  if (local_ == nullptr) {
-    deferred.Add([done = std::move(done), generation] { done(generation); });
-    return;
-  }
-  ++in_flight_;  // until ClearEnded
-  clears_.push_back({digest, generation, std::move(done)});
-  if (clears_.size() == 1) {
-    BeginClearLocked(deferred);
-  }
-}
-
-// What the tier could not record is offered again: its medium may have come back.
-void Store::RetryNotesLocked(DeferredCalls& deferred) {
-  if (unnoted_.empty() || !clears_.empty() || clock_.Now() < retry_notes_at_) {
-    return;
-  }
-  const auto [digest, generation] = *unnoted_.begin();
-  ++in_flight_;  // until ClearEnded
-  clears_.push_back({digest, generation, [](const absl::StatusOr<uint64_t>&) {}});
-  BeginClearLocked(deferred);
-}
-
-// One at a time: a note of an older generation must not come behind that of a newer one.
-void Store::BeginClearLocked(DeferredCalls& deferred) {
-  const ClearOperation& clear = clears_.front();
-  deferred.Add([this, name = clear.digest.ToBytes(), value = EncodeGeneration(clear.generation)] {
-    local_->PutNote(name, value, [this](WriteOutcome outcome) {
-      executor_.Run(Priority::kHigh, [this, outcome] {
-        if (outcome == WriteOutcome::kWritten) {
-          SyncLocal([this](const absl::Status& status) { ClearEnded(status.ok()); });
-        } else {
-          ClearEnded(false);
-        }
-      });
-    });
-  });
-}
-
-void Store::ClearEnded(bool is_durable) {
-  DeferredCalls deferred;
-  Lock lock(&mutex_);
-  const ClearOperation clear = std::move(clears_.front());
-  clears_.pop_front();
-  // A note that came with a drive meanwhile may have raised it further.
-  const auto unnoted = unnoted_.find(clear.digest);
-  const bool overtaken = unnoted != unnoted_.end() && unnoted->second > clear.generation;
-  if (!is_durable) {
-    unnoted_[clear.digest] = overtaken ? unnoted->second : clear.generation;
-    retry_notes_at_ = clock_.Now() + kNoteRetry;
-  } else if (!overtaken) {
-    unnoted_.erase(clear.digest);
-  }
-  deferred.Add([this, clear, is_durable] {
-    if (is_durable) {
-      clear.done(clear.generation);
-    } else {
-      clear.done(NotDurable("cleared"));
-    }
-    Lock relock(&mutex_);
-    JobEndedLocked();
-  });
-  if (!clears_.empty()) {
-    BeginClearLocked(deferred);
-  }
-}
-
-// ---------------------------------------------------------------- delete
 
 std::string Store::LocalName(const BlockIdentity& identity) {
   return absl::StrCat(identity.namespace_digest.ToBytes(), identity.generation, "/",
@@ -172,7 +26,7 @@ void Store::Delete(const Caller& caller,
   deletion->part = part;
   deletion->part.rule = Rule::kIndependent;
   deletion->done = std::move(done);
-  deletion->writes = std::make_shared<LocalBarrier>();
+  deletion->writes = std::make_shared<WriteBarrier>();
   const uint32_t keys = part.key_count();
   for (uint32_t begin = 0; begin == 0 || begin < keys; begin += kDeleteSlice) {
     DeferredCalls deferred;
@@ -195,7 +49,7 @@ void Store::Delete(const Caller& caller,
   Lock lock(&mutex_);
   const auto go_on = [this, deletion](DeferredCalls& later) {
     later.Add([this, deletion] {
-      deletion->names.empty() ? AnswerDelete(deletion, absl::OkStatus()) : DeleteLocally(deletion);
+      deletion->names.empty() ? AnswerDelete(deletion) : DeleteBelow(deletion);
     });
   };
   if (deletion->writes->left == 0) {
@@ -221,11 +75,11 @@ void Store::HideForDeleteLocked(DeleteOperation& deletion,
     const std::optional<ScopeId> scope = FindScopeLocked(ns.tenant, part);
     const BlockId block = scope.has_value() ? index_.Find(*scope, part.key(i)) : kNoBlock;
     bool held = block != kNoBlock;
-    if (local_ != nullptr) {
+    if (local_ != nullptr || !shared_.empty()) {
       const BlockIdentity identity{ns.digest, ns.generation, part.salt, part.key(i)};
       std::string name = LocalName(identity);
-      LowerBlock lower;
-      held = held || (!deleting_.contains(name) && local_->Lookup(identity, &lower));
+      held = held || (!deleting_.contains(name) && IsHeldBelowLocked(identity));
+      HidePublicationsLocked(deletion, name);
       ++deleting_[name];
       deletion.names.push_back(std::move(name));
     }
@@ -241,18 +95,40 @@ void Store::HideForDeleteLocked(DeleteOperation& deletion,
   }
 }
 
-void Store::AnswerDelete(const std::shared_ptr<DeleteOperation>& deletion,
-                         const absl::Status& durable) {
-  if (durable.ok()) {
+bool Store::IsHeldBelowLocked(const BlockIdentity& identity) {
+  LowerBlock lower;
+  return (local_ != nullptr && local_->Lookup(identity, &lower)) ||
+         std::any_of(shared_.begin(), shared_.end(),
+                     [&identity](const SharedTier* tier) { return tier->Holds(identity); });
+}
+
+// What waits to be published does not any more, and what is being published is waited for.
+void Store::HidePublicationsLocked(DeleteOperation& deletion, const std::string& name) {
+  for (Outlet& outlet : outlets_) {
+    const auto found = outlet.publications.find(name);
+    if (found == outlet.publications.end()) {
+      continue;
+    }
+    if (found->second.running) {
+      ++deletion.writes->left;
+      found->second.waiters.push_back({nullptr, 0, deletion.writes});
+    } else {
+      found->second.deleted = true;
+    }
+  }
+}
+
+void Store::AnswerDelete(const std::shared_ptr<DeleteOperation>& deletion) {
+  if (deletion->failed_tier.empty()) {
     deletion->done(deletion->result);
   } else {
-    deletion->done(NotDurable("deleted"));
+    deletion->done(NotDurable("deleted", deletion->failed_tier));
   }
   Lock lock(&mutex_);
   JobEndedLocked();
 }
 
-void Store::DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) {
+void Store::DeleteBelow(const std::shared_ptr<DeleteOperation>& deletion) {
   const uint32_t keys = deletion->part.key_count();
   std::vector<std::vector<BlockIdentity>> calls;
   for (uint32_t i = 0; i < keys; ++i) {
@@ -262,20 +138,33 @@ void Store::DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) {
     calls.back().push_back({deletion->part.namespace_digest, deletion->generation,
                             deletion->part.salt, deletion->part.key(i)});
   }
-  deletion->left = static_cast<uint32_t>(calls.size());
+  const size_t tiers = shared_.size() + (local_ == nullptr ? 0 : 1);
+  deletion->left = static_cast<uint32_t>(calls.size() * tiers);
   for (const std::vector<BlockIdentity>& identities : calls) {
-    local_->Delete(identities, [this, deletion](WriteOutcome outcome, uint32_t /*deleted*/) {
-      executor_.Run(Priority::kHigh,
-                    [this, deletion, outcome] { DeletedLocally(deletion, outcome); });
-    });
+    for (SharedTier* tier : shared_) {
+      tier->Delete(identities, [this, deletion, tier](WriteOutcome outcome) {
+        executor_.Run(Priority::kHigh, [this, deletion, tier, outcome] {
+          DeletedBelow(deletion, tier->name(), outcome);
+        });
+      });
+    }
+    if (local_ != nullptr) {
+      local_->Delete(identities, [this, deletion](WriteOutcome outcome, uint32_t /*deleted*/) {
+        executor_.Run(Priority::kHigh, [this, deletion, outcome] {
+          DeletedBelow(deletion, local_->name(), outcome);
+        });
+      });
+    }
   }
 }
 
-void Store::DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion, WriteOutcome outcome) {
+void Store::DeletedBelow(const std::shared_ptr<DeleteOperation>& deletion,
+                         std::string_view tier,
+                         WriteOutcome outcome) {
   DeferredCalls deferred;
   Lock lock(&mutex_);
   if (outcome != WriteOutcome::kWritten) {
-    deletion->failure = outcome;
+    deletion->failed_tier = std::string(tier);
   }
   if (--deletion->left > 0) {
     return;
@@ -287,11 +176,15 @@ void Store::DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion, Wri
     }
   }
   deferred.Add([this, deletion] {
-    if (deletion->failure == WriteOutcome::kWritten) {
-      SyncLocal([this, deletion](const absl::Status& status) { AnswerDelete(deletion, status); });
-    } else {
-      AnswerDelete(deletion, absl::UnavailableError("not written"));
+    if (local_ == nullptr) {
+      return AnswerDelete(deletion);
     }
+    SyncLocal([this, deletion](const absl::Status& status) {
+      if (!status.ok()) {
+        deletion->failed_tier = std::string(local_->name());
+      }
+      AnswerDelete(deletion);
+    });
   });
 }
 

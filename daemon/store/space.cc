@@ -141,7 +141,7 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
   while (owner.limit_bytes != 0 && owner.used_bytes + slot_bytes > owner.limit_bytes) {
     const BlockId victim = OldestOfTenantLocked(tenant);
     if (victim == kNoBlock) {
-      return local_writes_.empty() || clock_.Now() >= give_up ? Room::kQuota : Room::kWait;
+      return !SlotsAreKeptLocked() || clock_.Now() >= give_up ? Room::kQuota : Room::kWait;
     }
     if (!ReadyToEvictLocked(victim, give_up, deferred)) {
       return Room::kWait;
@@ -237,7 +237,8 @@ void Store::EvictLocked(BlockId id) {
   }
   ++counters_.eviction_age_log2_s[bucket];
   TellLocalOfEvictionLocked(block);
-  HideLocked(id);
+  TellOutletsOfEvictionLocked(block);
+  HideLocked(id, PublishDrop::kEvicted);
 }
 
 // Shards and groups of one prefix are of use only together, so they go together; but for those that
@@ -356,7 +357,7 @@ Store::Taking Store::TakeSlab(TenantId tenant,
     const std::optional<SlabView> slab = CheapestSlabLocked(tenant, slot_bytes, bar);
     // Slabs whose blocks are being written cannot be taken yet.
     const bool wait = slab.has_value() ? !SlabIsReadyToGoLocked(*slab, request.give_up, deferred)
-                                       : !local_writes_.empty() && clock_.Now() < request.give_up &&
+                                       : SlotsAreKeptLocked() && clock_.Now() < request.give_up &&
                                              bar == std::numeric_limits<double>::infinity();
     if (wait) {
       ++counters_.room_waits;

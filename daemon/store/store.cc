@@ -23,6 +23,7 @@ std::vector<LowerTier*> AllLowerTiers(const BlockStore::Parts& parts) {
   if (parts.local != nullptr) {
     tiers.push_back(parts.local);
   }
+  tiers.insert(tiers.end(), parts.shared.begin(), parts.shared.end());
   tiers.insert(tiers.end(), parts.lower_tiers.begin(), parts.lower_tiers.end());
   TERRACE_CHECK(tiers.size() < kMaxTiers);
   return tiers;
@@ -66,17 +67,23 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       executor_(*parts.executor),
       slabs_(*parts.slabs),
       local_(parts.local),
+      shared_(parts.shared),
       lower_tiers_(AllLowerTiers(parts)),
       observer_(parts.observer),
       began_(parts.clock->Now()),
       learns_(Learns(options.policy)),
       verify_one_in_(options.verify_one_in),
       arena_(Arena::Create(options.dram_bytes)),
-      index_(blocks_, RandomSeed()) {}
+      index_(blocks_, RandomSeed()),
+      reads_(lower_tiers_.size()),
+      outlets_(MakeOutlets(options, parts)) {}
 
 Store::~Store() {
   if (local_ != nullptr) {
     local_->WatchNotes(nullptr);
+  }
+  for (SharedTier* tier : shared_) {
+    tier->WatchGenerations(nullptr);
   }
   Lock lock(&mutex_);
   mutex_.Await(absl::Condition(
@@ -274,7 +281,8 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
       return absl::FailedPreconditionError(absl::StrCat(
           "record.", std::string(field), ": differs from the namespace of this digest"));
     }
-    return OpenedNamespace{found->digest, found->family, found->generation};
+    return OpenedNamespace{found->digest, found->family, found->generation,
+                           IsClearPendingLocked(*found)};
   }
   if (owner.namespaces.size() >= options_.max_namespaces_per_tenant) {
     return absl::ResourceExhaustedError(
@@ -290,10 +298,12 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
     ns->generation = noted->second;
   }
   families_[ns->family].push_back(id);
+  namespace_ids_.emplace(digest, id);
   owner.namespaces.emplace(digest, id);
   namespaces_.push_back(std::move(ns));
   const Namespace& opened = *namespaces_.back();
-  return OpenedNamespace{opened.digest, opened.family, opened.generation};
+  return OpenedNamespace{opened.digest, opened.family, opened.generation,
+                         IsClearPendingLocked(opened)};
 }
 
 Namespace* Store::FindNamespaceLocked(TenantId tenant, const Digest128& digest) {
@@ -402,6 +412,7 @@ void Store::Tick() {
   if (local_ != nullptr) {
     local_->Tick();
   }
+  const std::vector<PoolState> states = TickShared();
   DeferredCalls deferred;
   Lock lock(&mutex_);
   const absl::Duration now = clock_.Now();
@@ -428,6 +439,7 @@ void Store::Tick() {
   CancelOrphanReadsLocked(deferred);
   PumpReadsLocked(deferred);
   SweepStaleLocked(deferred);
+  TickOutletsLocked(states, deferred);
   TickLocalLocked(deferred);
   for (std::unique_ptr<SlabMemory>& memory : dying_memory_) {
     // shared_ptr only because std::function must be copyable; the callback is the one owner.
@@ -454,7 +466,7 @@ void Store::SweepStaleLocked(DeferredCalls& deferred) {
     }
     if (scopes_[static_cast<uint32_t>(block.scope)].generation !=
         NamespaceOf(block.scope).generation) {
-      HideLocked(id);
+      HideLocked(id, PublishDrop::kCleared);
     }
   }
 }

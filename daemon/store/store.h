@@ -8,8 +8,11 @@
 //   foresight.cc    what a policy that learns is told
 //   regions.cc      regions, slabs for clients
 //   space.cc        slots, eviction, slabs between pools and tenants
-//   local_writes.cc what goes down to the local tier, and who waits for it
-//   removal.cc      delete and clear, in DRAM and durably
+//   local_writes.cc what goes down to the local tier, and what an eviction waits for
+//   publishing.cc   what goes to the shared tiers
+//   levels.cc       puts that wait for either, and Flush
+//   generations.cc  clear, and what is learned of clears elsewhere
+//   removal.cc      delete, in DRAM and durably
 //   operator.cc     usage, explain, evict, verify
 //
 // One lock, mutex_, guards all metadata; it is held for microseconds, never over a hash, the making
@@ -33,6 +36,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/store/block_table.h"
+#include "daemon/store/outlet.h"
 #include "daemon/store/part_view.h"
 #include "daemon/store/records.h"
 
@@ -50,6 +54,7 @@ class Store final : public BlockStore {
 
   absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override;
   absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) override;
+  void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) override;
   SessionId OpenSession(TenantId tenant, LeaseRight leases) override;
   void CloseSession(SessionId session) override;
   void ProcessGone(SessionId session) override;
@@ -58,7 +63,7 @@ class Store final : public BlockStore {
                                                 const NamespaceRecord& record) override;
   void ClearNamespace(TenantId tenant,
                       const Digest128& digest,
-                      std::function<void(absl::StatusOr<uint64_t>)> done) override;
+                      std::function<void(absl::StatusOr<ClearedNamespace>)> done) override;
   absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) override;
   void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) override;
   absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) override;
@@ -82,9 +87,7 @@ class Store final : public BlockStore {
   void Delete(const Caller& caller,
               const StorePart& part,
               std::function<void(absl::StatusOr<DeleteResult>)> done) override;
-  [[nodiscard]] Level HighestLevel() const override {
-    return local_ == nullptr ? Level::kDram : Level::kLocalSynced;
-  }
+  [[nodiscard]] Level HighestLevel() const override;
   void Flush(TenantId tenant,
              Level level,
              absl::Duration deadline,
@@ -140,7 +143,8 @@ class Store final : public BlockStore {
   // ---- probe.cc
   ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call, std::vector<SeenBlock>& seen)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TouchSeenLocked(absl::Span<const SeenBlock> seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TouchSeenLocked(TenantId tenant, absl::Span<const SeenBlock> seen)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ProbePartLocked(TenantId tenant,
                        const StorePart& part,
                        PartView& view,
@@ -216,9 +220,13 @@ class Store final : public BlockStore {
                          uint32_t key,
                          LowerBlock* out,
                          uint32_t* tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool IsShared(size_t tier) const;  // an index into the lower tiers
   void PumpReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartRead(BlockId block);
   void ReadEnded(BlockId block, ReadOutcome outcome);
+  // The read goes on at the next tier that holds the block. False: there is none.
+  bool ReadFromNextLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void QueueReadLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t NewTicketLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   PrefetchResult BeginPrefetchLocked(const Caller& caller,
                                      const PrefetchCall& call,
@@ -247,8 +255,10 @@ class Store final : public BlockStore {
                             std::vector<BlockId> blocks) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddToHoldLocked(const Digest128& id, BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndHoldLocked(const Digest128& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Takes the block out of sight; it is freed now or with its last lock.
-  void HideLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Takes the block out of sight; it is freed now or with its last lock. `why`: it is not published
+  // any more, where it waited for that.
+  void HideLocked(BlockId block, PublishDrop why = PublishDrop::kDeleted)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Its bytes are complete: visible from now on, and known to its pool's policy.
   void EnterReadyLocked(BlockId block, const GrowthTicket& ticket)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -325,14 +335,19 @@ class Store final : public BlockStore {
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   // ---- local_writes.cc
+  static constexpr uint32_t kMaxWritesRunning = 64;
   [[nodiscard]] BlockIdentity IdentityOfLocked(const Block& block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether it is of its namespace's present generation.
+  bool IsCurrentLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool IsTooLargeForLocal(const Block& block) const;
   // Whether the local tier could take the block at all.
   [[nodiscard]] bool LocalTakesLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool LocalHoldsLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<OwnedWrite> MakeWriteLocked(BlockId block, absl::Duration cap)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The block must be ready and is locked until its write has ended.
-  void RequestLocalWriteLocked(BlockId block, LocalWaiter waiter, DeferredCalls& deferred)
+  void RequestLocalWriteLocked(BlockId block, WriteWaiter waiter, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpLocalWritesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginLocalWriteLocked(BlockId block, DeferredCalls& deferred)
@@ -340,12 +355,13 @@ class Store final : public BlockStore {
   void LocalWriteEnded(BlockId block, WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
   void EndLocalWriteLocked(BlockId block, WriteOutcome outcome, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TellLocalWaiterLocked(const LocalWaiter& waiter,
-                             WriteOutcome outcome,
-                             DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A write has ended or given a slot back: who waits for that goes on.
+  void AdvanceWaitersLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether the block may be evicted now without a loss that waiting could prevent. False: it is on
-  // its way to the local tier, or others are and it still has no lock.
+  // its way to a lower tier, or others are and it still has no lock.
   bool ReadyToEvictLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsWrittenForEvictionLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Called for what is evicted: what no tier holds then is lost, and what one holds was of use.
   void TellLocalOfEvictionLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -353,9 +369,73 @@ class Store final : public BlockStore {
   void NoteCommittedLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Keeps the next victims of the pool written, so that evictions need not wait.
   void WriteAheadLocked(Pool& pool, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // False: nothing keeps it where it is.
+  bool WriteAheadOneLocked(BlockId block, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeRoomWaitersLocked(size_t count, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLocalLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- publishing.cc
+  static std::vector<Outlet> MakeOutlets(const BlockStoreOptions& options, const Parts& parts);
+  // A bit an outlet that publishes the tenant's blocks then.
+  uint8_t OutletsWithLocked(TenantId tenant, PublishWhen when)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The one that stands for Level::kPool; nullptr: none takes the block.
+  Outlet* LevelOutletLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool TenantPublishesLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Published, or on its way.
+  bool PoolHasLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // To be published to each of `outlets` when its turn comes, once in its life.
+  void OfferLocked(BlockId block, uint8_t outlets) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteReuseLocked(TenantId tenant, absl::Span<const BlockId> blocks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnqueueLocked(Block& block, PublishDrop why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool CanPublishLocked(const Outlet& outlet) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The block must be ready. Its waiter may be told before this returns.
+  void RequestPublishLocked(Outlet& outlet,
+                            BlockId block,
+                            WriteWaiter waiter,
+                            DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpUrgentLocked(Outlet& outlet, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpOutletLocked(Outlet& outlet, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BeginPublishLocked(Outlet& outlet, const std::string& name, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void GiveSlotBackLocked(Outlet& outlet, Publication& publication)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PublishReleased(const PublicationEnd& end) ABSL_LOCKS_EXCLUDED(mutex_);
+  void PublishEnded(const PublicationEnd& end, WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
+  // `why` counts where the outcome is neither kWritten nor kHeld.
+  void EndPublicationLocked(Outlet& outlet,
+                            const std::string& name,
+                            WriteOutcome outcome,
+                            PublishDrop why,
+                            DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsPublishedForEvictionLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellOutletsOfEvictionLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether room may come by the end of a write.
+  [[nodiscard]] bool SlotsAreKeptLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool IsPublishingLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool PublishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
+                         BlockId block,
+                         DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<PoolState> TickShared() ABSL_LOCKS_EXCLUDED(mutex_);
+  void TickOutletsLocked(absl::Span<const PoolState> states, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- levels.cc
+  // `stage`: of a put, the one that waits for such writes.
+  void TellWriteWaiterLocked(const WriteWaiter& waiter,
+                             PutStage stage,
+                             WriteOutcome outcome,
+                             DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool WantsPool(Level level) const;
   // The put's stages behind kStoring. True: it waits.
   bool AdvancePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -368,30 +448,54 @@ class Store final : public BlockStore {
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Calls the tier's Sync; `done` on the executor.
   void SyncLocal(std::function<void(absl::Status)> done) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool FlushOneLocked(const std::shared_ptr<FlushOperation>& flush,
+                      BlockId block,
+                      DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AdvanceFlushLocked(const std::shared_ptr<FlushOperation>& flush, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndFlushLocked(const std::shared_ptr<FlushOperation>& flush,
                       absl::Status status,
                       DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // ---- removal.cc
+  // ---- generations.cc
   absl::Status LearnGenerations(const std::vector<SegmentTier::Note>& notes);
-  void LearnGenerationLocked(const Digest128& digest, uint64_t noted)
+  void LearnRaised(size_t outlet, const std::vector<RaisedGeneration>& news);
+  // nullptr: no tenant has opened it.
+  Namespace* FindOpenedLocked(const Digest128& digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t KnownGenerationLocked(const Digest128& digest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // At least to `generation`; what it is then. Pools that know less are told when their turn comes.
+  uint64_t RaiseHereLocked(const Digest128& digest, uint64_t generation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void BeginClearLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AnswerClearsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool IsClearPendingLocked(const Namespace& ns) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static absl::Status NotDurable(std::string_view what, std::string_view tier);
+  void NoteGenerationLocked(GenerationNote note, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetryNotesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ClearEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);
-  // The name of an identity in `deleting_`.
+  void BeginNoteLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);
+  void PumpRaisesLocked(Outlet& outlet, DeferredCalls& deferred)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RaiseEnded(size_t outlet, const RaisedGeneration& raised, bool is_recorded)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void TickGenerationsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- removal.cc
+  // The name of an identity in `deleting_`, and of its publications.
   static std::string LocalName(const BlockIdentity& identity);
   void HideForDeleteLocked(DeleteOperation& deletion,
                            const Namespace& ns,
                            uint32_t begin,
                            uint32_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void AnswerDelete(const std::shared_ptr<DeleteOperation>& deletion, const absl::Status& durable)
-      ABSL_LOCKS_EXCLUDED(mutex_);
-  void DeleteLocally(const std::shared_ptr<DeleteOperation>& deletion) ABSL_LOCKS_EXCLUDED(mutex_);
-  void DeletedLocally(const std::shared_ptr<DeleteOperation>& deletion, WriteOutcome outcome)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsHeldBelowLocked(const BlockIdentity& identity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void HidePublicationsLocked(DeleteOperation& deletion, const std::string& name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AnswerDelete(const std::shared_ptr<DeleteOperation>& deletion) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DeleteBelow(const std::shared_ptr<DeleteOperation>& deletion) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DeletedBelow(const std::shared_ptr<DeleteOperation>& deletion,
+                    std::string_view tier,
+                    WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- operator.cc
   // The block of all pools, or of one tenant's, that is worth least; kNoBlock: all are locked.
@@ -399,6 +503,8 @@ class Store final : public BlockStore {
   void AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExplainBlockLocked(BlockId block, Explanation& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExplainPublishingLocked(const Block& block, Explanation& out)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done);
 
   // Counts the jobs in the executor and reads in the tiers, so that the destructor can wait for
@@ -414,8 +520,9 @@ class Store final : public BlockStore {
   const Clock& clock_;
   Executor& executor_;
   SlabSource& slabs_;
-  SegmentTier* const local_;                   // nullable
-  const std::vector<LowerTier*> lower_tiers_;  // the local one first
+  SegmentTier* const local_;  // nullable
+  const std::vector<SharedTier*> shared_;
+  const std::vector<LowerTier*> lower_tiers_;  // the local one first, then those
   StoreObserver* const observer_;
   const absl::Duration began_;
   const bool learns_;  // the policy wants to know what foresight.cc tells
@@ -428,15 +535,12 @@ class Store final : public BlockStore {
   BlockTable blocks_ ABSL_GUARDED_BY(mutex_);
   ResidentIndex index_ ABSL_GUARDED_BY(mutex_);
   RecencySource recency_ ABSL_GUARDED_BY(mutex_);
-  struct RecentRequest {
-    uint64_t hash = 0;
-    absl::Duration at;
-  };
   std::array<RecentRequest, 4096> recent_requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Tenant>> tenants_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, TenantId> tenant_ids_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Namespace>> namespaces_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<Digest128, NamespaceId> namespace_ids_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Digest128, std::vector<NamespaceId>> families_ ABSL_GUARDED_BY(mutex_);
   std::vector<Scope> scopes_ ABSL_GUARDED_BY(mutex_);
   std::vector<ScopeId> free_scopes_ ABSL_GUARDED_BY(mutex_);
@@ -453,9 +557,7 @@ class Store final : public BlockStore {
   std::multimap<absl::Duration, Digest128> hold_expiries_ ABSL_GUARDED_BY(mutex_);
   std::multimap<absl::Duration, std::pair<BlockId, uint32_t>> pin_expiries_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<BlockId, Flight> flights_ ABSL_GUARDED_BY(mutex_);
-  std::vector<std::pair<Priority, BlockId>> queued_reads_
-      ABSL_GUARDED_BY(mutex_);  // sorted: best last
-  uint32_t reads_running_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<ReadQueue> reads_ ABSL_GUARDED_BY(mutex_);  // one a lower tier
   std::map<uint64_t, Ticket> tickets_ ABSL_GUARDED_BY(mutex_);
   // Operations that wait for others' flights; few, walked by Tick.
   std::vector<std::shared_ptr<Operation>> waiting_ ABSL_GUARDED_BY(mutex_);
@@ -463,6 +565,8 @@ class Store final : public BlockStore {
   uint32_t stale_rounds_ ABSL_GUARDED_BY(mutex_) =
       0;  // sweeps of the table still to do after a clear
   std::vector<std::unique_ptr<SlabMemory>> dying_memory_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Outlet> outlets_ ABSL_GUARDED_BY(mutex_);  // one a shared tier
+  absl::Duration look_at_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<BlockId, LocalWrite> local_writes_ ABSL_GUARDED_BY(mutex_);
   std::deque<BlockId> local_queue_ ABSL_GUARDED_BY(mutex_);  // of them those that have not begun
   uint32_t local_running_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -478,7 +582,8 @@ class Store final : public BlockStore {
   absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Digest128, uint64_t> generations_
       ABSL_GUARDED_BY(mutex_);                                 // as noted, above 1
-  std::deque<ClearOperation> clears_ ABSL_GUARDED_BY(mutex_);  // the first one is under way
+  std::vector<std::shared_ptr<ClearProgress>> clearing_ ABSL_GUARDED_BY(mutex_);
+  std::deque<GenerationNote> notes_ ABSL_GUARDED_BY(mutex_);  // the first one is under way
   absl::flat_hash_map<Digest128, uint64_t> unnoted_ ABSL_GUARDED_BY(mutex_);  // raised, not durable
   absl::Duration retry_notes_at_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;

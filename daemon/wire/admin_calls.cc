@@ -12,6 +12,7 @@
 
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/part_checks.h"
+#include "daemon/wire/pool_view.h"
 #include "tiers/dram/one_pass.h"
 
 namespace terrace {
@@ -181,6 +182,25 @@ void AdminCalls::Tiers(CallContext& /*context*/,
   tier->set_corrupt(usage.counters.corrupt);
   for (size_t i = 0; i < usage.local_tiers.size(); ++i) {
     FillLocalTier(usage.local_tiers[i], usage.counters, i + 1, reply.add_tiers());
+  }
+  for (const SharedTierUsage& shared : usage.shared_tiers) {
+    FillSharedTier(shared, reply.add_tiers());
+  }
+  done(absl::OkStatus(), reply);
+}
+
+void AdminCalls::Pool(CallContext& /*context*/,
+                      v1::PoolRequest& request,
+                      const CallDone<v1::PoolReply>& done) {
+  v1::PoolReply reply;
+  reply.set_boot_id(shared_->boot_id);
+  for (const SharedTierUsage& usage : shared_->store.Usage().shared_tiers) {
+    if (request.tier().empty() || request.tier() == usage.name) {
+      FillPool(usage, reply.add_pools());
+    }
+  }
+  if (!request.tier().empty() && reply.pools().empty()) {
+    return Refuse(absl::NotFoundError("tier: no shared one of this name"), done);
   }
   done(absl::OkStatus(), reply);
 }

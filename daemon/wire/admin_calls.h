@@ -15,6 +15,7 @@ class AdminCalls {
 
   void Status(CallContext&, v1::StatusRequest&, const CallDone<v1::StatusReply>& done);
   void Tiers(CallContext&, v1::TiersRequest&, const CallDone<v1::TiersReply>& done);
+  void Pool(CallContext&, v1::PoolRequest& request, const CallDone<v1::PoolReply>& done);
   void Tenants(CallContext&, v1::TenantsRequest&, const CallDone<v1::TenantsReply>& done);
   void Namespaces(CallContext&, v1::NamespacesRequest&, const CallDone<v1::NamespacesReply>& done);
   void Explain(CallContext&, v1::ExplainRequest& request, const CallDone<v1::ExplainReply>& done);

@@ -17,7 +17,8 @@ using v1::Admin;
 // Each layer makes one more verb take raw bytes.
 using RawStatus = Admin::WithRawCallbackMethod_Status<Admin::Service>;
 using RawTiers = Admin::WithRawCallbackMethod_Tiers<RawStatus>;
-using RawTenants = Admin::WithRawCallbackMethod_Tenants<RawTiers>;
+using RawPool = Admin::WithRawCallbackMethod_Pool<RawTiers>;
+using RawTenants = Admin::WithRawCallbackMethod_Tenants<RawPool>;
 using RawNamespaces = Admin::WithRawCallbackMethod_Namespaces<RawTenants>;
 using RawExplain = Admin::WithRawCallbackMethod_Explain<RawNamespaces>;
 using RawSetQuota = Admin::WithRawCallbackMethod_SetQuota<RawExplain>;
@@ -44,6 +45,12 @@ class AdminService final : public RawCheckpoint {
                           ByteBuffer* response) override {
     return Run<v1::TiersRequest, v1::TiersReply>(
         {context, request, response}, "Tiers", &AdminCalls::Tiers);
+  }
+  ServerUnaryReactor* Pool(CallbackServerContext* context,
+                           const ByteBuffer* request,
+                           ByteBuffer* response) override {
+    return Run<v1::PoolRequest, v1::PoolReply>({context, request, response}, "Pool",
+                                               &AdminCalls::Pool);
   }
   ServerUnaryReactor* Tenants(CallbackServerContext* context,
                           const ByteBuffer* request,

@@ -18,6 +18,9 @@ std::vector<v1::Feature> ServedFeatures(const BlockStore& store) {
   if (store.HighestLevel() >= Level::kLocalSynced) {
     features.push_back(v1::FEATURE_LOCAL_LEVELS);
   }
+  if (store.HighestLevel() >= Level::kPool) {
+    features.push_back(v1::FEATURE_POOL_LEVEL);
+  }
   return features;
 }
 
@@ -60,6 +63,7 @@ void Calls::OpenNamespace(CallContext& context,
   reply.set_namespace_digest(opened->digest.ToBytes());
   reply.set_family_digest(opened->family.ToBytes());
   reply.set_generation(opened->generation);
+  reply.set_pending(opened->pending);
   done(absl::OkStatus(), reply);
 }
 
@@ -70,17 +74,18 @@ void Calls::ClearNamespace(CallContext& context,
       !status.ok()) {
     return Refuse(status, done);
   }
-  store_.ClearNamespace(
-      context.caller.tenant, DigestFrom(request.namespace_digest()),
-      [boot_id = boot_id_, done = std::move(done)](const absl::StatusOr<uint64_t>& generation) {
-        if (!generation.ok()) {
-          return Refuse(generation.status(), done);
-        }
-        v1::ClearNamespaceReply reply;
-        reply.set_boot_id(boot_id);
-        reply.set_generation(*generation);
-        done(absl::OkStatus(), reply);
-      });
+  store_.ClearNamespace(context.caller.tenant, DigestFrom(request.namespace_digest()),
+                        [boot_id = boot_id_,
+                         done = std::move(done)](const absl::StatusOr<ClearedNamespace>& cleared) {
+                          if (!cleared.ok()) {
+                            return Refuse(cleared.status(), done);
+                          }
+                          v1::ClearNamespaceReply reply;
+                          reply.set_boot_id(boot_id);
+                          reply.set_generation(cleared->generation);
+                          reply.set_pending(cleared->pending);
+                          done(absl::OkStatus(), reply);
+                        });
 }
 
 void Calls::Release(CallContext& context,

@@ -70,6 +70,7 @@ class LocalRoom {
     store_parts.executor = &executor_;
     store_parts.slabs = &slabs_;
     store_parts.local = tier_.get();
+    store_parts.shared = shared;
     absl::StatusOr<std::unique_ptr<BlockStore>> store =
         BlockStore::Create(store_options, store_parts);
     if (!store.ok()) {
@@ -241,12 +242,18 @@ class LocalRoom {
     RunUntil([&] { return result.has_value(); });
     return *result;
   }
+  // The new generation.
   absl::StatusOr<uint64_t> Clear() {
-    std::optional<absl::StatusOr<uint64_t>> result;
+    const absl::StatusOr<ClearedNamespace> cleared = ClearFully();
+    return cleared.ok() ? absl::StatusOr<uint64_t>(cleared->generation) : cleared.status();
+  }
+  absl::StatusOr<ClearedNamespace> ClearFully() {
+    std::optional<absl::StatusOr<ClearedNamespace>> result;
     store_->ClearNamespace(caller_.tenant, ns_, [&](auto r) { result = std::move(r); });
     RunUntil([&] { return result.has_value(); });
     return *result;
   }
+  OpenedNamespace OpenAgain() { return *store_->OpenNamespace(caller_.tenant, Record()); }
   absl::Status Flush(Level level, absl::Duration timeout = absl::Seconds(30)) {
     std::optional<absl::Status> result;
     store_->Flush(caller_.tenant, level, clock_.Now() + timeout,
@@ -282,6 +289,7 @@ class LocalRoom {
 
   SegmentTierOptions tier_options;
   BlockStoreOptions store_options;
+  std::vector<SharedTier*> shared;  // of the stores that are opened from now on; outlive them
 
  private:
   const uint64_t seed_;

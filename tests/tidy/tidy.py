@@ -61,6 +61,7 @@ THIRD_PARTY = [
     (r"cuda|nvml", ("tiers/gpu/", "tests/"), False),
     (r"nlohmann/", ("tools/", "tests/"), True),
     (r"xxhash", ("tiers/", "daemon/", "client/", "tools/", "tests/"), False),
+    (r"fuse", ("tests/",), False),
     (r"(gtest|gmock|benchmark)/", ("tests/",), True),
 ]
 

@@ -4,9 +4,10 @@
 // Implemented over threads of this process (MakeThreadedPoolFiles: tests, the simulation), and by
 // the daemon over a worker process (daemon/worker), which is abandoned when it does not answer.
 //
-// A buffer belongs to a call from Submit until `done`. After DEADLINE_EXCEEDED a call may still
-// happen, at any later time: so nothing that is named again may be written by one, and a buffer
-// that was in one is never used for another.
+// A buffer belongs to a call from Submit until `done`. After DEADLINE_EXCEEDED, UNAVAILABLE and
+// CANCELLED a call may still happen, at any later time, because whoever was making it may: so
+// nothing that is named again may be written by one, and a buffer that was in one is never used for
+// another.
 //
 // Thread-safe; nothing here blocks but Call.
 #pragma once
@@ -73,6 +74,9 @@ struct PoolReply {
   FolderSpace space;
 };
 
+// Whether the mount itself did not answer, so that another call would fare no better now.
+bool IsMountFault(const absl::Status& status);
+
 // What an operator sees of the other side.
 struct PoolFilesFigures {
   bool serving = false;
@@ -102,6 +106,11 @@ class PoolFiles {
   // `done` runs once, on a thread of the implementation or before Submit returns; it must only hand
   // work on.
   virtual void Submit(PoolCall call, std::function<void(PoolReply)> done) = 0;
+
+  // Every call that has not been answered ends as CANCELLED, soon and whatever the mount does, and
+  // so does every later one. Their buffers are not used again. Idempotent; for the end of who uses
+  // them.
+  virtual void Stop() = 0;
 
   [[nodiscard]] virtual PoolFilesFigures figures() const = 0;
 

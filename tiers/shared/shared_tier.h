@@ -80,6 +80,7 @@ struct SharedTierFigures {
   uint64_t segments_scanned = 0;  // by their headers
   uint64_t reclaimed_segments = 0;
   uint64_t adopted_nodes = 0;
+  uint64_t orphans_removed = 0;  // files that earlier lives of this node left
   PoolFilesFigures files;
 };
 
@@ -96,10 +97,11 @@ class SharedTier : public LowerTier {
   // again would gain anything. From memory.
   [[nodiscard]] virtual bool Holds(const BlockIdentity& identity) const = 0;
 
-  // Publishes a block. `released`: the slot is not needed any more, which is before it is written.
-  // `done` once other nodes can find it and it outlives this one (kWritten), or will not.
-  // kHeld: somebody published it meanwhile. kBusy: max_publishing_bytes wait already. kFault: the
-  // mount.
+  // Publishes a block. Of the slot only the payload is read, and nothing is written: the local tier
+  // may be writing the block at the same time. `released`: the slot is not needed any more, which
+  // is before it is written, and before `done`. `done` once other nodes can find it and it outlives
+  // this one (kWritten), or will not. kHeld: somebody published it meanwhile. kBusy:
+  // max_publishing_bytes wait already. kFault: the mount.
   virtual void Publish(const WriteRequest& request,
                        std::function<void()> released,
                        std::function<void(WriteOutcome)> done) = 0;
@@ -160,9 +162,10 @@ struct SharedTierParts {
   const Clock* clock = nullptr;
   Executor* hashing = nullptr;
   Executor* maintenance = nullptr;  // its threads block in PoolFiles::Call; at least two
-  BlockIndex* index = nullptr;      // nullable: every start reads the pool's footers
-  // Nullable; on the maintenance executor, once: which pool it is, so that the owner can remember
-  // it.
+  // Nullable; each on the maintenance executor, once it is known which pool it is. The first
+  // returns where the catalogue is kept, or nullptr: then every start reads the pool's footers. The
+  // second lets the owner remember the pool.
+  std::function<BlockIndex*(const Digest128& pool)> open_index;
   std::function<void(const Digest128& pool)> opened;
 };
 

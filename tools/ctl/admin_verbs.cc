@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "tools/ctl/admin_view.h"
+#include "tools/ctl/pool_view.h"
 #include "tools/ctl/verbs.h"
 
 namespace terrace::ctl {
@@ -192,8 +193,14 @@ absl::StatusOr<Answer> RunEvents(const Run& run) {
   return absl::UnimplementedError("this terracectl cannot show what the daemon sends");
 }
 
-absl::StatusOr<Answer> RunPool(const Run& /*run*/) {
-  return absl::UnimplementedError("there are no shared tiers yet");
+absl::StatusOr<Answer> RunPool(const Run& run) {
+  v1::PoolRequest request;
+  request.set_tier(run.line.tier);
+  absl::StatusOr<v1::PoolReply> reply = run.daemon.Admin(&Async::Pool, request, "reading pools");
+  if (!reply.ok()) {
+    return reply.status();
+  }
+  return AnswerOf(*reply, PoolText(*reply, run.terminal.style));
 }
 
 }  // namespace terrace::ctl

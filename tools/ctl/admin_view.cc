@@ -51,6 +51,17 @@ std::string LocalTierText(const v1::TierStatus& tier) {
   return text;
 }
 
+std::string SharedTierText(const v1::TierStatus& tier) {
+  std::string text = absl::StrCat("\n", Printable(tier.name()), ": ", FormatCount(tier.segments()),
+                                  " segments of all nodes; ", FormatBytes(tier.written_bytes()),
+                                  " of payload published; ", FormatCount(tier.corrupt()),
+                                  " bad records; `terracectl pool` has more\n");
+  if (!tier.last_fault().empty()) {
+    absl::StrAppend(&text, "    last fault: ", Printable(tier.last_fault()), "\n");
+  }
+  return text;
+}
+
 std::string DrivesText(const v1::TierStatus& tier, const Style& style) {
   Table table({Left("DRIVE"), Left("STATE"), Right("USED"), Right("FILES"), Right("CAPACITY"),
                Right("BLOCKS"), Right("FAULTS"), Right("DAMAGED"), Left("O_DIRECT"),
@@ -134,6 +145,8 @@ std::string TiersText(const v1::TiersReply& reply, const Style& style) {
     if (tier.kind() == "local") {
       text += LocalTierText(tier);
       text += DrivesText(tier, style);
+    } else if (tier.kind() == "shared") {
+      text += SharedTierText(tier);
     }
   }
   return text;

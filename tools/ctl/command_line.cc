@@ -93,6 +93,9 @@ void AddWatchingVerbs(CLI::App& app, Typed& typed) {
   top->add_flag("--once", typed.once, "one screen, averages since the daemon's start");
   top->add_option("--interval", typed.interval, "between screens, default 1s");
   AddVerb(app, "tiers", "media, their size and use", "tiers");
+  CLI::App* pool = AddVerb(
+      app, "pool", "shared tiers: nodes, use, lag, what was dropped, the worker", "pool g4");
+  pool->add_option("NAME", typed.line.tier, "as `terracectl tiers` shows it; default: all of them");
   AddVerb(app, "tenants", "who uses how much", "tenants");
   AddVerb(app, "namespaces", "namespaces with the digests that other verbs take", "namespaces");
   CLI::App* explain =
@@ -183,7 +186,6 @@ void AddOperatingVerbs(CLI::App& app, Typed& typed) {
                             "scrub --tier g3");
   scrub->add_option("--tier", typed.line.tier, "which");
   AddVerb(app, "events", "what is stored, removed and moved (not in this version)", "events");
-  AddVerb(app, "pool", "nodes and segments of a shared tier (not in this version)", "pool");
 }
 
 void AddEverything(CLI::App& app, Typed& typed) {

@@ -285,6 +285,35 @@ GradeWord WordOf(Grade grade) {
   return {"FAIL", "fail", Tone::kBad};
 }
 
+Finding OfPool(const PoolFact& pool) {
+  const std::string seen =
+      absl::StrCat(pool.tier, ": ", pool.state,
+                   pool.last_fault.empty() ? "" : absl::StrCat("; ", pool.last_fault));
+  if (pool.state == "foreign") {
+    return {"shared-tier", Grade::kFail, seen,
+            "another pool, or none, lies under the path: mount the right one; where the pool was "
+            "meant to change, remove pool-NAME from the data folder"};
+  }
+  if (pool.state == "suspended") {
+    return {"shared-tier", Grade::kFail, seen,
+            "the mount does not answer; the daemon goes on without and tries again by itself"};
+  }
+  if (pool.stuck_workers > 0) {
+    return {"shared-tier", Grade::kWarn,
+            absl::StrCat(seen, "; ", pool.stuck_workers, " workers are stuck in the mount"),
+            "look at the file system: calls of it do not come back"};
+  }
+  if (pool.unraised_generations > 0) {
+    return {"shared-tier", Grade::kWarn,
+            absl::StrCat(seen, "; ", pool.unraised_generations, " clears are not told yet"),
+            "other nodes may still find what was cleared here, until the pool can be written"};
+  }
+  if (pool.state != "ready") {
+    return {"shared-tier", Grade::kWarn, seen, "what other nodes published is not all known yet"};
+  }
+  return Ok("shared-tier", seen);
+}
+
 }  // namespace
 
 std::vector<Finding> Diagnose(const HostFacts& facts) {
@@ -307,6 +336,9 @@ std::vector<Finding> Diagnose(const HostFacts& facts) {
   findings.push_back(Daemon(facts));
   for (const DriveFact& drive : facts.drives) {
     findings.push_back(OfDrive(drive));
+  }
+  for (const PoolFact& pool : facts.pools) {
+    findings.push_back(OfPool(pool));
   }
   return findings;
 }

@@ -36,6 +36,16 @@ struct DriveFact {
   uint64_t pending_deletes = 0;
 };
 
+// A shared tier of the daemon's, as the daemon sees it. The mount is not looked at here: whoever
+// looks at one that hangs hangs as well.
+struct PoolFact {
+  std::string tier;
+  std::string state;       // "ready", "suspended", ...
+  std::string last_fault;  // "": none
+  uint64_t stuck_workers = 0;
+  uint64_t unraised_generations = 0;
+};
+
 struct SocketFact {
   std::string name;  // admin.sock, ...
   bool exists = false;
@@ -87,6 +97,7 @@ struct HostFacts {
   std::string daemon_version;  // "": not reached
   std::string daemon_problem;  // why not
   std::vector<DriveFact> drives;
+  std::vector<PoolFact> pools;
 };
 
 enum class Grade : uint8_t { kOk, kWarn, kFail };

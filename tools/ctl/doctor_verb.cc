@@ -24,6 +24,24 @@ std::vector<DriveFact> DrivesOf(const Run& run) {
   return facts;
 }
 
+// Likewise.
+std::vector<PoolFact> PoolsOf(const Run& run) {
+  std::vector<PoolFact> facts;
+  const absl::StatusOr<v1::PoolReply> reply =
+      run.daemon.Admin(&v1::Admin::StubInterface::async_interface::Pool, v1::PoolRequest(),
+                       "asking the daemon", absl::Seconds(3));
+  if (!reply.ok()) {
+    return facts;
+  }
+  for (const v1::PoolStatus& pool : reply->pools()) {
+    const std::string& fault =
+        pool.last_fault().empty() ? pool.worker().last_fault() : pool.last_fault();
+    facts.push_back(
+        {pool.tier(), pool.state(), fault, pool.worker().stuck(), pool.unraised_generations()});
+  }
+  return facts;
+}
+
 }  // namespace
 
 absl::StatusOr<Answer> RunDoctor(const Run& run) {
@@ -35,6 +53,7 @@ absl::StatusOr<Answer> RunDoctor(const Run& run) {
   if (status.ok()) {
     facts.daemon_version = status->version();
     facts.drives = DrivesOf(run);
+    facts.pools = PoolsOf(run);
     uint64_t memlock = 0;
     uint64_t descriptors = 0;
     if (run.daemon.daemon_pid() > 0 &&

@@ -20,6 +20,7 @@ struct Run {
 // Service Admin.
 absl::StatusOr<Answer> RunStatus(const Run& run);
 absl::StatusOr<Answer> RunTiers(const Run& run);
+absl::StatusOr<Answer> RunPool(const Run& run);
 absl::StatusOr<Answer> RunTenants(const Run& run);
 absl::StatusOr<Answer> RunNamespaces(const Run& run);
 absl::StatusOr<Answer> RunExplain(const Run& run);
@@ -41,7 +42,6 @@ absl::StatusOr<Answer> RunUnpin(const Run& run);
 
 // What this version does not have: the server's own words where it has a call for it.
 absl::StatusOr<Answer> RunEvents(const Run& run);
-absl::StatusOr<Answer> RunPool(const Run& run);
 
 // Until q or a signal; with --once one screen.
 absl::StatusOr<Answer> RunTop(const Run& run);

@@ -230,8 +230,13 @@ TEST_F(Operator, ReloadsAndIsToldWhatIsWrong) {
   EXPECT_NE(refused.err.find("nonsense"), std::string::npos) << refused.err;
 }
 
+TEST_F(Operator, IsToldThatThereIsNoSharedTier) {
+  EXPECT_EQ(Ctl({"pool"}).out, "no shared tier is configured\n");
+  EXPECT_EQ(CtlJson({"pool", "g4"}, 1)["error"]["code"], "NOT_FOUND");
+}
+
 TEST_F(Operator, IsToldWhatThisVersionLacks) {
-  for (const char* verb : {"events", "pool"}) {
+  for (const char* verb : {"events"}) {
     const Ran ran = Ctl({verb});
     EXPECT_EQ(ran.exit_status, 1);
     EXPECT_NE(ran.err.find("not in this version"), std::string::npos) << ran.err;

@@ -310,7 +310,10 @@ TEST(Questions, WrongUsageEndsWith2) {
     EXPECT_THAT(ran.err, StartsWith("terraced: "));
     EXPECT_EQ(ran.out, "");
   }
-  EXPECT_EQ(Ask({"--worker=gpu:0"}).err, "terraced: this version has no workers\n");
+  // Only terraced itself starts one.
+  const Ran worker = Ask({"--worker=shared:g4"});
+  EXPECT_EQ(worker.exit_status, 2);
+  EXPECT_EQ(worker.err, "terraced: a worker is started by terraced itself\n");
 }
 
 TEST(Questions, VersionAndHelpEndWithZero) {

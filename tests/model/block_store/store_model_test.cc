@@ -8,19 +8,23 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include <gtest/gtest.h>
 
 #include "daemon/block_store.h"
 #include "daemon/thread_executor.h"
+#include "tests/doubles/shared_pool_double.h"
 #include "tiers/dram/arena.h"
 #include "tiers/vocab/clock.h"
 
@@ -168,6 +172,7 @@ class Client {
       call.payload_bytes.push_back(BytesOf(keys[i]));
     }
     call.region = Blocks(keys.size());
+    call.wait_for = random_() % 4 == 0 ? Level::kPool : Level::kDram;
     call.deadline = BootClock().Now() + absl::Seconds(20);
     call.call_id = ++call_id_;
     absl::Notification done;
@@ -273,17 +278,21 @@ NamespaceRecord Record() {
   return record;
 }
 
-TEST(StoreModel, RandomOperationsOfTwoTenantsNeverReadAWrongByteAndLeaveNothingBehind) {
+// `meanwhile` runs again and again on the thread that makes time pass, `last` when all is done.
+void RunModel(BlockStoreOptions options,
+              const std::vector<SharedTier*>& shared,
+              const std::function<void(std::mt19937_64& random)>& meanwhile,
+              const std::function<void()>& last) {
   const uint64_t seed = FromEnvironment("TERRACE_MODEL_SEED", std::random_device{}());
   const uint64_t steps = FromEnvironment("TERRACE_MODEL_STEPS", 600);
   std::printf("seed %llu, %llu steps a thread\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(steps));
   const std::unique_ptr<SlabSource> slabs = MakeSealedSlabSource(false, 1);
   const std::unique_ptr<Executor> executor = *MakeThreadExecutor({.threads = 2});
-  BlockStoreOptions options;
   options.dram_bytes = uint64_t{512} << 20;
   options.verify_one_in = 2;
   BlockStore::Parts parts;
+  parts.shared = shared;
   parts.clock = &BootClock();
   parts.executor = executor.get();
   parts.slabs = slabs.get();
@@ -303,8 +312,10 @@ TEST(StoreModel, RandomOperationsOfTwoTenantsNeverReadAWrongByteAndLeaveNothingB
   }
   std::atomic<bool> stop{false};
   std::thread ticker([&] {
+    std::mt19937_64 random(seed);
     while (!stop) {
       store.Tick();
+      meanwhile(random);
       std::this_thread::yield();
     }
   });
@@ -321,6 +332,7 @@ TEST(StoreModel, RandomOperationsOfTwoTenantsNeverReadAWrongByteAndLeaveNothingB
   }
   stop = true;
   ticker.join();
+  last();
   uint64_t verified = 0;
   for (const std::unique_ptr<Client>& client : clients) {
     EXPECT_EQ(client->wrong(), 0U) << "seed " << seed;
@@ -334,6 +346,70 @@ TEST(StoreModel, RandomOperationsOfTwoTenantsNeverReadAWrongByteAndLeaveNothingB
   EXPECT_EQ(usage.regions, 0U);
   EXPECT_EQ(usage.sessions, 0U);
   EXPECT_EQ(usage.counters.corrupt, 0U);
+}
+
+TEST(StoreModel, RandomOperationsOfTwoTenantsNeverReadAWrongByteAndLeaveNothingBehind) {
+  RunModel(
+      {}, {}, [](std::mt19937_64&) {}, [] {});
+}
+
+// One that takes what is committed, and one that takes what is evicted; both are slow, refuse and
+// go away as they please.
+TEST(StoreModel, TheSameHoldsOverPoolsThatAreSick) {
+  std::vector<std::unique_ptr<doubles::SharedPoolDouble>> pools;
+  std::vector<std::unique_ptr<SharedTier>> tiers;
+  std::vector<SharedTier*> shared;
+  BlockStoreOptions options;
+  for (const PublishWhen publish : {PublishWhen::kOnCommit, PublishWhen::kOnEviction}) {
+    pools.push_back(std::make_unique<doubles::SharedPoolDouble>());
+    tiers.push_back(pools.back()->Join(absl::StrCat("g", 4 + tiers.size())));
+    shared.push_back(tiers.back().get());
+    options.shared.emplace_back().publish = publish;
+  }
+  const auto misbehave = [&pools](std::mt19937_64& random) {
+    doubles::SharedPoolDouble& pool = *pools[random() % pools.size()];
+    pool.ReleaseOne();
+    pool.EndOne(random() % 8 == 0 ? WriteOutcome::kFault : WriteOutcome::kWritten);
+    pool.EndOneRead(random() % 4 == 0 ? ReadOutcome::kFault : ReadOutcome::kVerified);
+    switch (random() % 256) {
+      case 0:
+        pool.HoldPublishes(random() % 2 == 0);
+        break;
+      case 1:
+        pool.HoldReads(random() % 2 == 0);
+        break;
+      case 2:
+        pool.SetState(random() % 2 == 0 ? PoolState::kOnline : PoolState::kSuspended);
+        break;
+      case 3:
+        pool.FailRecords(random() % 2 == 0);
+        break;
+      case 4:
+        pool.FailPublishes(random() % 2 == 0 ? std::nullopt
+                                             : std::optional<WriteOutcome>(WriteOutcome::kBusy));
+        break;
+      default:
+        break;
+    }
+  };
+  RunModel(
+      options, shared,
+      [&](std::mt19937_64& random) {
+        misbehave(random);
+        if (random() % 64 == 0) {
+          pools[0]->Forget();
+        }
+      },
+      [&pools] {
+        for (const std::unique_ptr<doubles::SharedPoolDouble>& pool : pools) {
+          pool->HoldPublishes(false);
+          pool->HoldReads(false);
+          while (pool->EndOne() || pool->EndOneRead()) {
+          }
+        }
+      });
+  EXPECT_GT(pools[0]->published(), 0U);
+  EXPECT_GT(pools[0]->offered() + pools[1]->offered(), 20U);
 }
 
 }  // namespace

@@ -357,9 +357,9 @@ TEST(LocalTierTest, ClearsAtOneTimeAreNotedInTheirOrder) {
     std::vector<uint64_t> generations;
     const Digest128 ns = room.Part({}).namespace_digest;
     for (int i = 0; i < 5; ++i) {
-      room.store().ClearNamespace(room.caller().tenant, ns, [&](const auto& generation) {
-        ASSERT_TRUE(generation.ok());
-        generations.push_back(*generation);
+      room.store().ClearNamespace(room.caller().tenant, ns, [&](const auto& cleared) {
+        ASSERT_TRUE(cleared.ok());
+        generations.push_back(cleared->generation);
       });
     }
     room.RunUntil([&] { return generations.size() == 5; });

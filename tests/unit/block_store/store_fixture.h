@@ -127,6 +127,7 @@ class StoreTest : public ::testing::Test {
     parts.executor = &executor_;
     parts.slabs = &slabs_;
     parts.observer = &observer_;
+    parts.shared = shared_;
     if (with_lower_tier) {
       parts.lower_tiers.push_back(&lower_);
     }
@@ -215,11 +216,11 @@ class StoreTest : public ::testing::Test {
     return *result;
   }
   absl::StatusOr<uint64_t> Clear() {
-    std::optional<absl::StatusOr<uint64_t>> result;
+    std::optional<absl::StatusOr<ClearedNamespace>> result;
     store_->ClearNamespace(tenant_, ns_, [&](auto r) { result = std::move(r); });
     executor_.RunAll();
     EXPECT_TRUE(result.has_value());
-    return *result;
+    return result->ok() ? absl::StatusOr<uint64_t>((*result)->generation) : result->status();
   }
   absl::StatusOr<EvictResult> Evict(std::string_view tenant, uint64_t target_used_bytes) {
     std::optional<absl::StatusOr<EvictResult>> result;
@@ -255,6 +256,7 @@ class StoreTest : public ::testing::Test {
   doubles::StepExecutor executor_{3};  // steps one by one; the store plans for three at a time
   ReachableSlabSource slabs_;
   doubles::SlowTier lower_;
+  std::vector<SharedTier*> shared_;  // of the next Make; outlive the store
   CountingObserver observer_;
   std::unique_ptr<BlockStore> store_;
   TenantId tenant_{0};

@@ -296,7 +296,34 @@ class DaemonDouble::AdminService final : public v1::Admin::Service {
     drive->set_path("/drives/1");
     drive->set_state("away");
     drive->set_problem("no such folder");
+    v1::TierStatus* shared = reply->add_tiers();
+    shared->set_name("g4");
+    shared->set_kind("shared");
+    shared->set_state("suspended");
+    shared->set_segments(12);
     return state_.Enter("Tiers", *request, context);
+  }
+  grpc::Status Pool(grpc::ServerContext* context,
+                    const v1::PoolRequest* request,
+                    v1::PoolReply* reply) override {
+    reply->set_boot_id(kBootId);
+    if (!request->tier().empty() && request->tier() != "g4") {
+      return {grpc::StatusCode::NOT_FOUND, "tier: no shared one of this name"};
+    }
+    v1::PoolStatus* pool = reply->add_pools();
+    pool->set_tier("g4");
+    pool->set_state("suspended");
+    pool->set_last_fault("the mount does not answer");
+    v1::PoolDrop* drop = pool->add_drops();
+    drop->set_reason("busy");
+    drop->set_blocks(3);
+    pool->mutable_worker()->set_serving(true);
+    pool->mutable_worker()->set_pid(4242);
+    pool->mutable_worker()->set_stuck(1);
+    v1::PoolNode* node = pool->add_nodes();
+    node->set_node(std::string(16, '\1'));
+    node->set_self(true);
+    return state_.Enter("Pool", *request, context);
   }
   grpc::Status Tenants(grpc::ServerContext* context,
                        const v1::TenantsRequest* request,

@@ -184,6 +184,23 @@ TEST(Doctor, AcceptsEitherKindOfHugePages) {
   EXPECT_TRUE(NotOk(facts).empty()) << "reserved";
 }
 
+TEST(Doctor, SaysHowSharedTiersAreWithoutALookAtTheMount) {
+  const auto of = [](const PoolFact& pool) {
+    HostFacts facts;
+    facts.pools.push_back(pool);
+    return Diagnose(facts).back();
+  };
+  EXPECT_EQ(of({"g4", "ready", "", 0, 0}).grade, Grade::kOk);
+  EXPECT_EQ(of({"g4", "catching-up", "", 0, 0}).grade, Grade::kWarn);
+  EXPECT_EQ(of({"g4", "ready", "", 2, 0}).grade, Grade::kWarn);
+  EXPECT_EQ(of({"g4", "ready", "", 0, 1}).grade, Grade::kWarn);
+  EXPECT_EQ(of({"g4", "foreign", "", 0, 0}).grade, Grade::kFail);
+  const Finding suspended = of({"g4", "suspended", "the mount does not answer", 0, 0});
+  EXPECT_EQ(suspended.grade, Grade::kFail);
+  EXPECT_EQ(suspended.check, "shared-tier");
+  EXPECT_EQ(suspended.seen, "g4: suspended; the mount does not answer");
+}
+
 TEST(Doctor, AcceptsAHugePagePoolThatTheDaemonTookUp) {
   HostFacts facts = GoodHost();
   facts.huge_pages_free = 0;

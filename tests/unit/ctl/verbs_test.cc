@@ -261,11 +261,31 @@ TEST_F(Verbs, AQuotaKeepsTheNumberThatWasNotNamed) {
   EXPECT_EQ(RunJson({"quota", "nobody"}, 1)["error"]["code"], "NOT_FOUND");
 }
 
+TEST_F(Verbs, PoolShowsNodesAndTheWorker) {
+  const Json json = RunJson({"pool"}, 0);
+  ASSERT_EQ(json["pools"].size(), 1U) << json.dump(1);
+  EXPECT_EQ(json["pools"][0]["tier"], "g4");
+  EXPECT_EQ(json["pools"][0]["nodes"][0]["self"], true);
+  EXPECT_EQ(json["pools"][0]["worker"]["stuck"], 1);
+  const Outcome text = Run({"pool", "g4"});
+  EXPECT_EQ(text.exit_code, 0);
+  for (const char* part : {"g4\n", "suspended", "3 busy", "process 4242 serves", "1 stuck",
+                           "the mount does not answer", "BEHIND"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
+  }
+  EXPECT_EQ(RunJson({"pool", "g9"}, 1)["error"]["code"], "NOT_FOUND");
+}
+
+TEST_F(Verbs, TiersShowSharedOnes) {
+  const Outcome text = Run({"tiers"});
+  EXPECT_NE(text.out.find("g4: 12 segments of all nodes"), std::string::npos) << text.out;
+}
+
 TEST_F(Verbs, WhatThisVersionLacksSaysSo) {
   const Json scrub = RunJson({"scrub"}, 1);
   EXPECT_EQ(scrub["error"]["code"], "UNIMPLEMENTED");
   EXPECT_EQ(scrub["error"]["exit"], 1);
-  for (const char* verb : {"events", "pool", "scrub"}) {
+  for (const char* verb : {"events", "scrub"}) {
     const Outcome outcome = Run({verb});
     EXPECT_EQ(outcome.exit_code, 1);
     EXPECT_EQ(outcome.out, "");

@@ -209,10 +209,15 @@ TEST(CommandLine, RefusesWrongUsageWithTwo) {
   }
 }
 
-TEST(CommandLine, HasNoWorkersYet) {
-  const CommandLine command = Parse({"--worker=gpu:0"});
-  EXPECT_EQ(command.exit_status, kExitUsage);
-  EXPECT_EQ(command.text, "terraced: this version has no workers\n");
+TEST(CommandLine, HasWorkersOfSharedTiersAlone) {
+  for (const char* role : {"--worker=gpu:0", "--worker=shared:", "--worker=shared"}) {
+    const CommandLine command = Parse({role});
+    EXPECT_EQ(command.exit_status, kExitUsage) << role;
+    EXPECT_THAT(command.text, StartsWith("terraced: --worker takes shared:NAME")) << role;
+  }
+  const CommandLine command = Parse({"--worker=shared:g4"});
+  EXPECT_EQ(command.action, CommandLine::Action::kWorker);
+  EXPECT_EQ(command.shared_tier, "g4");
 }
 
 }  // namespace

@@ -205,15 +205,23 @@ constexpr std::string_view kTwoDrives =
     "[local]\nwrites = \"commit\"\n";
 
 TEST(Config, DrivesAreThoseThatAreListedElseTheOneOfLocal) {
-  const TierConfig first = {"g3", "local", "/mnt/a/g3", uint64_t{2} << 30};
-  const TierConfig second = {"g3", "local", "/mnt/b/g3", uint64_t{3} << 30};
+  const auto drive = [](const std::string& path, uint64_t gib) {
+    TierConfig tier;
+    tier.name = "g3";
+    tier.kind = kLocalKind;
+    tier.path = path;
+    tier.capacity_bytes = gib << 30;
+    return tier;
+  };
+  const TierConfig first = drive("/mnt/a/g3", 2);
+  const TierConfig second = drive("/mnt/b/g3", 3);
   const absl::StatusOr<LoadedConfig> two = ParseConfig(kTwoDrives, "t.toml");
   ASSERT_TRUE(two.ok()) << two.status();
   EXPECT_THAT(LocalDrivesOf(two->config), ElementsAre(first, second));
   EXPECT_EQ(two->config.store.local_writes, LocalWrites::kOnCommit);
   EXPECT_THAT(two->tier_origins, ElementsAre("t.toml:1", "t.toml:5"));
 
-  const TierConfig only = {"g3", "local", "/var/lib/terrace/local", uint64_t{4} << 30};
+  const TierConfig only = drive("/var/lib/terrace/local", 4);
   EXPECT_THAT(LocalDrivesOf(Config()), ElementsAre(only));
   EXPECT_THAT(LocalDrivesOf(ParseConfig("[local]\ncapacity = 0\n", "t.toml")->config), IsEmpty());
 
@@ -233,9 +241,53 @@ TEST(Config, AnotherDriveNeedsARestart) {
   EXPECT_THAT(CompareConfigs(running, running).needs_restart, IsEmpty());
 }
 
+constexpr std::string_view kTwoPools =
+    "[[tier]]\nname = \"g3.5\"\nkind = \"shared\"\npath = \"/mnt/pod//terrace\"\n"
+    "capacity = \"1TiB\"\n"
+    "[[tier]]\nname = \"g4\"\nkind = \"shared\"\npath = \"/mnt/fleet/terrace\"\n"
+    "capacity = \"100TiB\"\nnode_share = \"2TiB\"\npublish = \"reuse\"\nsegment_size = \"1GiB\"\n"
+    "free_reserve = \"5TiB\"\ngrace = \"2m\"\ndead_after = \"1h\"\n"
+    "[[tenant]]\nalias = \"a\"\nuids = [1]\npublish = \"never\"\n";
+
+TEST(Config, SharedTiersAreListedBesideTheLocalOne) {
+  const absl::StatusOr<LoadedConfig> two = ParseConfig(kTwoPools, "t.toml");
+  ASSERT_TRUE(two.ok()) << two.status();
+  EXPECT_EQ(LocalDrivesOf(two->config).size(), 1U) << "the one of [local]";
+  const std::vector<TierConfig> shared = SharedTiersOf(two->config);
+  ASSERT_EQ(shared.size(), 2U);
+  EXPECT_EQ(shared[0].path, "/mnt/pod/terrace");
+  EXPECT_EQ(shared[0].publish, PublishWhen::kOnCommit);
+  EXPECT_EQ(shared[0].node_share_bytes, 0U);
+  EXPECT_EQ(shared[0].segment_bytes, uint64_t{256} << 20);
+  EXPECT_EQ(shared[1].name, "g4");
+  EXPECT_EQ(shared[1].publish, PublishWhen::kOnReuse);
+  EXPECT_EQ(shared[1].node_share_bytes, uint64_t{2} << 40);
+  EXPECT_EQ(shared[1].free_reserve_bytes, uint64_t{5} << 40);
+  EXPECT_EQ(shared[1].grace, absl::Minutes(2));
+  EXPECT_EQ(shared[1].dead_after, absl::Hours(1));
+  EXPECT_EQ(two->config.tenants[0].publish, PublishWhen::kNever);
+  const std::string json = PrintConfigJson(*two);
+  EXPECT_THAT(json, HasSubstr(R"("publish":"reuse","segment_bytes":1073741824)"));
+  EXPECT_THAT(json, HasSubstr(R"("grace_ms":120000,"dead_after_ms":3600000)"));
+  EXPECT_THAT(json, HasSubstr(R"("limit_bytes":0,"publish":"never")"));
+  EXPECT_THAT(json, HasSubstr("local.dir"));
+}
+
+TEST(Config, ASharedTierNeedsARestartAndATenantsPublishingDoesNot) {
+  const Config running = ParseConfig(kTwoPools, "t.toml")->config;
+  Config wanted = running;
+  wanted.tiers[1].publish = PublishWhen::kOnCommit;
+  wanted.tenants[0].publish = std::nullopt;
+  const ConfigDifference difference = CompareConfigs(running, wanted);
+  EXPECT_THAT(difference.needs_restart, ElementsAre("tier./mnt/fleet/terrace"));
+  EXPECT_THAT(difference.live, ElementsAre("tenant.a"));
+  EXPECT_EQ(WithLiveSettings(running, wanted).tenants[0].publish, std::nullopt);
+  EXPECT_EQ(WithLiveSettings(running, wanted).tiers[1].publish, PublishWhen::kOnReuse);
+}
+
 TEST(Config, PrintedConfigReadsBackAsItself) {
-  for (const std::string& text :
-       {std::string(), std::string(kEverythingChanged), std::string(kTwoDrives)}) {
+  for (const std::string& text : {std::string(), std::string(kEverythingChanged),
+                                  std::string(kTwoDrives), std::string(kTwoPools)}) {
     const absl::StatusOr<LoadedConfig> first = ParseConfig(text, "t.toml");
     ASSERT_TRUE(first.ok()) << first.status();
     const std::string printed = PrintConfig(*first);
@@ -321,11 +373,12 @@ std::string ExampleOf(const std::string& begins_with) {
   return example;
 }
 
-TEST(Config, TheDrivesOfTheExampleAreValid) {
-  const std::string tiers = ExampleOf("# [[tier]]\n");
+TEST(Config, TheTiersOfTheExampleAreValid) {
+  const std::string tiers = ExampleOf("# [[tier]]\n") + ExampleOf("# [[tier]]\n# name = \"g3.5\"");
   const absl::StatusOr<LoadedConfig> loaded = ParseConfig(tiers, "t.toml");
   ASSERT_TRUE(loaded.ok()) << loaded.status() << "\n" << tiers;
-  EXPECT_EQ(loaded->config.tiers.size(), 2U);
+  EXPECT_EQ(LocalDrivesOf(loaded->config).size(), 2U);
+  EXPECT_EQ(SharedTiersOf(loaded->config).size(), 2U);
 }
 
 TEST(Config, TheTenantOfTheExampleIsValid) {

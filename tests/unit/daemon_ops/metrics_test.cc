@@ -166,6 +166,46 @@ TEST_F(MetricsTest, ShowTheLocalTierWhereThereIsOne) {
   }
 }
 
+TEST_F(MetricsTest, ShowSharedTiersWithTheirWorkersAndTheWorstOfTheirNodes) {
+  EXPECT_THAT(FullText(), Not(HasSubstr("terrace_shared_")));
+  SharedTierUsage& shared = store_.usage.shared_tiers.emplace_back();
+  shared.name = "g4";
+  shared.figures.state = PoolState::kSuspended;
+  shared.figures.records = 71;
+  shared.figures.read_faults = 72;
+  shared.figures.files.stuck = 3;
+  shared.figures.files.starts = 74;
+  shared.figures.files.calls[static_cast<size_t>(PoolOp::kSync)] = 75;
+  shared.queued = 76;
+  shared.published = 77;
+  shared.drops[static_cast<size_t>(PublishDrop::kTooLarge)] = 78;
+  shared.drops[static_cast<size_t>(PublishDrop::kClosed)] = 79;
+  shared.nodes.resize(3);
+  shared.nodes[0].self = true;
+  shared.nodes[0].silence = absl::Hours(1);
+  shared.nodes[1].behind_segments = 80;
+  shared.nodes[2].silence = absl::Seconds(81);
+  clock_.Advance(absl::Seconds(1));
+  const std::string text = metrics_->Text();
+  for (const char* line : {
+           "terrace_shared_state{tier=\"g4\",state=\"suspended\"} 1\n",
+           "terrace_shared_state{tier=\"g4\",state=\"online\"} 0\n",
+           "terrace_shared_records{tier=\"g4\"} 71\n",
+           "terrace_shared_faults_total{tier=\"g4\",kind=\"read\"} 72\n",
+           "terrace_shared_worker_stuck{tier=\"g4\"} 3\n",
+           "terrace_shared_worker_starts_total{tier=\"g4\"} 74\n",
+           "terrace_shared_worker_calls_total{tier=\"g4\",op=\"sync\"} 75\n",
+           "terrace_shared_queued_blocks{tier=\"g4\"} 76\n",
+           "terrace_shared_published_total{tier=\"g4\"} 77\n",
+           "terrace_shared_drops_total{tier=\"g4\",reason=\"too_large\"} 78\n",
+           "terrace_shared_drops_total{tier=\"g4\",reason=\"closed\"} 79\n",
+           "terrace_shared_lag_segments{tier=\"g4\"} 80\n",
+           "terrace_shared_silence_seconds{tier=\"g4\"} 81\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST_F(MetricsTest, ShowEachDriveByItsPlaceInTheConfiguration) {
   store_.usage = FullUsage();
   std::vector<DriveView> drives(2);

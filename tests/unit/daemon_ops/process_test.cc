@@ -272,6 +272,18 @@ TEST(Quotas, MoveBetweenTenantsWithoutEverExceedingTheCapacity) {
   EXPECT_THAT(store.quotas, ElementsAre(Pair("a", Quota{90, 0}), Pair("b", Quota{10, 0})));
 }
 
+TEST(Quotas, ComeWithWhatTheTenantsPublish) {
+  StubStore store(100);
+  const std::vector<TenantConfig> before = {{.alias = "a", .publish = PublishWhen::kNever},
+                                            {.alias = "b", .publish = PublishWhen::kOnReuse}};
+  ASSERT_TRUE(ApplyQuotas(store, {}, before).ok());
+  EXPECT_EQ(store.publishing["a"], PublishWhen::kNever);
+  EXPECT_EQ(store.publishing["b"], PublishWhen::kOnReuse);
+  ASSERT_TRUE(ApplyQuotas(store, before, {{.alias = "b"}}).ok());
+  EXPECT_EQ(store.publishing["a"], std::nullopt);
+  EXPECT_EQ(store.publishing["b"], std::nullopt);
+}
+
 TEST(Quotas, OfTenantsThatAreGoneAreLifted) {
   StubStore store(100);
   const std::vector<TenantConfig> before = {

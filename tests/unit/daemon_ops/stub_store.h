@@ -22,6 +22,7 @@ class StubStore final : public BlockStore {
   explicit StubStore(uint64_t capacity) : capacity_(capacity) {}
 
   std::map<std::string, Quota> quotas;
+  std::map<std::string, std::optional<PublishWhen>> publishing;
   std::string refuse_alias;  // SetQuota of this tenant to a guarantee fails
   StoreUsage usage;
   std::vector<TenantUsage> tenants;
@@ -61,6 +62,9 @@ class StubStore final : public BlockStore {
   }
   [[nodiscard]] std::vector<TenantUsage> Tenants() const override { return tenants; }
 
+  void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) override {
+    publishing[aliases_.at(static_cast<size_t>(tenant))] = publish;
+  }
   SessionId OpenSession(TenantId, LeaseRight) override { std::abort(); }
   void CloseSession(SessionId) override { std::abort(); }
   void ProcessGone(SessionId) override { std::abort(); }
@@ -70,7 +74,7 @@ class StubStore final : public BlockStore {
   }
   void ClearNamespace(TenantId,
                       const Digest128&,
-                      std::function<void(absl::StatusOr<uint64_t>)>) override {
+                      std::function<void(absl::StatusOr<ClearedNamespace>)>) override {
     std::abort();
   }
   absl::StatusOr<uint64_t> RegisterRegion(SessionId, RegionSpec) override { std::abort(); }

@@ -1,0 +1,202 @@
+#include "daemon/worker/worker_process.h"
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+#include "daemon/worker/worker_channel.h"
+#include "daemon/worker/worker_frame.h"
+#include "tiers/os/descriptor.h"
+#include "tiers/os/rooted_files.h"
+#include "tiers/shared/pool_call.h"
+
+namespace terrace {
+namespace {
+
+constexpr int kExitBroken = 1;
+constexpr int kExitWrongUsage = 2;
+constexpr uint32_t kMaxThreads = 256;
+
+// Not exit(): destructors would wait for threads that may never end.
+[[noreturn]] void Leave(int status) {
+  _exit(status);
+}
+
+// The end of the core is the end of its workers, also if it comes before this; what else this
+// process inherited, it gives up.
+void SetUpWorker(const std::string& name) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  closefrom(kWorkerSocket + 1);
+  umask(0077);
+  const rlimit none = {0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+  prctl(PR_SET_DUMPABLE, 0);
+  prctl(PR_SET_NAME, ("pool " + name).c_str());
+  // Whoever stops the daemon signals all of its processes; the core may still want to write.
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) {
+    std::signal(number, SIG_IGN);
+  }
+}
+
+class Worker {
+ public:
+  Worker(WorkerChannel channel,
+         Mapping memory,
+         std::unique_ptr<RootedFiles> files,
+         uint32_t threads)
+      : channel_(std::move(channel)),
+        memory_(std::move(memory)),
+        files_(std::move(files)),
+        max_threads_(std::clamp(threads, 1U, kMaxThreads)) {}
+
+  [[noreturn]] void Serve() {
+    std::string room(kMaxWorkerPacket, '\0');
+    for (;;) {
+      ++idle_;
+      const absl::StatusOr<ReceivedPacket> packet =
+          channel_.Receive(absl::MakeSpan(room), Waiting::kWait);
+      if (--idle_ == 0) {
+        StartAnother();
+      }
+      if (!packet.ok() || packet->bytes.empty()) {
+        Leave(packet.ok() ? 0 : kExitBroken);
+      }
+      const std::optional<WorkerRequest> request = DecodeRequest(packet->bytes);
+      if (!request.has_value()) {
+        Leave(kExitBroken);
+      }
+      for (const std::string& part : EncodeReply(request->call, Answer(*request))) {
+        if (!channel_.Send(part, Waiting::kWait).ok()) {
+          Leave(0);
+        }
+      }
+    }
+  }
+
+ private:
+  void StartAnother() {
+    if (threads_.fetch_add(1) >= max_threads_) {
+      --threads_;
+      return;
+    }
+    std::thread([this] { Serve(); }).detach();
+  }
+
+  PoolReply Answer(const WorkerRequest& request) {
+    PoolCall call;
+    call.op = request.op;
+    call.path = request.path;
+    call.offset = request.offset;
+    call.length = request.length;
+    call.how = request.how;
+    PoolReply reply;
+    reply.status = CheckPoolOperands(call);
+    if (!reply.status.ok()) {
+      return reply;
+    }
+    const bool within =
+        request.memory_offset <= memory_.size() &&
+        (!UsesBuffer(call.op) || call.length <= memory_.size() - request.memory_offset);
+    if (!within) {
+      reply.status = absl::InvalidArgumentError("buffer: beyond the memory");
+      return reply;
+    }
+    char* const begin = memory_.data() + request.memory_offset;
+    return RunPoolCall(*files_, call, {begin, UsesBuffer(call.op) ? call.length : 0});
+  }
+
+  const WorkerChannel channel_;
+  const Mapping memory_;
+  const std::unique_ptr<RootedFiles> files_;
+  const uint32_t max_threads_;
+  std::atomic<uint32_t> threads_{1};
+  std::atomic<uint32_t> idle_{0};
+};
+
+// Opens the root, and finds which folder that is.
+absl::StatusOr<std::unique_ptr<RootedFiles>> OpenRoot(const std::string& root, uint64_t* inode) {
+  absl::StatusOr<std::unique_ptr<RootedFiles>> files = OpenRootedFiles(root);
+  if (!files.ok()) {
+    return files.status();
+  }
+  struct stat status {};
+  if (stat(root.c_str(), &status) != 0) {
+    return absl::UnavailableError("the root is gone again");
+  }
+  *inode = status.st_ino;
+  if (absl::Status same = (*files)->CheckRoot(); !same.ok()) {
+    return same;
+  }
+  return files;
+}
+
+// Returns only what went wrong.
+absl::Status Begin() {
+  WorkerChannel channel{Descriptor(kWorkerSocket)};
+  std::string room(kMaxWorkerPacket, '\0');
+  absl::StatusOr<ReceivedPacket> packet = channel.Receive(absl::MakeSpan(room), Waiting::kWait);
+  if (!packet.ok()) {
+    return packet.status();
+  }
+  const std::optional<WorkerGreeting> greeting = DecodeGreeting(packet->bytes);
+  if (!greeting.has_value() || !packet->passed.valid()) {
+    return absl::InvalidArgumentError("the other side of the socket is not a core");
+  }
+  absl::StatusOr<Mapping> memory =
+      Mapping::Map(packet->passed.get(), 0, greeting->memory_bytes, MapAccess::kReadWrite);
+  if (!memory.ok()) {
+    return memory.status();
+  }
+  packet->passed = Descriptor();
+  WorkerReady ready;
+  absl::StatusOr<std::unique_ptr<RootedFiles>> files = OpenRoot(greeting->root, &ready.root_inode);
+  ready.status = files.status();
+  if (absl::Status sent = channel.Send(EncodeReady(ready), Waiting::kWait); !sent.ok()) {
+    return sent;
+  }
+  if (!files.ok()) {
+    Leave(0);  // the core knows, and says it
+  }
+  // Lives as long as the process, because its threads do.
+  Worker* const worker =
+      new Worker(std::move(channel), *std::move(memory), *std::move(files), greeting->max_calls);
+  worker->Serve();
+}
+
+}  // namespace
+
+int RunSharedWorker(const std::string& name) {
+  int type = 0;
+  socklen_t bytes = sizeof(type);
+  if (getsockopt(kWorkerSocket, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 ||
+      type != SOCK_SEQPACKET) {
+    std::fputs("terraced: a worker is started by terraced itself\n", stderr);
+    return kExitWrongUsage;
+  }
+  SetUpWorker(name);
+  const absl::Status begun = Begin();
+  std::fprintf(stderr, "terraced: worker of shared tier %s: %s\n", name.c_str(),
+               std::string(begun.message()).c_str());
+  return kExitBroken;
+}
+
+}  // namespace terrace

@@ -1,0 +1,164 @@
+// A shared tier as the daemon holds it, over a folder whose calls threads make.
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include <gtest/gtest.h>
+
+#include "daemon/identity_files.h"
+#include "daemon/shared_tier.h"
+#include "daemon/thread_executor.h"
+#include "tests/doubles/private_folder.h"
+#include "tiers/os/rooted_files.h"
+
+namespace terrace {
+namespace {
+
+namespace fs = std::filesystem;
+
+class LogOfEvents final : public Log {
+ public:
+  void Write(LogLevel /*level*/,
+             std::string_view event,
+             std::initializer_list<LogField> fields) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::string line(event);
+    for (const LogField& field : fields) {
+      line.append(" ").append(field.value);
+    }
+    lines_.push_back(line);
+  }
+  void SetLevel(LogLevel /*level*/) override {}
+  [[nodiscard]] uint64_t dropped() const override { return 0; }
+  [[nodiscard]] uint64_t suppressed() const override { return 0; }
+
+  bool Has(const std::string& part) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const std::string& line : lines_) {
+      if (line.find(part) != std::string::npos) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> lines_;
+};
+
+// Threaded files and the kernel's files that they call.
+class OwningFiles final : public PoolFiles {
+ public:
+  OwningFiles(std::unique_ptr<RootedFiles> files, const PoolHost::FilesOptions& options)
+      : files_(std::move(files)),
+        threads_(MakeThreadedPoolFiles(
+            {.threads = 2, .buffer_bytes = options.buffer_bytes}, *files_, *options.clock)) {}
+  std::shared_ptr<PoolBuffer> TakeBuffer(uint64_t bytes) override {
+    return threads_->TakeBuffer(bytes);
+  }
+  [[nodiscard]] uint64_t max_buffer_bytes() const override { return threads_->max_buffer_bytes(); }
+  void Submit(PoolCall call, std::function<void(PoolReply)> done) override {
+    threads_->Submit(std::move(call), std::move(done));
+  }
+  void Stop() override { threads_->Stop(); }
+  [[nodiscard]] PoolFilesFigures figures() const override { return threads_->figures(); }
+
+ private:
+  const std::unique_ptr<RootedFiles> files_;
+  const std::unique_ptr<PoolFiles> threads_;
+};
+
+class PoolHostTest : public testing::Test {
+ protected:
+  PoolHostTest() {
+    for (const char* name : {"/data", "/pool", "/other"}) {
+      fs::create_directory(folder_.path() + name);
+    }
+    options_.tier.name = "g4";
+    options_.tier.kind = kSharedKind;
+    options_.tier.path = folder_.path() + "/pool";
+    options_.tier.capacity_bytes = uint64_t{1} << 30;
+    options_.tier.segment_bytes = uint64_t{32} << 20;
+    options_.tier.free_reserve_bytes = 0;
+    options_.data_dir = folder_.path() + "/data";
+    options_.node = {1, 2};
+    options_.max_payload_bytes = uint64_t{1} << 20;
+    parts_.clock = &BootClock();
+    parts_.hashing = executor_.get();
+    parts_.log = &log_;
+    parts_.make_files =
+        [](const PoolHost::FilesOptions& options) -> absl::StatusOr<std::unique_ptr<PoolFiles>> {
+      absl::StatusOr<std::unique_ptr<RootedFiles>> files = OpenRootedFiles(options.root);
+      if (!files.ok()) {
+        return files.status();
+      }
+      return std::make_unique<OwningFiles>(*std::move(files), options);
+    };
+  }
+
+  absl::StatusOr<std::unique_ptr<PoolHost>> Open() { return PoolHost::Open(options_, parts_); }
+  // Polled for, with time passing for the tier.
+  static bool Becomes(PoolHost& host, PoolState state) {
+    const absl::Time until = absl::Now() + absl::Seconds(30);
+    while (host.tier().figures().state != state) {
+      if (absl::Now() > until) {
+        return false;
+      }
+      host.tier().Tick();
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    host.LogChanges();
+    return true;
+  }
+
+  const doubles::PrivateFolder folder_;
+  const std::unique_ptr<Executor> executor_ = *MakeThreadExecutor({.threads = 1});
+  LogOfEvents log_;
+  PoolHost::Options options_;
+  PoolHost::Parts parts_;
+};
+
+TEST_F(PoolHostTest, RemembersItsPoolAndTakesNoOther) {
+  Digest128 pool;
+  {
+    absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+    ASSERT_TRUE(host.ok()) << host.status();
+    ASSERT_TRUE(Becomes(**host, PoolState::kOnline)) << (*host)->tier().figures().last_fault;
+    pool = (*host)->tier().figures().pool_uuid;
+    EXPECT_EQ(*RememberedPool(options_.data_dir, "g4"), pool);
+    EXPECT_TRUE(fs::exists(options_.data_dir + "/pool-index-g4"));
+    EXPECT_TRUE(log_.Has("shared tier found its pool g4 " + pool.ToHex()));
+    EXPECT_TRUE(log_.Has("shared tier g4 online"));
+    EXPECT_TRUE((*host)->Close(absl::Seconds(30)).ok());
+  }
+  options_.tier.path = folder_.path() + "/other";
+  absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+  ASSERT_TRUE(host.ok()) << host.status();
+  EXPECT_TRUE(Becomes(**host, PoolState::kForeign));
+  EXPECT_TRUE(log_.Has("a shared tier is away"));
+  EXPECT_TRUE(fs::is_empty(options_.tier.path)) << "nothing is made there";
+  EXPECT_EQ(*RememberedPool(options_.data_dir, "g4"), pool);
+}
+
+TEST_F(PoolHostTest, SaysWhichTierCannotBeOpenedAndWhy) {
+  options_.tier.capacity_bytes = 1;
+  const absl::Status small = Open().status();
+  EXPECT_EQ(small.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(small.message().find("the shared tier g4: capacity_bytes"), std::string::npos) << small;
+  options_.tier.capacity_bytes = uint64_t{1} << 30;
+  options_.tier.path = folder_.path() + "/missing";
+  const absl::Status missing = Open().status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(missing.message().find("the shared tier g4: "), 0U) << missing;
+  options_.tier.path = folder_.path() + "/pool";
+  std::filesystem::create_directory(options_.data_dir + "/pool-g4");
+  EXPECT_EQ(Open().status().code(), absl::StatusCode::kInternal);
+}
+
+}  // namespace
+}  // namespace terrace

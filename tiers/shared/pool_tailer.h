@@ -1,0 +1,148 @@
+// Follows what the other nodes of a pool publish: reads their heads, manifests and, where those do
+// not say everything, their segments, and keeps the catalogue up to date.
+//
+// A head is cumulative since the manifest that it names, so a reader that slept misses nothing.
+// Nodes are looked at every poll_interval, and those that have been quiet more rarely; however many
+// there are, all looks together stay within calls_per_second.
+//
+// Threads: Round and Take from one thread at a time, which blocks in PoolFiles::Call; the rest from
+// any.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+#include "tiers/shared/pool_catalogue.h"
+#include "tiers/shared/pool_format.h"
+#include "tiers/shared/pool_reports.h"
+#include "tiers/shared/shared_tier.h"
+
+namespace terrace {
+
+struct PoolTailerOptions {
+  Digest128 self;
+  absl::Duration poll_interval = absl::Milliseconds(500);
+  absl::Duration quiet_poll_interval = absl::Milliseconds(1500);
+  absl::Duration quiet_after = absl::Seconds(30);
+  absl::Duration members_interval = absl::Seconds(5);
+  absl::Duration absent_after = absl::Minutes(1);  // from the list of members, until it counts
+  double calls_per_second = 90;
+  uint32_t segments_a_round = 16;  // that are read because no head lists their records
+};
+
+struct PoolTailerFigures {
+  uint64_t heads_read = 0;
+  uint64_t manifests_read = 0;
+  uint64_t footers_read = 0;
+  uint64_t segments_scanned = 0;
+  uint64_t reports_damaged = 0;
+  uint64_t segments_unreadable = 0;
+};
+
+// What a round brought that is not the catalogue's.
+struct TailNews {
+  std::vector<RaisedGeneration> generations;
+  // What a node says of its reads lately, in the place of what it said before.
+  std::map<Digest128, std::vector<ReportedHeat>> heats;
+  std::vector<NodeLife> claimed;  // lives that another node has taken over
+};
+
+// All that a life reported: its manifest with the changes of its head.
+struct WholeReport {
+  NodeLife life;
+  std::vector<ReportedSegment> segments;
+  std::vector<Kill> kills;
+  std::vector<ReportedGeneration> generations;
+};
+
+class PoolTailer {
+ public:
+  // `catalogue` is borrowed.
+  PoolTailer(const PoolTailerOptions& options, const PoolAccess& access, PoolCatalogue& catalogue)
+      : options_(options), access_(access), catalogue_(catalogue) {}
+
+  // Looks at whatever is due. UNAVAILABLE, DEADLINE_EXCEEDED: the mount; the round ended there.
+  // What was learned before is in *news all the same. Other faults cost the node or segment that
+  // they concern, until it is looked at again.
+  absl::Status Round(TailNews* news);
+
+  // Everything that a life reported; its records become known to the catalogue in later rounds.
+  // Where its head is damaged, what its last manifest says. NOT_FOUND: it never reported, or is
+  // removed.
+  absl::StatusOr<WholeReport> ReadWhole(const NodeLife& life);
+  // Reads the records of a segment that this node lists itself in one of the next rounds.
+  void Follow(const ReportedSegment& segment);
+
+  // Of the list of members, as of the last look: the lives of a node, claimed ones included, and
+  // whether a life is claimed.
+  [[nodiscard]] std::vector<NodeLife> LivesOf(const Digest128& node) const;
+  [[nodiscard]] bool IsClaimed(const NodeLife& life) const;
+  // Whether every member's reports have been read at least once, as far as they can be: then
+  // generations are known, which every node repeats.
+  [[nodiscard]] bool HeardAll() const;
+  [[nodiscard]] bool SeenByAll(const RaisedGeneration& raised, absl::Duration dead_after) const;
+  // The other nodes.
+  [[nodiscard]] std::vector<PoolNodeView> Nodes() const;
+  [[nodiscard]] uint64_t behind_segments() const;
+  [[nodiscard]] PoolTailerFigures figures() const;
+
+ private:
+  struct Node {
+    NodeLife life;
+    bool listed = false;  // in the last list of members
+    absl::Duration last_listed;
+    bool heard = false;
+    bool ended = false;
+    uint64_t serial = 0;
+    uint32_t manifest = 0;
+    uint32_t failures = 0;                               // in a row, to read its reports
+    absl::flat_hash_map<SegmentName, uint32_t> listing;  // pages of their files
+    absl::flat_hash_map<Digest128, uint64_t> generations;
+    absl::Duration next_look;
+    absl::Duration last_change;
+    absl::Duration last_word;
+  };
+  struct Behind {
+    SegmentName name;
+    uint32_t file_pages = 0;
+    uint32_t end_page = 1;
+    bool sealed = false;
+  };
+
+  absl::StatusOr<PoolReport> LastManifest(const NodeLife& life);
+  absl::Status LookForMembers();
+  absl::Status LookAt(Node& node, TailNews* news);
+  absl::Status TakeHead(Node& node, const PoolReport& head, TailNews* news);
+  void TakeSegments(Node& node, const PoolReport* manifest, const PoolReport& head);
+  void TakeRecords(const ReportedSegment& segment, absl::Span<const IndexedRecord> records);
+  void TakeGenerations(Node& node,
+                       const std::vector<ReportedGeneration>& generations,
+                       TailNews* news);
+  absl::Status ReadBehind();
+  [[nodiscard]] absl::Duration IntervalOf(const Node& node, absl::Duration now) const;
+  [[nodiscard]] std::vector<Digest128> DueNodes() const;
+
+  const PoolTailerOptions options_;
+  const PoolAccess access_;
+  PoolCatalogue& catalogue_;
+  // Written by rounds alone, under the lock; rounds read without it.
+  mutable absl::Mutex mutex_;
+  std::map<Digest128, Node> nodes_;
+  std::vector<NodeLife> lives_;
+  std::vector<NodeLife> claimed_;
+  std::map<SegmentName, Behind> behind_;
+  bool listed_once_ = false;
+  absl::Duration next_list_;
+  PoolTailerFigures figures_;
+};
+
+}  // namespace terrace
