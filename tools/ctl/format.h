@@ -66,10 +66,10 @@ class Table {
     Align align = Align::kLeft;
   };
   struct Cell {
-    Cell(std::string content)
-        : text(std::move(content)) {
-    }  // NOLINT(google-explicit-constructor): rows are written as lists
-    Cell(const char* content) : text(content) {}  // NOLINT(google-explicit-constructor)
+    // Rows are written as lists. NOLINTBEGIN(google-explicit-constructor)
+    Cell(std::string content) : text(std::move(content)) {}
+    Cell(const char* content) : text(content) {}
+    // NOLINTEND(google-explicit-constructor)
     Cell(std::string content, Tone cell_tone) : text(std::move(content)), tone(cell_tone) {}
     std::string text;
     Tone tone = Tone::kPlain;

@@ -225,18 +225,19 @@ absl::Status MessageFromJson(const Json& json, Message* message) {
     if (value.is_null()) {
       continue;
     }
+    const auto is = [field](FieldDescriptor::CppType type) {
+      return !field->is_repeated() && field->cpp_type() == type;
+    };
     absl::Status status;
     if (field->is_map()) {
       status = SetMap(value, field, message);
-    } else if (field->is_repeated()) {
-      status = WrongKind(field, "left out");
-    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_UINT32) {
+    } else if (is(FieldDescriptor::CPPTYPE_UINT32)) {
       status = SetUnsigned(value, field, std::numeric_limits<uint32_t>::max(), message);
-    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_UINT64) {
+    } else if (is(FieldDescriptor::CPPTYPE_UINT64)) {
       status = SetUnsigned(value, field, std::numeric_limits<uint64_t>::max(), message);
-    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
+    } else if (is(FieldDescriptor::CPPTYPE_STRING)) {
       status = SetText(value, field, message);
-    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+    } else if (is(FieldDescriptor::CPPTYPE_ENUM)) {
       status = SetEnum(value, field, message);
     } else {
       status = WrongKind(field, "left out");

@@ -83,7 +83,9 @@ Axes Fit(const std::vector<CellResult>& own) {
 std::string Frame(const Axes& axes, const std::vector<CellResult>& own) {
   std::string svg;
   const double step = axes.top - axes.floor > 50 ? 20 : (axes.top - axes.floor > 20 ? 10 : 5);
-  for (double y = axes.floor; y <= axes.top + 1e-9; y += step) {
+  const int last_line = static_cast<int>((axes.top - axes.floor + 1e-9) / step);
+  for (int line = 0; line <= last_line; ++line) {
+    const double y = axes.floor + line * step;
     svg += absl::StrFormat(
         "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#dddddd\"/>\n", kLeft,
         kPanelWidth - kRight, axes.Y(y), axes.Y(y));
@@ -183,9 +185,10 @@ std::string ToSvg(const std::vector<CellResult>& results) {
       "fill=\"white\"/>\n",
       width, height, width, height);
   for (size_t i = 0; i < panels.size(); ++i) {
+    const size_t row = i / across;
     svg += absl::StrFormat("<g transform=\"translate(%.0f,%.0f)\">\n%s</g>\n",
                            kPanelWidth * static_cast<double>(i % across),
-                           kPanelHeight * static_cast<double>(i / across), Panel(panels[i]));
+                           kPanelHeight * static_cast<double>(row), Panel(panels[i]));
   }
   return svg + "</svg>\n";
 }

@@ -169,7 +169,7 @@ typedef struct terrace_plane {
 } terrace_plane;
 typedef struct terrace_region_spec {
   uint32_t struct_bytes;
-  int fd;                 /* memfd or any mappable file; duplicated, the caller keeps its own */
+  int fd;                 /* memfd, or a file on tmpfs or hugetlbfs; duplicated, the caller keeps its own */
   uint64_t offset;        /* multiple of 4,096 */
   uint64_t bytes;
   uint32_t block_count;

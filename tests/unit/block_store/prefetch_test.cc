@@ -163,6 +163,25 @@ TEST_F(PrefetchTest, TicketsDoNotTellHowManyThereWere) {
   EndAll();
 }
 
+TEST_F(PrefetchTest, ATenantHasALimitedNumberOfTickets) {
+  BlockStoreOptions options;
+  options.max_tickets_per_tenant = 2;
+  Make(options, true);
+  for (uint64_t key = 1; key <= 3; ++key) {
+    lower_.Hold({ns_, 1, "", KeyOf(key)}, PayloadOf(key, kPayload));
+  }
+  Start({1});
+  Start({2});
+  PrefetchCall third{{Part({3})}, Priority::kNormal, clock_.Now() + absl::Seconds(10), {}};
+  std::optional<absl::StatusOr<PrefetchResult>> result;
+  store_->Prefetch(caller_, third,
+                   [&](absl::StatusOr<PrefetchResult> r) { result = std::move(r); });
+  EXPECT_EQ(result->status().code(), absl::StatusCode::kResourceExhausted);
+  EndAll();
+  EXPECT_EQ(Start({3}).keys_moving, 1U) << "those that have ended do not count";
+  EndAll();
+}
+
 TEST_F(PrefetchTest, TicketsAreTheTenantsOwn) {
   const PrefetchResult started = Start({1});
   const Caller other{*store_->OpenTenant("b"), kNoSession};

@@ -155,6 +155,16 @@ TEST_F(StoreTest, TenantsDoNotSeeEachOther) {
   EXPECT_EQ(Delete(Part({1}), other).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(StoreTest, ThereIsALimitedNumberOfTenants) {
+  BlockStoreOptions options;
+  options.max_tenants = 2;
+  Make(options);
+  const absl::StatusOr<TenantId> second = store_->OpenTenant("b");
+  ASSERT_TRUE(second.ok());
+  EXPECT_EQ(store_->OpenTenant("c").status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(store_->OpenTenant("b"), second) << "one that is there is found";
+}
+
 TEST_F(StoreTest, ARaisedGenerationMakesOlderBlocksMissesAndGivesTheirRoomBack) {
   PutKeys({1, 2});
   EXPECT_EQ(*Clear(), 2U);

@@ -173,6 +173,57 @@ TEST_F(StoreTest, ARegionIdIsUsedOnceAtATime) {
             absl::StatusCode::kAlreadyExists);
 }
 
+TEST_F(StoreTest, ASessionHasALimitedNumberOfRegions) {
+  BlockStoreOptions options;
+  options.max_regions_per_session = 2;
+  Make(options);
+  const TestRegion memory(4096);
+  Register(memory, 1, Flat(1, 4096));
+  Register(memory, 2, Flat(1, 4096));
+  const auto try_register = [&](SessionId session, uint32_t region_id) {
+    auto mapped = GuardedRegion::Map(memory.fd(), 0, 4096, MapAccess::kReadWrite);
+    return store_->RegisterRegion(session, {region_id, *std::move(mapped), Flat(1, 4096), false})
+        .status()
+        .code();
+  };
+  EXPECT_EQ(try_register(session_, 3), absl::StatusCode::kResourceExhausted);
+  store_->UnregisterRegion(session_, 1, [] {});
+  EXPECT_EQ(try_register(session_, 3), absl::StatusCode::kOk);
+  EXPECT_EQ(try_register(session_, 0), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(try_register(kNoSession, 1), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(StoreTest, ARegionThatIsReadOnlyIsNotWrittenTo) {
+  const TestRegion memory(65536);
+  auto mapped = GuardedRegion::Map(memory.fd(), 0, 65536, MapAccess::kReadOnly);
+  ASSERT_TRUE(store_->RegisterRegion(session_, {1, *std::move(mapped), Flat(1, 65536), true}).ok());
+  PutCall put;
+  put.part = Part({1});
+  put.payload_bytes = {65536};
+  put.region = {1, {0}};
+  put.deadline = clock_.Now() + absl::Seconds(5);
+  EXPECT_EQ(OutcomeAt(Put(std::move(put)), 0), PutOutcome::kStored);
+  GetCall get = GetOf({1}, Delivery::kRegion);
+  get.regions = {{1, {0}}};
+  std::optional<absl::StatusOr<GetResult>> result;
+  store_->Get(caller_, std::move(get), [&](absl::StatusOr<GetResult> r) { result = std::move(r); });
+  EXPECT_EQ(result->status().code(), absl::StatusCode::kFailedPrecondition);
+  bool gone = false;
+  store_->UnregisterRegion(session_, 1, [&] { gone = true; });
+  EXPECT_TRUE(gone) << "the call that was refused does not use it any more";
+}
+
+TEST_F(StoreTest, ASlabIsMappedByItsTenantsProvenProcessesAlone) {
+  PutKeys({1});
+  const GetResult lease = Get(GetOf({1}, Delivery::kLease));
+  const SlabId slab{lease.slab_ids.front()};
+  const SessionId unproven = store_->OpenSession(tenant_, BlockStore::LeaseRight::kNone);
+  EXPECT_EQ(store_->MapSlab(unproven, slab).status().code(), absl::StatusCode::kFailedPrecondition);
+  const SessionId foreign =
+      store_->OpenSession(*store_->OpenTenant("b"), BlockStore::LeaseRight::kProvenByPidfd);
+  EXPECT_EQ(store_->MapSlab(foreign, slab).status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(StoreTest, UnknownRegionsAndForeignCarriersAreRefused) {
   PutKeys({1});
   GetCall get = GetOf({1}, Delivery::kRegion);

@@ -234,6 +234,18 @@ TEST_F(SpaceTest, ExplainSaysWhereABlockIsAndWhatKeepsIt) {
   EXPECT_EQ(store_->Explain("", Part({0}))->holds, 1U);
   EXPECT_EQ(store_->Explain("", Part({77}))->state, KeyState::kMiss);
   EXPECT_EQ(store_->Explain("nobody", Part({0})).status().code(), absl::StatusCode::kNotFound);
+  StorePart elsewhere = Part({0});
+  elsewhere.namespace_digest = Digest128{1, 2};
+  EXPECT_EQ(store_->Explain("a", elsewhere).status().code(), absl::StatusCode::kNotFound);
+  ASSERT_TRUE(store_->OpenTenant("b").ok());
+  EXPECT_EQ(store_->Explain("", Part({0})).status().code(), absl::StatusCode::kInvalidArgument)
+      << "whose?";
+}
+
+TEST_F(SpaceTest, WhatNobodyOwnsIsNotEvicted) {
+  PutChain(Range(0, 3));
+  EXPECT_EQ(Evict("nobody", 0).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->Usage().blocks, 3U);
 }
 
 TEST_F(SpaceTest, UsageAddsUp) {

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "daemon/quoted_text.h"
+#include "tests/doubles/in_child.h"
 #include "tests/doubles/manual_clock.h"
 #include "tiers/os/descriptor.h"
 
@@ -197,6 +198,12 @@ TEST_F(LogTest, ManyThreadsWriteWholeLines) {
   for (const std::string& line : lines) {
     EXPECT_THAT(line, HasSubstr(" level=info msg=\"thread "));
   }
+}
+
+TEST_F(LogTest, SaysThatTheSystemGivesItNoThread) {
+  const int code = InChildWithoutThreads(
+      [this] { return static_cast<int>(MakeLog({}, clock_).status().code()); });
+  EXPECT_EQ(code, static_cast<int>(absl::StatusCode::kResourceExhausted));
 }
 
 TEST_F(LogTest, RefusesAnEmptyQueue) {

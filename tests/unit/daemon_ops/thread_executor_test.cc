@@ -13,6 +13,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/doubles/in_child.h"
+
 namespace terrace {
 namespace {
 
@@ -139,6 +141,12 @@ TEST_P(ThreadExecutorTest, WakesForEachPieceAfterAllThreadsSleep) {
     executor->Run(Priority::kNormal, [&ran] { ran.Notify(); });
     ran.WaitForNotification();
   }
+}
+
+TEST(ThreadExecutor, SaysThatTheSystemGivesNoMoreThreads) {
+  const int code = InChildWithoutThreads(
+      [] { return static_cast<int>(MakeThreadExecutor({.threads = 2}).status().code()); });
+  EXPECT_EQ(code, static_cast<int>(absl::StatusCode::kResourceExhausted));
 }
 
 TEST(ThreadExecutor, RefusesThreadCountsOutOfRange) {

@@ -22,6 +22,7 @@
 #include <stddef.h>
 
 #include "tests/doubles/faulty_file_system.h"
+#include "tests/doubles/in_child.h"
 #include "tests/doubles/manual_clock.h"
 #include "tests/doubles/simulated_disk.h"
 #include "tests/unit/os/memfd.h"

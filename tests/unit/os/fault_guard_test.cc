@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include <gtest/gtest.h>
 
+#include "tests/doubles/in_child.h"
 #include "tests/unit/os/memfd.h"
 #include "tiers/os/descriptor.h"
 

@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/doubles/in_child.h"
 #include "tests/doubles/private_folder.h"
 #include "tests/unit/os/memfd.h"
 #include "tiers/os/file_system.h"

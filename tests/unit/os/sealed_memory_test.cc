@@ -19,6 +19,7 @@
 #include <grp.h>
 #include <gtest/gtest.h>
 
+#include "tests/doubles/in_child.h"
 #include "tests/unit/os/memfd.h"
 #include "tiers/os/descriptor.h"
 

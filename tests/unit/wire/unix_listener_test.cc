@@ -1,7 +1,5 @@
 #include "daemon/wire/unix_listener.h"
 
-#include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -12,6 +10,11 @@
 #include <fstream>
 #include <string>
 #include <utility>
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include "tests/doubles/in_child.h"
 
 namespace terrace {
 namespace {
@@ -100,6 +103,25 @@ TEST_F(UnixListenerTest, ClosingRemovesOnlyTheOwnFile) {
   std::ofstream(Path()) << "somebody else's";
   listener->Close();
   EXPECT_TRUE(std::filesystem::exists(Path()));
+}
+
+TEST_F(UnixListenerTest, AFolderThatMayNotBeWrittenIsSaidToBeOne) {
+  ASSERT_EQ(chmod(folder_.c_str(), 0500), 0);
+  const int code = InPlainChild(
+      [this] { return static_cast<int>(UnixListener::Listen({Path()}).status().code()); });
+  EXPECT_EQ(code, static_cast<int>(absl::StatusCode::kPermissionDenied));
+  EXPECT_EQ(chmod(folder_.c_str(), 0700), 0);
+}
+
+TEST_F(UnixListenerTest, AcceptSaysThatDescriptorsRanOut) {
+  const absl::StatusOr<UnixListener> listener = UnixListener::Listen({Path()});
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const int code = InChild([&listener] {
+    const rlimit none{0, 0};
+    setrlimit(RLIMIT_NOFILE, &none);
+    return static_cast<int>(listener->Accept().status().code());
+  });
+  EXPECT_EQ(code, static_cast<int>(absl::StatusCode::kResourceExhausted));
 }
 
 TEST_F(UnixListenerTest, CredentialsAreThoseOfThePeer) {
