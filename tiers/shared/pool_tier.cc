@@ -298,7 +298,7 @@ SharedTierFigures PoolTier::figures() const {
     figures.state = PoolState::kClosed;
   } else if (foreign_.load()) {
     figures.state = PoolState::kForeign;
-  } else if (!mount_ok_.load() && has_pool_.load()) {
+  } else if (mount_failed_.load()) {
     figures.state = PoolState::kSuspended;
   } else if (serving_.load()) {
     figures.state =

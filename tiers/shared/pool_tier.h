@@ -123,8 +123,9 @@ class PoolTier final : public SharedTier {
   // Set once by OpenedOnce, before serving_; read without a lock behind it.
   std::unique_ptr<Opened> opened_;
   std::atomic<bool> has_pool_{false};
-  std::atomic<bool> serving_{false};   // a life has begun, and every node has been heard
-  std::atomic<bool> mount_ok_{false};  // the last job came to its end
+  std::atomic<bool> serving_{false};       // a life has begun, and every node has been heard
+  std::atomic<bool> mount_ok_{false};      // the last job came to its end
+  std::atomic<bool> mount_failed_{false};  // and does not answer yet; false before the first job
   std::atomic<bool> foreign_{false};
   std::atomic<bool> closing_{false};
   std::atomic<bool> closed_{false};

@@ -45,6 +45,7 @@ void PoolTier::NoteMount(const absl::Status& status) {
   const bool foreign = absl::IsFailedPrecondition(status);
   foreign_.store(foreign);
   mount_ok_.store(status.ok());
+  mount_failed_.store(!status.ok() && !foreign);
   absl::MutexLock lock(&mutex_);
   if (!status.ok()) {
     last_fault_ = std::string(status.message());
@@ -66,6 +67,7 @@ void PoolTier::RunWrite() {
     const absl::Status status = writer->Work();
     if (IsMountFault(status)) {
       mount_ok_.store(false);
+      mount_failed_.store(true);
     }
   }
   absl::MutexLock lock(&mutex_);

@@ -324,17 +324,18 @@ absl::StatusOr<CountedCalls> SharedScenario::CountOurs(uint32_t blocks) {
 absl::Status WriteAndReadFile(const std::string& folder, uint32_t number, absl::Span<char> block) {
   const std::string name = folder + "/" + std::to_string(number);
   const std::string temporary = name + ".tmp";
-  const int out = open(temporary.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-  bool sound =
-      out >= 0 && write(out, block.data(), block.size()) == static_cast<ssize_t>(block.size());
-  sound = sound && fdatasync(out) == 0;
-  sound = close(out) == 0 && sound;
+  bool sound = false;
+  {
+    const Descriptor out(open(temporary.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600));
+    sound = out.valid() &&
+            write(out.get(), block.data(), block.size()) == static_cast<ssize_t>(block.size()) &&
+            fdatasync(out.get()) == 0;
+  }
   sound = sound && rename(temporary.c_str(), name.c_str()) == 0;
   struct stat facts {};
-  const int in = open(name.c_str(), O_RDONLY | O_CLOEXEC);
-  sound = sound && in >= 0 && fstat(in, &facts) == 0 &&
-          read(in, block.data(), block.size()) == static_cast<ssize_t>(block.size());
-  sound = close(in) == 0 && sound;
+  const Descriptor in(open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  sound = sound && in.valid() && fstat(in.get(), &facts) == 0 &&
+          read(in.get(), block.data(), block.size()) == static_cast<ssize_t>(block.size());
   return sound ? absl::OkStatus() : absl::InternalError(name + ": cannot be written and read");
 }
 

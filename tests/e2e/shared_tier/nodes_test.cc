@@ -1,115 +1,17 @@
 // Daemons of one pool: what one publishes another delivers, and a pool that is not there stops
 // nobody.
 #include <filesystem>
-#include <functional>
-#include <memory>
 #include <string>
 
-#include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include "tests/doubles/private_folder.h"
-#include "tests/e2e/daemon/started_daemon.h"
-#include "tools/bench/block_set.h"
+#include "tests/e2e/shared_tier/pool_node.h"
 
 namespace terrace {
 namespace {
 
 namespace fs = std::filesystem;
-using bench::BlockSet;
-using bench::ClientSession;
-using bench::Completion;
-
-constexpr uint64_t kBlockBytes = uint64_t{1} << 20;
-constexpr uint32_t kBlocks = 8;
-// Five times the two seconds within which others find what is published; a start of a worker on a
-// busy machine comes on top.
-constexpr absl::Duration kPatience = absl::Seconds(30);
-
-bool Eventually(const std::function<bool()>& holds) {
-  const absl::Time until = absl::Now() + kPatience;
-  while (!holds()) {
-    if (absl::Now() > until) {
-      return false;
-    }
-    absl::SleepFor(absl::Milliseconds(20));
-  }
-  return true;
-}
-
-std::string PoolText(const std::string& path) {
-  return absl::StrCat("[local]\nfree_reserve = 0\ncapacity = \"1300MiB\"\n",
-                      "[[tier]]\nname = \"g4\"\nkind = \"shared\"\npath = \"", path,
-                      "\"\ncapacity = \"4GiB\"\nfree_reserve = 0\nsegment_size = \"32MiB\"\n");
-}
-
-// A daemon, a session with it, and one set of blocks, which is the same on every node.
-class Node {
- public:
-  explicit Node(const std::string& pool) {
-    absl::StatusOr<std::unique_ptr<StartedDaemon>> daemon =
-        StartedDaemon::Start({.dram = "128MiB", .more_config = PoolText(pool)});
-    EXPECT_TRUE(daemon.ok()) << daemon.status();
-    if (daemon.ok()) {
-      daemon_ = *std::move(daemon);
-      Connect();
-    }
-  }
-
-  StartedDaemon& daemon() { return *daemon_; }
-  void Connect() {
-    set_.reset();
-    session_.reset();
-    absl::StatusOr<std::unique_ptr<ClientSession>> session =
-        ClientSession::Connect(daemon_->runtime_dir());
-    ASSERT_TRUE(session.ok()) << session.status();
-    session_ = *std::move(session);
-    auto set = BlockSet::Create(*session_, {"nodes", 1, 0, kBlocks, kBlockBytes});
-    ASSERT_TRUE(set.ok()) << set.status();
-    set_ = *std::move(set);
-  }
-  // A pool that has only just been found may not take blocks yet.
-  bool Publish() {
-    return Eventually([&] { return set_->Put(0, kBlocks, TERRACE_LEVEL_POOL).ok(); });
-  }
-  // Blocks that are delivered, each of them right in every byte.
-  uint32_t Hits() {
-    uint32_t hits = 0;
-    for (uint32_t i = 0; i < kBlocks; ++i) {
-      absl::StatusOr<Completion> got =
-          session_->GetLease(set_->Chain(i, 1), {}, ClientSession::Pending::kWait);
-      EXPECT_TRUE(got.ok()) << got.status();
-      if (!got.ok() || (*got)->outcomes[0] != TERRACE_GET_OK) {
-        continue;
-      }
-      const absl::Span<const char> payload(static_cast<const char*>((*got)->data[0]),
-                                           (*got)->payload_bytes[0]);
-      EXPECT_EQ(set_->WrongBytes(i, payload), 0U) << "block " << i;
-      EXPECT_TRUE(session_->Release((*got)->lease, {}).ok());
-      ++hits;
-    }
-    return hits;
-  }
-  absl::Status Clear() { return session_->ClearNamespace(set_->Chain(0, 1).ns); }
-  v1::PoolStatus Pool() {
-    v1::PoolReply reply;
-    grpc::ClientContext context;
-    const grpc::Status status =
-        v1::Admin::NewStub(daemon_->AdminChannel())->Pool(&context, {}, &reply);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    return reply.pools_size() == 1 ? reply.pools(0) : v1::PoolStatus();
-  }
-  bool Becomes(const std::string& state) {
-    return Eventually([&] { return Pool().state() == state; });
-  }
-
- private:
-  std::unique_ptr<StartedDaemon> daemon_;
-  std::unique_ptr<ClientSession> session_;
-  std::unique_ptr<BlockSet> set_;
-};
 
 class Nodes : public testing::Test {
  protected:
