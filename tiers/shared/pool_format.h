@@ -79,6 +79,7 @@ struct NodeLife {
   Digest128 node;
   uint64_t epoch = 0;
   friend bool operator==(const NodeLife&, const NodeLife&) = default;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the zero of <=> for a pointer
   friend auto operator<=>(const NodeLife&, const NodeLife&) = default;
   template <typename H>
   friend H AbslHashValue(H h, const NodeLife& life) {
@@ -91,6 +92,7 @@ struct SegmentName {
   NodeLife life;
   uint32_t number = 0;
   friend bool operator==(const SegmentName&, const SegmentName&) = default;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the zero of <=> for a pointer
   friend auto operator<=>(const SegmentName&, const SegmentName&) = default;
   template <typename H>
   friend H AbslHashValue(H h, const SegmentName& name) {

@@ -24,6 +24,7 @@ struct Digest128 {
   uint64_t lo = 0;
 
   friend bool operator==(const Digest128&, const Digest128&) = default;
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 takes the zero of <=> for a pointer
   friend auto operator<=>(const Digest128&, const Digest128&) = default;
   template <typename H>
   friend H AbslHashValue(H h, const Digest128& d) {
