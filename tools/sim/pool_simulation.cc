@@ -89,6 +89,7 @@ class PoolFleet {
   void ReadOne(uint32_t index);
   void LookForAwaited(Member& member);
   void Kill();
+  [[nodiscard]] bool ReadClaim(const Digest128& node, std::string* adopter) const;
   void LookForAdoption();
   void Measure();
   void MeasureCalls();
@@ -273,14 +274,25 @@ void PoolFleet::Kill() {
   figures_.killed_blocks = killed_blocks_.size();
 }
 
+// False: nobody has claimed a life of that node yet.
+bool PoolFleet::ReadClaim(const Digest128& node, std::string* adopter) const {
+  const absl::StatusOr<std::vector<FolderEntry>> members = mount_.List(std::string(kMembersName));
+  for (size_t i = 0; members.ok() && i < members->size(); ++i) {
+    const std::optional<MemberFile> member = ParseMemberName((*members)[i].name);
+    if (member.has_value() && member->claimed && member->life.node == node) {
+      return mount_.Read(ClaimPath(member->life), 0, absl::MakeSpan(*adopter)).ok();
+    }
+  }
+  return false;
+}
+
 // The name of who adopts lies in the claim; what it took over is its own once its head says so.
 void PoolFleet::LookForAdoption() {
   if (!killed_at_.has_value() || figures_.adopted_seconds > 0) {
     return;
   }
-  const std::string claim = ClaimPath({DigestOf(plan_.seed, killed_ + 1), 1});
   std::string adopter(32, '\0');
-  if (!mount_.Read(claim, 0, absl::MakeSpan(adopter)).ok()) {
+  if (!ReadClaim(DigestOf(plan_.seed, killed_ + 1), &adopter)) {
     return;
   }
   for (uint32_t i = 0; i < plan_.nodes; ++i) {
