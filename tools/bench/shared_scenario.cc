@@ -163,8 +163,8 @@ absl::Status SharedScenario::Prepare() {
   pass_blocks_ = static_cast<uint32_t>(
                      std::clamp<uint64_t>(kPassBytes / block_bytes_, together_, kMaxKeysAGet)) /
                  together_ * together_;
-  absl::StatusOr<std::unique_ptr<RawTransfers>> raw =
-      RawTransfers::Create({pool_ + ".raw", SlotBytesFor(block_bytes_), pass_blocks_, together_});
+  absl::StatusOr<std::unique_ptr<RawTransfers>> raw = RawTransfers::Create(
+      {writer_->folder() + "/raw", SlotBytesFor(block_bytes_), pass_blocks_, together_});
   if (!raw.ok()) {
     return raw.status();
   }
