@@ -18,16 +18,13 @@
 #include "tiers/vocab/check.h"
 
 namespace terrace {
-namespace {
 
-WriteOutcome OutcomeOf(const absl::Status& status) {
+WriteOutcome OutcomeOfFailure(const absl::Status& status) {
   if (absl::IsResourceExhausted(status)) {
     return WriteOutcome::kNoSpace;
   }
   return absl::IsPermissionDenied(status) ? WriteOutcome::kReadOnly : WriteOutcome::kFault;
 }
-
-}  // namespace
 
 PoolWriter::PoolWriter(const PoolWriterOptions& options, const PoolWriterParts& parts)
     : options_(options), parts_(parts) {}
@@ -289,7 +286,7 @@ void PoolWriter::AdvanceLocked(Segment& segment, DeferredCalls& deferred) {
     for (std::unique_ptr<Pending>& pending : batch->records) {
       if (segment.failed) {
         const WriteOutcome outcome =
-            batch->status.ok() ? WriteOutcome::kFault : OutcomeOf(batch->status);
+            batch->status.ok() ? WriteOutcome::kFault : OutcomeOfFailure(batch->status);
         EndPendingLocked(std::move(pending), outcome, deferred);
       } else {
         StopCountingLocked(*pending);

@@ -68,6 +68,9 @@ struct PoolWriterFigures {
   std::string last_fault;
 };
 
+// What a failed call of the file system is to those whose blocks it concerns.
+WriteOutcome OutcomeOfFailure(const absl::Status& status);
+
 class PoolWriter {
  public:
   PoolWriter(const PoolWriterOptions& options, const PoolWriterParts& parts);

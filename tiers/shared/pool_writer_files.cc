@@ -239,9 +239,7 @@ absl::Status PoolWriter::OpenSegment() {
   if (!status.ok()) {
     NoteFaultLocked(status);
     // Whoever waits is told at once: the space may be gone for long.
-    const WriteOutcome outcome = absl::IsResourceExhausted(status)  ? WriteOutcome::kNoSpace
-                                 : absl::IsPermissionDenied(status) ? WriteOutcome::kReadOnly
-                                                                    : WriteOutcome::kFault;
+    const WriteOutcome outcome = OutcomeOfFailure(status);
     while (current_ == nullptr && !queue_.empty()) {
       std::unique_ptr<Pending> pending = std::move(queue_.front());
       queue_.pop_front();
