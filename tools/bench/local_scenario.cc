@@ -18,6 +18,7 @@
 #include "tiers/dram/arena.h"
 #include "tools/bench/block_set.h"
 #include "tools/bench/daemon_process.h"
+#include "tools/bench/paired_sides.h"
 #include "tools/bench/raw_transfers.h"
 #include "tools/bench/scenario.h"
 #include "tools/bench/stopwatch.h"
@@ -41,8 +42,6 @@ class LocalScenario {
   absl::Status Run();
 
  private:
-  using Side = std::function<absl::StatusOr<double>()>;
-
   absl::Status Prepare();
   absl::Status Measure(const char* name, const char* text, const Side& figure, const Side& limit);
   absl::StatusOr<double> ColdGet();
@@ -128,25 +127,9 @@ absl::Status LocalScenario::Measure(const char* name,
                                     const char* text,
                                     const Side& figure,
                                     const Side& limit) {
-  progress_.Begin(text, options_.pairs);
-  std::vector<Pair> pairs;
-  for (uint32_t i = 0; i <= options_.pairs; ++i) {
-    if (Interrupted()) {
-      return absl::CancelledError("interrupted");
-    }
-    absl::StatusOr<double> ours = i % 2 == 0 ? figure() : 0;
-    const absl::StatusOr<double> plain = limit();
-    ours = ours.ok() && i % 2 != 0 ? figure() : ours;
-    if (!ours.ok() || !plain.ok()) {
-      return ours.ok() ? plain.status() : ours.status();
-    }
-    if (i > 0) {  // the first pair warms up
-      pairs.push_back({Rate(*ours), Rate(*plain)});
-    }
-    progress_.Advance(i);
-  }
-  report_.AddPairs(name, text, "GB/s", pairs);
-  return absl::OkStatus();
+  return MeasureSides(
+      {name, text, options_.pairs, figure, limit, [this](double seconds) { return Rate(seconds); }},
+      report_, progress_);
 }
 
 absl::Status LocalScenario::GetTogether(BlockSet& set, uint32_t begin) {

@@ -33,6 +33,7 @@
 #include "tools/bench/call_counter.h"
 #include "tools/bench/daemon_process.h"
 #include "tools/bench/operator_calls.h"
+#include "tools/bench/paired_sides.h"
 #include "tools/bench/raw_transfers.h"
 #include "tools/bench/scenario.h"
 #include "tools/bench/stopwatch.h"
@@ -61,8 +62,6 @@ class SharedScenario {
   absl::Status Run();
 
  private:
-  using Side = std::function<absl::StatusOr<double>()>;
-
   absl::Status Prepare();
   absl::StatusOr<std::unique_ptr<DaemonProcess>> StartNode(uint64_t dram_bytes);
   absl::Status AwaitReady(OperatorCalls& calls);
@@ -176,25 +175,9 @@ absl::Status SharedScenario::Measure(const char* name,
                                      const char* text,
                                      const Side& figure,
                                      const Side& limit) {
-  progress_.Begin(text, options_.pairs);
-  std::vector<Pair> pairs;
-  for (uint32_t i = 0; i <= options_.pairs; ++i) {
-    if (Interrupted()) {
-      return absl::CancelledError("interrupted");
-    }
-    absl::StatusOr<double> ours = i % 2 == 0 ? figure() : 0;
-    const absl::StatusOr<double> plain = limit();
-    ours = ours.ok() && i % 2 != 0 ? figure() : ours;
-    if (!ours.ok() || !plain.ok()) {
-      return ours.ok() ? plain.status() : ours.status();
-    }
-    if (i > 0) {  // the first pair warms up
-      pairs.push_back({Rate(*ours), Rate(*plain)});
-    }
-    progress_.Advance(i);
-  }
-  report_.AddPairs(name, text, "GB/s", pairs);
-  return absl::OkStatus();
+  return MeasureSides(
+      {name, text, options_.pairs, figure, limit, [this](double seconds) { return Rate(seconds); }},
+      report_, progress_);
 }
 
 absl::StatusOr<double> SharedScenario::Publish() {
