@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,7 +11,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
-#include "tiers/segment/payload_hash.h"
+#include "tiers/copy/one_pass.h"
+#include "tiers/copy/piece.h"
 
 namespace terrace {
 namespace {
@@ -149,7 +149,8 @@ void PoolReader::CallEnded(const std::shared_ptr<Group>& group, const PoolReply&
   End(group, std::vector<ReadOutcome>(group->reads.size(), outcome));
 }
 
-// The copy is checked, and not the buffer, which another process can see.
+// Another process can see the buffer: the header is checked as a copy, and the payload is hashed
+// as it is copied.
 ReadOutcome PoolReader::Take(const OneRead& read, absl::Span<const char> bytes) const {
   RecordHeader header;
   if (bytes.size() < uint64_t{read.pages} * kPageBytes) {
@@ -169,9 +170,10 @@ ReadOutcome PoolReader::Take(const OneRead& read, absl::Span<const char> bytes) 
       header.key != read.identity.key) {
     return ReadOutcome::kGone;  // another block with this fingerprint
   }
-  std::memcpy(read.destination.data(), bytes.data() + kPageBytes, read.destination.size());
-  return PayloadChecksum(read.destination) == header.checksum ? ReadOutcome::kVerified
-                                                              : ReadOutcome::kCorrupt;
+  const ConstPiece payload = {bytes.data() + kPageBytes, read.destination.size()};
+  return CopyAndHash({&payload, 1}, read.destination.data()) == header.checksum
+             ? ReadOutcome::kVerified
+             : ReadOutcome::kCorrupt;
 }
 
 void PoolReader::Verify(const std::shared_ptr<Group>& group) {

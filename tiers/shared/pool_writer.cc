@@ -13,6 +13,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
+#include "tiers/copy/one_pass.h"
+#include "tiers/copy/piece.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/segment/segment_format.h"
 #include "tiers/vocab/check.h"
@@ -213,9 +215,9 @@ void PoolWriter::CopyBatch(Batch* batch) {
         memory.subspan(uint64_t{pending->page - batch->first_page} * kPageBytes,
                        uint64_t{pending->pages} * kPageBytes);
     const absl::Span<char> payload = record.subspan(kPageBytes, pending->payload_bytes);
-    std::memcpy(payload.data(), pending->slot.data() + kPageBytes, payload.size());
+    const ConstPiece source = {pending->slot.data() + kPageBytes, payload.size()};
+    pending->rotten = !(CopyAndHash({&source, 1}, payload.data()) == pending->checksum);
     std::exchange(pending->released, nullptr)();
-    pending->rotten = !(PayloadChecksum(payload) == pending->checksum);
     const absl::Span<char> rest = record.subspan(kPageBytes + pending->payload_bytes);
     std::fill(rest.begin(), rest.end(), '\0');
     RecordHeader header;
