@@ -31,9 +31,16 @@ class BlockSet {
     uint64_t block_bytes = 0;
   };
   // `session` must outlive the set. Registers a region of `count` blocks, filled with the set's
-  // content.
+  // content; it is the session's until the set ends.
   static absl::StatusOr<std::unique_ptr<BlockSet>> Create(ClientSession& session,
                                                           const Options& options);
+  ~BlockSet();
+  BlockSet(const BlockSet&) = delete;
+  BlockSet& operator=(const BlockSet&) = delete;
+
+  // Becomes a set of other blocks, from number `first` on, in the same region: as an engine, whose
+  // region lives as long as itself.
+  void Renew(uint64_t first);
 
   // `count` blocks from `begin` as a chain whose place in the region is where Create put them.
   [[nodiscard]] KeyChain Chain(uint32_t begin, uint32_t count) const;
@@ -69,6 +76,7 @@ class BlockSet {
  private:
   BlockSet(ClientSession& session, const Options& options)
       : session_(session), options_(options), source_(options.seed) {}
+  void MakeKeys(uint64_t first);
 
   ClientSession& session_;
   const Options options_;

@@ -93,6 +93,7 @@ class SharedScenario {
   std::unique_ptr<OperatorCalls> reader_calls_;
   std::unique_ptr<ClientSession> writer_session_;
   std::unique_ptr<ClientSession> reader_session_;
+  std::unique_ptr<BlockSet> fresh_;                   // of the writer, other blocks for every pass
   std::vector<std::unique_ptr<BlockSet>> read_sets_;  // of the reader, what was published
   std::unique_ptr<RawTransfers> raw_;
   uint64_t passes_ = 0;
@@ -162,6 +163,13 @@ absl::Status SharedScenario::Prepare() {
   pass_blocks_ = static_cast<uint32_t>(
                      std::clamp<uint64_t>(kPassBytes / block_bytes_, together_, kMaxKeysAGet)) /
                  together_ * together_;
+  absl::StatusOr<std::unique_ptr<BlockSet>> fresh = BlockSet::Create(
+      *writer_session_,
+      {"bench/shared", options_.seed, uint64_t{1} << 32, pass_blocks_, block_bytes_});
+  if (!fresh.ok()) {
+    return fresh.status();
+  }
+  fresh_ = *std::move(fresh);
   absl::StatusOr<std::unique_ptr<RawTransfers>> raw = RawTransfers::Create(
       {writer_->folder() + "/raw", SlotBytesFor(block_bytes_), pass_blocks_, together_});
   if (!raw.ok()) {
@@ -181,14 +189,9 @@ absl::Status SharedScenario::Measure(const char* name,
 }
 
 absl::StatusOr<double> SharedScenario::Publish() {
-  const BlockSet::Options blocks = {"bench/shared", options_.seed, ++passes_ << 32, pass_blocks_,
-                                    block_bytes_};
-  absl::StatusOr<std::unique_ptr<BlockSet>> fresh = BlockSet::Create(*writer_session_, blocks);
-  if (!fresh.ok()) {
-    return fresh.status();
-  }
+  fresh_->Renew(++passes_ << 32);
   const Stopwatch watch;
-  if (absl::Status s = (*fresh)->Put(0, pass_blocks_, TERRACE_LEVEL_POOL); !s.ok()) {
+  if (absl::Status s = fresh_->Put(0, pass_blocks_, TERRACE_LEVEL_POOL); !s.ok()) {
     return s;
   }
   return watch.seconds();
@@ -286,12 +289,12 @@ absl::StatusOr<CountedCalls> SharedScenario::CountOurs(uint32_t blocks) {
   for (uint32_t begin = 0; begin < blocks; begin += pass_blocks_) {
     const BlockSet::Options part = {"bench/shared", options_.seed, ++passes_ << 32, pass_blocks_,
                                     block_bytes_};
-    absl::StatusOr<std::unique_ptr<BlockSet>> written = BlockSet::Create(*writer_session_, part);
+    fresh_->Renew(part.first);
     absl::StatusOr<std::unique_ptr<BlockSet>> read = BlockSet::Create(*reader_session_, part);
-    if (!written.ok() || !read.ok()) {
-      return written.ok() ? read.status() : written.status();
+    if (!read.ok()) {
+      return read.status();
     }
-    absl::Status status = (*written)->Put(0, pass_blocks_, TERRACE_LEVEL_POOL);
+    absl::Status status = fresh_->Put(0, pass_blocks_, TERRACE_LEVEL_POOL);
     status.Update(status.ok() ? AwaitVisible(**read) : status);
     status.Update(status.ok() ? GetAll(**read) : status);
     if (!status.ok()) {
