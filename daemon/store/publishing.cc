@@ -191,10 +191,8 @@ bool Store::CanPublishLocked(const Outlet& outlet) const {
          (outlet.kept_slot_bytes == 0 || outlet.kept_slot_bytes < options_.dram_bytes / kKeptShare);
 }
 
-void Store::RequestPublishLocked(Outlet& outlet,
-                                 BlockId id,
-                                 WriteWaiter waiter,
-                                 DeferredCalls& deferred) {
+void Store::RequestPublishLocked(
+    Outlet& outlet, BlockId id, Awaited awaited, WriteWaiter waiter, DeferredCalls& deferred) {
   Block& block = blocks_.at(id);
   const auto bit = static_cast<uint8_t>(1U << static_cast<size_t>(&outlet - outlets_.data()));
   if ((block.queued_to & bit) != 0) {
@@ -204,6 +202,7 @@ void Store::RequestPublishLocked(Outlet& outlet,
   const std::string name = LocalName(IdentityOfLocked(block));
   const auto [at, inserted] = outlet.publications.try_emplace(name);
   Publication& publication = at->second;
+  publication.awaited = awaited == Awaited::kYes ? awaited : publication.awaited;
   if (waiter.put != nullptr || waiter.barrier != nullptr) {
     publication.waiters.push_back(std::move(waiter));
   }
@@ -247,7 +246,7 @@ void Store::PumpOutletLocked(Outlet& outlet, DeferredCalls& deferred) {
       ++outlet.drops[static_cast<size_t>(PublishDrop::kCleared)];
       continue;
     }
-    RequestPublishLocked(outlet, id, {}, deferred);
+    RequestPublishLocked(outlet, id, Awaited::kNo, {}, deferred);
   }
 }
 
@@ -284,6 +283,7 @@ void Store::BeginPublishLocked(Outlet& outlet, const std::string& name, Deferred
   ++outlet.kept_slots;
   ++in_flight_;  // until PublishEnded
   const std::shared_ptr<OwnedWrite> write = MakeWriteLocked(id, kPublishCap);
+  write->request.awaited = publication.awaited;
   const size_t index = static_cast<size_t>(&outlet - outlets_.data());
   const auto end = std::make_shared<PublicationEnd>(PublicationEnd{index, name, publication.id});
   deferred.Add([this, tier = outlet.tier, write, end] {
@@ -392,7 +392,7 @@ bool Store::IsPublishedForEvictionLocked(BlockId id,
     } else if (!outlet.tier->Holds(identity)) {
       ready = false;
       if (HasRoom(outlet)) {
-        RequestPublishLocked(outlet, id, {}, deferred);
+        RequestPublishLocked(outlet, id, Awaited::kNo, {}, deferred);
       }
     }
   }
@@ -460,7 +460,7 @@ bool Store::PublishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredC
       put->result.levels[i] = static_cast<char>(Level::kPool);
     } else {
       ++put->waiting;
-      RequestPublishLocked(*outlet, id, {put, i, nullptr}, deferred);
+      RequestPublishLocked(*outlet, id, Awaited::kYes, {put, i, nullptr}, deferred);
     }
   }
   if (--put->waiting > 0) {
@@ -481,7 +481,7 @@ bool Store::FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
     return false;
   }
   ++flush->writes->left;
-  RequestPublishLocked(*outlet, id, {nullptr, 0, flush->writes}, deferred);
+  RequestPublishLocked(*outlet, id, Awaited::kYes, {nullptr, 0, flush->writes}, deferred);
   return true;
 }
 
