@@ -191,8 +191,10 @@ bool Store::CanPublishLocked(const Outlet& outlet) const {
          (outlet.kept_slot_bytes == 0 || outlet.kept_slot_bytes < options_.dram_bytes / kKeptShare);
 }
 
-void Store::RequestPublishLocked(
-    Outlet& outlet, BlockId id, Awaited awaited, WriteWaiter waiter, DeferredCalls& deferred) {
+void Store::RequestPublishLocked(Outlet& outlet,
+                                 BlockId id,
+                                 WriteWaiter waiter,
+                                 DeferredCalls& deferred) {
   Block& block = blocks_.at(id);
   const auto bit = static_cast<uint8_t>(1U << static_cast<size_t>(&outlet - outlets_.data()));
   if ((block.queued_to & bit) != 0) {
@@ -202,7 +204,9 @@ void Store::RequestPublishLocked(
   const std::string name = LocalName(IdentityOfLocked(block));
   const auto [at, inserted] = outlet.publications.try_emplace(name);
   Publication& publication = at->second;
-  publication.awaited = awaited == Awaited::kYes ? awaited : publication.awaited;
+  if (waiter.awaited == Awaited::kYes) {
+    publication.awaited = Awaited::kYes;
+  }
   if (waiter.put != nullptr || waiter.barrier != nullptr) {
     publication.waiters.push_back(std::move(waiter));
   }
@@ -246,7 +250,7 @@ void Store::PumpOutletLocked(Outlet& outlet, DeferredCalls& deferred) {
       ++outlet.drops[static_cast<size_t>(PublishDrop::kCleared)];
       continue;
     }
-    RequestPublishLocked(outlet, id, Awaited::kNo, {}, deferred);
+    RequestPublishLocked(outlet, id, {}, deferred);
   }
 }
 
@@ -392,7 +396,7 @@ bool Store::IsPublishedForEvictionLocked(BlockId id,
     } else if (!outlet.tier->Holds(identity)) {
       ready = false;
       if (HasRoom(outlet)) {
-        RequestPublishLocked(outlet, id, Awaited::kNo, {}, deferred);
+        RequestPublishLocked(outlet, id, {}, deferred);
       }
     }
   }
@@ -460,7 +464,7 @@ bool Store::PublishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredC
       put->result.levels[i] = static_cast<char>(Level::kPool);
     } else {
       ++put->waiting;
-      RequestPublishLocked(*outlet, id, Awaited::kYes, {put, i, nullptr}, deferred);
+      RequestPublishLocked(*outlet, id, {put, i, nullptr, Awaited::kYes}, deferred);
     }
   }
   if (--put->waiting > 0) {
@@ -481,7 +485,7 @@ bool Store::FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
     return false;
   }
   ++flush->writes->left;
-  RequestPublishLocked(*outlet, id, Awaited::kYes, {nullptr, 0, flush->writes}, deferred);
+  RequestPublishLocked(*outlet, id, {nullptr, 0, flush->writes, Awaited::kYes}, deferred);
   return true;
 }
 

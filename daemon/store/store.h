@@ -396,7 +396,6 @@ class Store final : public BlockStore {
   // The block must be ready. Its waiter may be told before this returns.
   void RequestPublishLocked(Outlet& outlet,
                             BlockId block,
-                            Awaited awaited,
                             WriteWaiter waiter,
                             DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpUrgentLocked(Outlet& outlet, DeferredCalls& deferred)
