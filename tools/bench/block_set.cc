@@ -82,6 +82,17 @@ void BlockSet::Fill() {
 }
 
 absl::Status BlockSet::Put(uint32_t begin, uint32_t count, terrace_level wait_for) {
+  return PutAll(begin, count, wait_for, TERRACE_PUT_STORED);
+}
+
+absl::Status BlockSet::Raise(uint32_t begin, uint32_t count, terrace_level level) {
+  return PutAll(begin, count, level, TERRACE_PUT_DUPLICATE);
+}
+
+absl::Status BlockSet::PutAll(uint32_t begin,
+                              uint32_t count,
+                              terrace_level wait_for,
+                              uint8_t outcome) {
   const std::string_view parent = begin == 0 ? std::string_view() : Key(begin - 1);
   absl::StatusOr<Completion> put = session_.Put(
       Chain(begin, count), static_cast<uint32_t>(options_.block_bytes), parent, wait_for);
@@ -93,7 +104,7 @@ absl::Status BlockSet::Put(uint32_t begin, uint32_t count, terrace_level wait_fo
       return absl::UnavailableError("put: a block did not reach the level that was asked for");
     }
   }
-  return AllOutcomes(**put, TERRACE_PUT_STORED, "put");
+  return AllOutcomes(**put, outcome, "put");
 }
 
 absl::Status BlockSet::Delete(uint32_t begin, uint32_t count) {

@@ -52,6 +52,8 @@ class BlockSet {
 
   // Puts blocks from the region; an error unless all are stored.
   absl::Status Put(uint32_t begin, uint32_t count, terrace_level wait_for = TERRACE_LEVEL_DRAM);
+  // Puts blocks that are stored already, so that they reach the level; an error unless all do.
+  absl::Status Raise(uint32_t begin, uint32_t count, terrace_level level);
   absl::Status Delete(uint32_t begin, uint32_t count);
   // Gets all blocks by lease, some at a time, and compares every byte. What is missing is an error
   // of the report.
@@ -74,6 +76,7 @@ class BlockSet {
   [[nodiscard]] ClientSession& session() const { return session_; }
 
  private:
+  absl::Status PutAll(uint32_t begin, uint32_t count, terrace_level wait_for, uint8_t outcome);
   BlockSet(ClientSession& session, const Options& options)
       : session_(session), options_(options), source_(options.seed) {}
   void MakeKeys(uint64_t first);
