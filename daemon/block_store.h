@@ -384,6 +384,13 @@ enum class PublishWhen : uint8_t {
   kNever = 3,
 };
 
+// Which namespaces' blocks are published otherwise than their tenant and the tiers say.
+struct NamespaceRule {
+  std::string tenant;  // alias; "": of every tenant
+  std::string model;   // of the namespace's record; a pattern of glob(7) in which * goes beyond "/"
+  PublishWhen publish = PublishWhen::kNever;
+};
+
 struct SharedTierPolicy {
   PublishWhen publish = PublishWhen::kOnCommit;
   uint64_t max_payload_bytes = uint64_t{16} << 20;  // larger blocks are not published; 0: any
@@ -449,6 +456,9 @@ class BlockStore {
                                 uint64_t limit_bytes) = 0;
   // When the tenant's blocks are published, to whichever shared tier; nullopt: as the tiers'
   // policies say.
+  // Of namespaces that are open and of those to come: the first that matches. Replaces those
+  // before.
+  virtual void SetNamespaceRules(std::vector<NamespaceRule> rules) = 0;
   virtual void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) = 0;
   // leases: the process is known by a pidfd, so leases may be granted.
   enum class LeaseRight : uint8_t { kNone, kProvenByPidfd };

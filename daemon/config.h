@@ -42,6 +42,14 @@ struct TenantConfig {
   friend bool operator==(const TenantConfig&, const TenantConfig&) = default;
 };
 
+// A [[namespace]] section: a rule for those that match; the first of them counts.
+struct NamespaceConfig {
+  std::string tenant = {};                            // alias; "": of every tenant
+  std::string model = {};                             // pattern
+  std::optional<PublishWhen> publish = std::nullopt;  // required
+  friend bool operator==(const NamespaceConfig&, const NamespaceConfig&) = default;
+};
+
 inline constexpr std::string_view kLocalKind = "local";
 inline constexpr std::string_view kSharedKind = "shared";
 
@@ -94,6 +102,8 @@ struct Config {
   std::vector<TierConfig> tiers;
   // [[tenant]]
   std::vector<TenantConfig> tenants;
+  // [[namespace]]
+  std::vector<NamespaceConfig> namespaces;
 };
 
 // The drives of the local tier: as listed, else the one that [local] describes. None: there is no
@@ -101,6 +111,7 @@ struct Config {
 std::vector<TierConfig> LocalDrivesOf(const Config& config);
 // Nearest first, as listed.
 std::vector<TierConfig> SharedTiersOf(const Config& config);
+std::vector<NamespaceRule> NamespaceRulesOf(const Config& config);
 // "commit", "reuse", "eviction", "never"
 std::string_view PublishText(PublishWhen publish);
 
@@ -121,6 +132,7 @@ struct LoadedConfig {
       origins;  // one a setting of Settings(): "default", "FILE:LINE", "--data", ...
   std::vector<std::string> tier_origins;    // one a tier: "FILE:LINE"
   std::vector<std::string> tenant_origins;  // one a tenant, likewise
+  std::vector<std::string> namespace_origins;  // likewise
 };
 
 // Without a file the daemon is embedded: the folders default to DIR/run and DIR/data below

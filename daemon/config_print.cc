@@ -47,6 +47,15 @@ void AppendTenant(std::string* out, const TenantConfig& tenant, std::string_view
   }
 }
 
+void AppendNamespace(std::string* out, const NamespaceConfig& rule, std::string_view origin) {
+  out->append("\n[[namespace]]\n");
+  if (!rule.tenant.empty()) {
+    AppendLine(out, "tenant", QuotedText(rule.tenant), origin);
+  }
+  AppendLine(out, "model", QuotedText(rule.model), origin);
+  AppendLine(out, "publish", QuotedText(PublishText(*rule.publish)), origin);
+}
+
 void AppendTier(std::string* out, const TierConfig& tier, std::string_view origin) {
   out->append("\n[[tier]]\n");
   AppendLine(out, "name", QuotedText(tier.name), origin);
@@ -129,6 +138,9 @@ std::string PrintConfig(const LoadedConfig& loaded) {
   for (size_t i = 0; i < loaded.config.tenants.size(); ++i) {
     AppendTenant(&out, loaded.config.tenants[i], loaded.tenant_origins[i]);
   }
+  for (size_t i = 0; i < loaded.config.namespaces.size(); ++i) {
+    AppendNamespace(&out, loaded.config.namespaces[i], loaded.namespace_origins[i]);
+  }
   return out;
 }
 
@@ -161,6 +173,14 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
                       ",\"limit_bytes\":", tenant.limit_bytes, PublishJson(tenant),
                       ",\"origin\":", QuotedText(loaded.tenant_origins[i]), "}"));
   }
+  out.append("],\"namespaces\":[");
+  for (size_t i = 0; i < loaded.config.namespaces.size(); ++i) {
+    const NamespaceConfig& rule = loaded.config.namespaces[i];
+    out.append(Concat(i == 0 ? "" : ",", "{\"tenant\":", QuotedText(rule.tenant),
+                      ",\"model\":", QuotedText(rule.model),
+                      ",\"publish\":", QuotedText(PublishText(*rule.publish)),
+                      ",\"origin\":", QuotedText(loaded.namespace_origins[i]), "}"));
+  }
   return out + "]}";
 }
 
@@ -177,6 +197,9 @@ ConfigDifference CompareConfigs(const Config& running, const Config& wanted) {
   Compare("tier", &TierConfig::path, wanted.tiers, running.tiers, &difference.needs_restart);
   Compare("tenant", &TenantConfig::alias, running.tenants, wanted.tenants, &difference.live);
   Compare("tenant", &TenantConfig::alias, wanted.tenants, running.tenants, &difference.live);
+  if (running.namespaces != wanted.namespaces) {  // their order counts too
+    difference.live.emplace_back("namespace");
+  }
   return difference;
 }
 
@@ -185,6 +208,7 @@ Config WithLiveSettings(const Config& running, const Config& wanted) {
   result.log_level = wanted.log_level;
   result.unlisted = wanted.unlisted;
   result.tenants = wanted.tenants;
+  result.namespaces = wanted.namespaces;
   return result;
 }
 

@@ -18,6 +18,10 @@
 namespace terrace {
 namespace {
 
+constexpr std::string_view kNamespaceKeys[] = {"tenant", "model", "publish"};
+constexpr std::string_view kNamespaceForm = "namespace: write [[namespace]], once for each rule";
+constexpr size_t kMaxModelBytes = 256;
+constexpr size_t kMaxNamespaceRules = 256;
 constexpr std::string_view kTenantKeys[] = {"alias",      "uids",  "gids",
                                             "guaranteed", "limit", "publish"};
 // Aliases of tenants that nobody listed.
@@ -102,10 +106,14 @@ class FileReader {
     if (entry.section == "tier") {
       return ApplyTier(entry);
     }
+    if (entry.section == "namespace") {
+      return ApplyNamespace(entry);
+    }
     if (!Contains(sections_, entry.section)) {
       std::vector<std::string_view> known = sections_;
       known.emplace_back("tenant");
       known.emplace_back("tier");
+      known.emplace_back("namespace");
       return RefuseAt(entry, Concat("unknown section [", Shown(entry.section), "]",
                                     Suggestion(entry.section, known)));
     }
@@ -116,6 +124,22 @@ class FileReader {
       return absl::OkStatus();
     }
     return ApplySetting(entry);
+  }
+
+  // Likewise.
+  absl::Status FinishNamespaces() {
+    for (size_t i = 0; i < loaded_.config.namespaces.size(); ++i) {
+      const NamespaceConfig& rule = loaded_.config.namespaces[i];
+      const std::string& origin = loaded_.namespace_origins[i];
+      if (i >= kMaxNamespaceRules) {
+        return Refuse(origin, Concat("namespace: at most ", kMaxNamespaceRules, " rules"));
+      }
+      if (rule.model.empty() || !rule.publish.has_value()) {
+        return Refuse(
+            origin, Concat("namespace: ", rule.model.empty() ? "model" : "publish", " is missing"));
+      }
+    }
+    return absl::OkStatus();
   }
 
   // Tenants can only be judged when all of their lines are known.
@@ -167,6 +191,9 @@ class FileReader {
     }
     if (entry.key == "tier") {
       return RefuseAt(entry, "tier: write [[tier]], once for each drive or shared folder");
+    }
+    if (entry.key == "namespace") {
+      return RefuseAt(entry, kNamespaceForm);
     }
     if (Contains(sections_, entry.key)) {
       return RefuseAt(entry, Concat(entry.key, ": must be a section, not ", TomlKind(entry.value)));
@@ -251,6 +278,50 @@ class FileReader {
       return status;
     }
     return RefuseAt(entry, Concat("tenant.", entry.key, ": ", std::string(status.message())));
+  }
+
+  absl::Status ApplyNamespace(const TomlEntry& entry) {
+    if (entry.element < 0) {
+      return RefuseAt(entry, kNamespaceForm);
+    }
+    const auto element = static_cast<size_t>(entry.element);
+    if (element >= loaded_.config.namespaces.size()) {
+      loaded_.config.namespaces.resize(element + 1);
+      loaded_.namespace_origins.resize(element + 1, OriginOf(entry));
+    }
+    if (entry.opens_section) {
+      return absl::OkStatus();
+    }
+    NamespaceConfig& rule = loaded_.config.namespaces[element];
+    absl::Status status;
+    if (entry.key == "tenant") {
+      status = SetPlainText(entry.value, kMaxAliasBytes, &rule.tenant);
+    } else if (entry.key == "model") {
+      status = SetPlainText(entry.value, kMaxModelBytes, &rule.model);
+    } else if (entry.key == "publish") {
+      PublishWhen publish = PublishWhen::kOnCommit;
+      status = SetPublish(entry.value, &publish);
+      rule.publish = publish;
+    } else {
+      return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[namespace]]",
+                                    Suggestion(entry.key, kNamespaceKeys)));
+    }
+    return status.ok() ? status
+                       : RefuseAt(entry, Concat("namespace.", entry.key, ": ",
+                                                std::string(status.message())));
+  }
+
+  static absl::Status SetPlainText(const TomlValue& value, size_t most, std::string* out) {
+    const auto* text = std::get_if<std::string>(&value);
+    if (text == nullptr) {
+      return absl::InvalidArgumentError(Concat("must be a string, not ", TomlKind(value)));
+    }
+    if (text->empty() || text->size() > most) {
+      return absl::InvalidArgumentError(
+          Concat("must have 1 to ", most, " characters, not ", text->size()));
+    }
+    *out = *text;
+    return absl::OkStatus();
   }
 
   static absl::Status SetAlias(const TomlEntry& entry, TenantConfig* tenant) {
@@ -408,6 +479,9 @@ absl::Status ApplyEntries(const std::vector<TomlEntry>& entries,
     }
   }
   if (absl::Status status = reader.FinishTiers(); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = reader.FinishNamespaces(); !status.ok()) {
     return status;
   }
   return reader.FinishTenants();

@@ -243,6 +243,15 @@ std::vector<TierConfig> SharedTiersOf(const Config& config) {
   return tiers;
 }
 
+std::vector<NamespaceRule> NamespaceRulesOf(const Config& config) {
+  std::vector<NamespaceRule> rules;
+  rules.reserve(config.namespaces.size());
+  for (const NamespaceConfig& rule : config.namespaces) {
+    rules.push_back({rule.tenant, rule.model, rule.publish.value_or(PublishWhen::kOnCommit)});
+  }
+  return rules;
+}
+
 std::string_view PublishText(PublishWhen publish) {
   return kPublishTexts[static_cast<size_t>(publish)];
 }

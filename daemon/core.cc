@@ -356,6 +356,7 @@ class DaemonCore final : public Core {
     }
     slabs_->Started();
     store_ = std::move(*store);
+    store_->SetNamespaceRules(NamespaceRulesOf(config));
     return ApplyQuotas(*store_, {}, config.tenants);
   }
 
@@ -510,6 +511,7 @@ class DaemonCore final : public Core {
       log_.Error("reload refused", {{"error", std::string(status.message())}});
       return absl::FailedPreconditionError(std::string(status.message()));
     }
+    store_->SetNamespaceRules(NamespaceRulesOf(next));
     log_.SetLevel(next.log_level);
     {
       absl::MutexLock lock(&mutex_);

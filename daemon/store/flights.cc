@@ -419,7 +419,7 @@ PrefetchResult Store::BeginPrefetchLocked(const Caller& caller,
     }
   }
   TouchLocked(ready);
-  NoteReuseLocked(caller.tenant, ready);
+  NoteReuseLocked(ready);
   if (call.hold > absl::ZeroDuration() && result.keys_ready + result.keys_moving > 0) {
     result.hold_id = GrantHoldLocked(caller, clock_.Now() + std::min(call.hold, kMaxHold), ready);
   }

@@ -154,7 +154,7 @@ void Store::ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
     }
   }
   TouchLocked(touched);
-  NoteReuseLocked(get->caller.tenant, touched);
+  NoteReuseLocked(touched);
 }
 
 // Everything is here or given up: decides what is delivered and how.

@@ -218,7 +218,9 @@ void Store::Flush(TenantId tenant,
                   std::function<void(absl::Status)> done) {
   DeferredCalls deferred;
   Lock lock(&mutex_);
-  const bool to_pool = WantsPool(level) && TenantPublishesLocked(tenant);
+  const bool to_pool = WantsPool(level) && (PublishesLocked(tenant, PublishWhen::kOnCommit) ||
+                                            PublishesLocked(tenant, PublishWhen::kOnReuse) ||
+                                            PublishesLocked(tenant, PublishWhen::kOnEviction));
   if ((local_ == nullptr && !to_pool) || level < Level::kLocalWritten) {
     // What a put reported as stored is in DRAM already.
     deferred.Add([done = std::move(done)] { done(absl::OkStatus()); });

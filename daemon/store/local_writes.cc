@@ -236,8 +236,7 @@ bool Store::WriteAheadOneLocked(BlockId id, DeferredCalls& deferred) {
 }
 
 void Store::WriteAheadLocked(Pool& pool, DeferredCalls& deferred) {
-  const bool publishes =
-      !outlets_.empty() && OutletsWithLocked(pool.tenant, PublishWhen::kOnEviction) != 0;
+  const bool publishes = PublishesLocked(pool.tenant, PublishWhen::kOnEviction);
   if (local_ == nullptr && !publishes) {
     return;
   }

@@ -73,4 +73,6 @@ struct Outlet {
   std::array<uint64_t, kPublishDrops> drops{};
 };
 
+std::vector<Outlet> MakeOutlets(const BlockStoreOptions& options, const BlockStore::Parts& parts);
+
 }  // namespace terrace

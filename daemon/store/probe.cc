@@ -51,7 +51,7 @@ void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(Probe
   // After the answer, which does not depend on it: the touch is a third of a probe's work.
   Lock lock(&mutex_);
   NoteUseLocked(caller, call);
-  TouchSeenLocked(caller.tenant, seen);
+  TouchSeenLocked(seen);
 }
 
 void Store::FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out) {
@@ -158,7 +158,7 @@ ProbeResult Store::ProbeLocked(const Caller& caller,
 }
 
 // Touches what is still the block that the probe saw.
-void Store::TouchSeenLocked(TenantId tenant, absl::Span<const SeenBlock> seen) {
+void Store::TouchSeenLocked(absl::Span<const SeenBlock> seen) {
   std::vector<BlockId> chain;
   chain.reserve(seen.size());
   for (const SeenBlock& block : seen) {
@@ -168,7 +168,7 @@ void Store::TouchSeenLocked(TenantId tenant, absl::Span<const SeenBlock> seen) {
     }
   }
   TouchLocked(chain);
-  NoteReuseLocked(tenant, chain);
+  NoteReuseLocked(chain);
 }
 
 // Pools are touched in runs, so that a chain whose blocks share a slot size is one call to the

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <utility>
 
+#include <fnmatch.h>
+
 #include "daemon/store/store.h"
 #include "tiers/vocab/check.h"
 
@@ -68,13 +70,28 @@ absl::Duration MemoryOf(WriteOutcome outcome) {
   }
 }
 
+uint8_t BitOf(PublishWhen when) {
+  return static_cast<uint8_t>(1U << static_cast<uint8_t>(when));
+}
+
+// A bit an outlet. `wanted`: nullopt: as each of them says.
+uint8_t OutletsThatPublish(const std::vector<Outlet>& outlets,
+                           std::optional<PublishWhen> wanted,
+                           PublishWhen when) {
+  uint32_t mask = 0;
+  for (size_t i = 0; i < outlets.size(); ++i) {
+    mask |= wanted.value_or(outlets[i].policy.publish) == when ? 1U << i : 0U;
+  }
+  return static_cast<uint8_t>(mask);
+}
+
 bool HasRoom(const Outlet& outlet) {
   return outlet.kept_slots + outlet.urgent.size() < kMaxPublishing;
 }
 
 }  // namespace
 
-std::vector<Outlet> Store::MakeOutlets(const BlockStoreOptions& options, const Parts& parts) {
+std::vector<Outlet> MakeOutlets(const BlockStoreOptions& options, const BlockStore::Parts& parts) {
   TERRACE_CHECK(parts.shared.size() <= kMaxSharedTiers);
   std::vector<Outlet> outlets(parts.shared.size());
   for (size_t i = 0; i < outlets.size(); ++i) {
@@ -93,18 +110,33 @@ void Store::SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) {
   TenantOf(tenant).publish = publish;
 }
 
-uint8_t Store::OutletsWithLocked(TenantId tenant, PublishWhen when) {
-  const std::optional<PublishWhen> wanted = TenantOf(tenant).publish;
-  uint32_t mask = 0;
-  for (size_t i = 0; i < outlets_.size(); ++i) {
-    mask |= wanted.value_or(outlets_[i].policy.publish) == when ? 1U << i : 0U;
+void Store::SetNamespaceRules(std::vector<NamespaceRule> rules) {
+  Lock lock(&mutex_);
+  namespace_rules_ = std::move(rules);
+  for (const std::unique_ptr<Namespace>& ns : namespaces_) {
+    RuleNamespaceLocked(*ns);
   }
-  return static_cast<uint8_t>(mask);
+}
+
+void Store::RuleNamespaceLocked(Namespace& ns) {
+  Tenant& tenant = TenantOf(ns.tenant);
+  ns.publish.reset();
+  for (const NamespaceRule& rule : namespace_rules_) {
+    if ((rule.tenant.empty() || rule.tenant == tenant.alias) &&
+        fnmatch(rule.model.c_str(), ns.record.model.c_str(), 0) == 0) {
+      ns.publish = rule.publish;
+      tenant.ruled |= BitOf(rule.publish);
+      return;
+    }
+  }
+}
+
+uint8_t Store::OutletsWithLocked(const Namespace& ns, PublishWhen when) {
+  return OutletsThatPublish(outlets_, ns.publish ? ns.publish : TenantOf(ns.tenant).publish, when);
 }
 
 Outlet* Store::LevelOutletLocked(const Block& block) {
-  const TenantId tenant = NamespaceOf(block.scope).tenant;
-  const uint8_t never = OutletsWithLocked(tenant, PublishWhen::kNever);
+  const uint8_t never = OutletsWithLocked(NamespaceOf(block.scope), PublishWhen::kNever);
   for (size_t i = 0; i < outlets_.size(); ++i) {
     if ((never >> i & 1U) == 0 && !IsTooLargeFor(outlets_[i], block)) {
       return &outlets_[i];
@@ -113,9 +145,10 @@ Outlet* Store::LevelOutletLocked(const Block& block) {
   return nullptr;
 }
 
-bool Store::TenantPublishesLocked(TenantId tenant) {
-  const auto all = static_cast<uint8_t>((1U << outlets_.size()) - 1);
-  return OutletsWithLocked(tenant, PublishWhen::kNever) != all;
+bool Store::PublishesLocked(TenantId tenant, PublishWhen when) {
+  const Tenant& its = TenantOf(tenant);
+  return !outlets_.empty() &&
+         ((its.ruled & BitOf(when)) != 0 || OutletsThatPublish(outlets_, its.publish, when) != 0);
 }
 
 bool Store::PoolHasLocked(const Block& block) {
@@ -159,13 +192,12 @@ void Store::OfferLocked(BlockId id, uint8_t mask) {
   }
 }
 
-void Store::NoteReuseLocked(TenantId tenant, absl::Span<const BlockId> blocks) {
-  const uint8_t mask = OutletsWithLocked(tenant, PublishWhen::kOnReuse);
-  if (mask == 0) {
-    return;
-  }
-  for (const BlockId block : blocks) {
-    OfferLocked(block, mask);
+void Store::NoteReuseLocked(absl::Span<const BlockId> blocks) {
+  for (size_t i = 0; !outlets_.empty() && i < blocks.size(); ++i) {
+    const Namespace& ns = NamespaceOf(blocks_.at(blocks[i]).scope);
+    if (const uint8_t mask = OutletsWithLocked(ns, PublishWhen::kOnReuse); mask != 0) {
+      OfferLocked(blocks[i], mask);
+    }
   }
 }
 
@@ -381,7 +413,7 @@ bool Store::IsPublishedForEvictionLocked(BlockId id,
   if (outlets_.empty() || block.from_pool || !IsCurrentLocked(block) || clock_.Now() >= give_up) {
     return true;
   }
-  const uint8_t mask = OutletsWithLocked(NamespaceOf(block.scope).tenant, PublishWhen::kOnEviction);
+  const uint8_t mask = OutletsWithLocked(NamespaceOf(block.scope), PublishWhen::kOnEviction);
   bool ready = true;
   for (size_t i = 0; i < outlets_.size(); ++i) {
     Outlet& outlet = outlets_[i];
@@ -407,7 +439,7 @@ void Store::TellOutletsOfEvictionLocked(const Block& block) {
   if (outlets_.empty() || block.from_pool || !IsCurrentLocked(block)) {
     return;
   }
-  const uint8_t mask = OutletsWithLocked(NamespaceOf(block.scope).tenant, PublishWhen::kOnEviction);
+  const uint8_t mask = OutletsWithLocked(NamespaceOf(block.scope), PublishWhen::kOnEviction);
   for (size_t i = 0; i < outlets_.size(); ++i) {
     Outlet& outlet = outlets_[i];
     if ((mask >> i & 1U) == 0) {

@@ -303,7 +303,7 @@ void Store::CommitLocked(PutOperation& put,
   if (local_ != nullptr && options_.local_writes == LocalWrites::kOnCommit) {
     NoteCommittedLocked(target.block);
   }
-  OfferLocked(target.block, OutletsWithLocked(put.caller.tenant, PublishWhen::kOnCommit));
+  OfferLocked(target.block, OutletsWithLocked(NamespaceOf(put.scope), PublishWhen::kOnCommit));
   // While the put's other blocks are still copied; it asks for the level when all are stored.
   if (WantsPool(put.call.wait_for)) {
     if (Outlet* outlet = LevelOutletLocked(block); outlet != nullptr) {

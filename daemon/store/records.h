@@ -38,7 +38,8 @@ struct Namespace {
   Digest128 digest;
   Digest128 family;
   uint64_t generation = 1;
-  bool removed_from = false;  // cleared, or some of it deleted, in this life
+  std::optional<PublishWhen> publish;  // by a rule; nullopt: as for the tenant
+  bool removed_from = false;           // cleared, or some of it deleted, in this life
   // Cleared while a pool's generation could not be known.
   bool cleared_blindly = false;
   uint64_t blocks = 0;
@@ -69,6 +70,8 @@ struct Tenant {
   uint64_t guaranteed_bytes = 0;
   uint64_t limit_bytes = 0;
   std::optional<PublishWhen> publish;  // nullopt: as each tier's policy says
+  // Bits 1 << PublishWhen: what rules say of some of its namespaces, or said earlier.
+  uint8_t ruled = 0;
   uint64_t used_bytes = 0;
   uint64_t blocks = 0;
   uint64_t leased_bytes = 0;

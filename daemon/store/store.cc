@@ -297,6 +297,7 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
   if (const auto noted = generations_.find(digest); noted != generations_.end()) {
     ns->generation = noted->second;
   }
+  RuleNamespaceLocked(*ns);
   families_[ns->family].push_back(id);
   namespace_ids_.emplace(digest, id);
   owner.namespaces.emplace(digest, id);

@@ -55,6 +55,7 @@ class Store final : public BlockStore {
   absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override;
   absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) override;
   void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) override;
+  void SetNamespaceRules(std::vector<NamespaceRule> rules) override;
   SessionId OpenSession(TenantId tenant, LeaseRight leases) override;
   void CloseSession(SessionId session) override;
   void ProcessGone(SessionId session) override;
@@ -144,8 +145,7 @@ class Store final : public BlockStore {
   // ---- probe.cc
   ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call, std::vector<SeenBlock>& seen)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TouchSeenLocked(TenantId tenant, absl::Span<const SeenBlock> seen)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TouchSeenLocked(absl::Span<const SeenBlock> seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ProbePartLocked(TenantId tenant,
                        const StorePart& part,
                        PartView& view,
@@ -373,24 +373,23 @@ class Store final : public BlockStore {
   // False: nothing keeps it where it is.
   bool WriteAheadOneLocked(BlockId block, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void WakeRoomWaitersLocked(size_t count, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WakeRoomWaitersLocked(size_t count, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLocalLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- publishing.cc
-  static std::vector<Outlet> MakeOutlets(const BlockStoreOptions& options, const Parts& parts);
-  // A bit an outlet that publishes the tenant's blocks then.
-  uint8_t OutletsWithLocked(TenantId tenant, PublishWhen when)
+  void RuleNamespaceLocked(Namespace& ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A bit an outlet that publishes the namespace's blocks then.
+  uint8_t OutletsWithLocked(const Namespace& ns, PublishWhen when)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The one that stands for Level::kPool; nullptr: none takes the block.
   Outlet* LevelOutletLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool TenantPublishesLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether any block of the tenant may be.
+  bool PublishesLocked(TenantId tenant, PublishWhen when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Published, or on its way.
   bool PoolHasLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // To be published to each of `outlets` when its turn comes, once in its life.
   void OfferLocked(BlockId block, uint8_t outlets) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void NoteReuseLocked(TenantId tenant, absl::Span<const BlockId> blocks)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteReuseLocked(absl::Span<const BlockId> blocks) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnqueueLocked(Block& block, PublishDrop why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool CanPublishLocked(const Outlet&) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The block must be ready. Its waiter may be told before this returns.
@@ -398,8 +397,7 @@ class Store final : public BlockStore {
                             BlockId block,
                             WriteWaiter waiter,
                             DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PumpUrgentLocked(Outlet& outlet, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpUrgentLocked(Outlet&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpOutletLocked(Outlet& outlet, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginPublishLocked(Outlet& outlet, const std::string& name, DeferredCalls& deferred)
@@ -541,6 +539,7 @@ class Store final : public BlockStore {
   absl::flat_hash_map<std::string, TenantId> tenant_ids_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Namespace>> namespaces_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Digest128, NamespaceId> namespace_ids_ ABSL_GUARDED_BY(mutex_);
+  std::vector<NamespaceRule> namespace_rules_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<Digest128, std::vector<NamespaceId>> families_ ABSL_GUARDED_BY(mutex_);
   std::vector<Scope> scopes_ ABSL_GUARDED_BY(mutex_);
   std::vector<ScopeId> free_scopes_ ABSL_GUARDED_BY(mutex_);

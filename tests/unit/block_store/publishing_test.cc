@@ -157,6 +157,60 @@ TEST(PublishingTest, NeverMeansNever) {
   EXPECT_EQ(pool.offered(), 0U);
 }
 
+TEST(PublishingTest, TheFirstRuleThatMatchesANamespaceCountsMoreThanTenantAndTier) {
+  SharedPoolDouble pool;
+  SharedNode a(pool);
+  a.Open(PublishWhen::kOnCommit);
+  BlockStore& store = a.room.store();
+  store.SetPublishing(a.room.caller().tenant, PublishWhen::kOnCommit);
+  store.SetNamespaceRules({{"somebody-else", "*", PublishWhen::kOnCommit},
+                           {"", "another/model", PublishWhen::kOnCommit},
+                           {"", "test/*", PublishWhen::kNever},
+                           {"", "*", PublishWhen::kOnCommit}});
+  a.room.Put({1}, Level::kDram, kSmall);
+  a.room.Settle();
+  EXPECT_EQ(pool.offered(), 0U);
+  EXPECT_EQ(ReasonAt(a.room.Put({2}, Level::kPool, kSmall), 0), Reason::kAdmission);
+  store.SetNamespaceRules({{"", "*el", PublishWhen::kOnReuse}});
+  a.room.Put({3}, Level::kDram, kSmall);
+  a.room.Settle();
+  EXPECT_EQ(pool.offered(), 0U);
+  a.room.Get(1, kSmall);
+  a.room.Settle();
+  EXPECT_GT(pool.offered(), 0U);
+  store.SetNamespaceRules({});
+  const uint64_t before = pool.offered();
+  a.room.Put({4}, Level::kDram, kSmall);
+  a.room.Settle();
+  EXPECT_EQ(pool.offered(), before + 1);
+}
+
+TEST(PublishingTest, ANamespaceThatIsOpenedLaterIsRuledToo) {
+  SharedPoolDouble pool;
+  SharedNode a(pool);
+  a.Open(PublishWhen::kNever);
+  BlockStore& store = a.room.store();
+  store.SetNamespaceRules({{"", "later/*", PublishWhen::kOnCommit}});
+  NamespaceRecord record = a.room.Record();
+  record.model = "later/model";
+  const absl::StatusOr<OpenedNamespace> later = store.OpenNamespace(a.room.caller().tenant, record);
+  ASSERT_TRUE(later.ok()) << later.status();
+  PutCall call;
+  call.part = a.room.Part({1});
+  call.part.namespace_digest = later->digest;
+  call.payload = std::string(kSmall, 'x');
+  call.payload_bytes = {kSmall};
+  call.deadline = absl::InfiniteDuration();
+  std::optional<absl::StatusOr<PutResult>> result;
+  store.Put(a.room.caller(), std::move(call), [&](auto r) { result = std::move(r); });
+  a.room.Settle();
+  ASSERT_TRUE(result.has_value() && result->ok());
+  EXPECT_EQ(pool.offered(), 1U);
+  a.room.Put({1}, Level::kDram, kSmall);
+  a.room.Settle();
+  EXPECT_EQ(pool.offered(), 1U) << "of a model that no rule is about";
+}
+
 TEST(PublishingTest, OnReuseABlockIsPublishedWhenItIsAskedForAndOnce) {
   SharedPoolDouble pool;
   SharedNode a(pool);

@@ -247,7 +247,9 @@ constexpr std::string_view kTwoPools =
     "[[tier]]\nname = \"g4\"\nkind = \"shared\"\npath = \"/mnt/fleet/terrace\"\n"
     "capacity = \"100TiB\"\nnode_share = \"2TiB\"\npublish = \"reuse\"\nsegment_size = \"1GiB\"\n"
     "free_reserve = \"5TiB\"\ngrace = \"2m\"\ndead_after = \"1h\"\n"
-    "[[tenant]]\nalias = \"a\"\nuids = [1]\npublish = \"never\"\n";
+    "[[tenant]]\nalias = \"a\"\nuids = [1]\npublish = \"never\"\n"
+    "[[namespace]]\ntenant = \"a\"\nmodel = \"llama/*\"\npublish = \"eviction\"\n"
+    "[[namespace]]\npublish = \"commit\"\nmodel = \"*\"\n";
 
 TEST(Config, SharedTiersAreListedBesideTheLocalOne) {
   const absl::StatusOr<LoadedConfig> two = ParseConfig(kTwoPools, "t.toml");
@@ -271,6 +273,31 @@ TEST(Config, SharedTiersAreListedBesideTheLocalOne) {
   EXPECT_THAT(json, HasSubstr(R"("grace_ms":120000,"dead_after_ms":3600000)"));
   EXPECT_THAT(json, HasSubstr(R"("limit_bytes":0,"publish":"never")"));
   EXPECT_THAT(json, HasSubstr("local.dir"));
+}
+
+TEST(Config, RulesOfNamespacesKeepTheirOrderAndAreLive) {
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(kTwoPools, "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::vector<NamespaceRule> rules = NamespaceRulesOf(loaded->config);
+  ASSERT_EQ(rules.size(), 2U);
+  EXPECT_EQ(rules[0].tenant, "a");
+  EXPECT_EQ(rules[0].model, "llama/*");
+  EXPECT_EQ(rules[0].publish, PublishWhen::kOnEviction);
+  EXPECT_EQ(rules[1].tenant, "");
+  EXPECT_EQ(rules[1].publish, PublishWhen::kOnCommit);
+  EXPECT_THAT(
+      PrintConfigJson(*loaded),
+      HasSubstr(R"({"tenant":"a","model":"llama/*","publish":"eviction","origin":"t.toml:)"));
+  Config wanted = loaded->config;
+  std::swap(wanted.namespaces[0], wanted.namespaces[1]);
+  EXPECT_THAT(CompareConfigs(loaded->config, wanted).live, ElementsAre("namespace"));
+  EXPECT_THAT(CompareConfigs(loaded->config, wanted).needs_restart, IsEmpty());
+  EXPECT_EQ(WithLiveSettings(loaded->config, wanted).namespaces, wanted.namespaces);
+  std::string many;
+  for (int i = 0; i < 257; ++i) {
+    many += "[[namespace]]\nmodel = \"m\"\npublish = \"never\"\n";
+  }
+  EXPECT_THAT(MessageOf(ParseConfig(many, "t.toml").status()), HasSubstr("at most 256 rules"));
 }
 
 TEST(Config, ASharedTierNeedsARestartAndATenantsPublishingDoesNot) {
@@ -299,6 +326,7 @@ TEST(Config, PrintedConfigReadsBackAsItself) {
     }
     EXPECT_EQ(first->config.tiers, second->config.tiers);
     EXPECT_EQ(first->config.tenants, second->config.tenants);
+    EXPECT_EQ(first->config.namespaces, second->config.namespaces);
     EXPECT_EQ(first->config.socket_gid, second->config.socket_gid);
   }
 }

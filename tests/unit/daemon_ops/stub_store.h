@@ -26,6 +26,7 @@ class StubStore final : public BlockStore {
   std::string refuse_alias;  // SetQuota of this tenant to a guarantee fails
   StoreUsage usage;
   std::vector<TenantUsage> tenants;
+  std::vector<NamespaceRule> namespace_rules;
   mutable int looks = 0;
 
   absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override {
@@ -65,6 +66,9 @@ class StubStore final : public BlockStore {
   }
   [[nodiscard]] std::vector<TenantUsage> Tenants() const override { return tenants; }
 
+  void SetNamespaceRules(std::vector<NamespaceRule> rules) override {
+    namespace_rules = std::move(rules);
+  }
   void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) override {
     publishing[aliases_.at(static_cast<size_t>(tenant))] = publish;
   }
