@@ -87,7 +87,7 @@ class PlainProtection final : public PoolProtection {
     }
     const std::vector<char> page(bytes.begin(), bytes.begin() + kPageBytes);
     RecordHeader header;
-    const RecordPlace& place = expected.place;
+    const PublishedPlace& place = expected.place;
     if (DecodeRecordHeader(page, &header) != HeaderFault::kNone ||
         header.kind != RecordKind::kBlock || !(header.tier_uuid == place.pool) ||
         header.segment_epoch != place.life_id || header.segment != place.segment ||

@@ -303,13 +303,13 @@ HeaderFault DecodePoolSuperblock(absl::Span<const char> page, PoolSuperblock* ou
   return HeaderFault::kNone;
 }
 
-void BeginSealedReport(absl::Span<char> whole) {
-  FieldWriter writer(whole);
+void BeginSealedReport(uint64_t bytes, absl::Span<char> header) {
+  FieldWriter writer(header);
   writer.Bytes(kSealedReportMagic);
   writer.U16(kSealedReportVersion);
   writer.U16(0);
   writer.U32(0);
-  writer.U32(static_cast<uint32_t>(whole.size()));
+  writer.U32(static_cast<uint32_t>(bytes));
   writer.ZerosUpTo(kSealedReportSaltAt);
 }
 

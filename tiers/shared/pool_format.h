@@ -209,13 +209,13 @@ std::string EncodeReport(const PoolReport& report);
 // What the first kReportHeaderBytes say of the whole; kField also where it is over kMaxReportBytes.
 // The checksum is not looked at.
 HeaderFault ReportBytes(absl::Span<const char> header, uint64_t* bytes);
-// The frame of a sealed report: everything but ciphertext, tag and CRC, which FinishSealedReport
-// adds when the rest is there.
 inline constexpr uint32_t kSealedReportHeaderBytes = 64;
 inline constexpr uint32_t kSealedReportSaltAt = 32;
 inline constexpr uint32_t kSealedReportSaltBytes = 32;
 inline constexpr uint32_t kSealedReportTagBytes = 16;
-void BeginSealedReport(absl::Span<char> whole);
+// All of the header but CRC and salt, for so many bytes in all.
+void BeginSealedReport(uint64_t bytes, absl::Span<char> header);
+// Adds the CRC, when the rest is there.
 void FinishSealedReport(absl::Span<char> whole);
 // What the first kSealedReportHeaderBytes say of the whole, as ReportBytes.
 HeaderFault SealedReportBytes(absl::Span<const char> header, uint64_t* bytes);

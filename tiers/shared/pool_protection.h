@@ -37,7 +37,7 @@ enum class PoolAuth : uint8_t {
 };
 
 // Where a record lies. No two records of a pool have one place, but a replayed one.
-struct RecordPlace {
+struct PublishedPlace {
   Digest128 pool;
   uint64_t life_id = 0;  // pool_format.h
   uint32_t segment = 0;
@@ -46,7 +46,7 @@ struct RecordPlace {
 
 // What a record says; borrowed.
 struct PublishedRecord {
-  RecordPlace place;
+  PublishedPlace place;
   uint64_t sequence = 0;
   BlockIdentity identity;
   Digest128 fingerprint;  // as of PoolProtection::Fingerprint
@@ -59,7 +59,7 @@ struct PublishedRecord {
 };
 
 struct ExpectedRecord {
-  RecordPlace place;
+  PublishedPlace place;
   BlockIdentity identity;
   Digest128 fingerprint;
   Digest128 checksum;  // of the payload

@@ -140,7 +140,7 @@ TEST(PoolFormat, ASuperblockWhoseVersionAndAuthDisagreeIsNone) {
 
 TEST(PoolFormat, TheFrameOfASealedReportIsCheckedInFull) {
   std::string whole(400, 'c');
-  BeginSealedReport(absl::MakeSpan(whole));
+  BeginSealedReport(whole.size(), absl::MakeSpan(whole));
   FinishSealedReport(absl::MakeSpan(whole));
   EXPECT_EQ(whole.substr(0, 12), std::string("TRRCRPS\n\x01\0\0\0", 12));
   EXPECT_EQ(whole.substr(16, 16), std::string("\x90\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16));
