@@ -6,6 +6,8 @@
 
 #include "absl/types/span.h"
 
+#include "tiers/os/file_system.h"
+
 namespace terrace {
 
 class SecretBytes {
@@ -18,15 +20,16 @@ class SecretBytes {
   SecretBytes(const SecretBytes&) = delete;
   SecretBytes& operator=(const SecretBytes&) = delete;
 
-  [[nodiscard]] absl::Span<char> span() { return {bytes_, size_}; }
-  [[nodiscard]] absl::Span<const char> view() const { return {bytes_, size_}; }
-  // Only the first so many are of use; the others become zeros.
+  [[nodiscard]] absl::Span<char> span() { return pages_.span().first(size_); }
+  [[nodiscard]] absl::Span<const char> view() const { return pages_.span().first(size_); }
+  // Only the first so many, at least one, are of use; the others become zeros.
   void Shrink(size_t bytes);
 
  private:
-  char* bytes_ = nullptr;
+  void Release();
+
+  AlignedBuffer pages_;
   size_t size_ = 0;
-  size_t mapped_ = 0;
 };
 
 // Zeros, which the compiler does not leave out.
