@@ -128,9 +128,4 @@ std::unique_ptr<PoolProtection> MakePlainProtection(const Digest128& pool) {
   return std::make_unique<PlainProtection>(pool);
 }
 
-std::string_view AuthText(PoolAuth auth) {
-  constexpr std::array<std::string_view, 3> kTexts = {"none", "mac", "encrypt"};
-  return kTexts[static_cast<size_t>(auth)];
-}
-
 }  // namespace terrace

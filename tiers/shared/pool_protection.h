@@ -129,7 +129,10 @@ class PoolSecret {
       const Digest128& pool) const = 0;
 };
 
-// "none", "mac", "encrypt"
-std::string_view AuthText(PoolAuth auth);
+// As it is configured.
+inline std::string_view AuthText(PoolAuth auth) {
+  constexpr std::array<std::string_view, 3> kTexts = {"none", "mac", "encrypt"};
+  return kTexts[static_cast<size_t>(auth)];
+}
 
 }  // namespace terrace

@@ -1,5 +1,6 @@
 // A shared tier as the daemon holds it, over a folder whose calls threads make.
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -158,6 +159,47 @@ TEST_F(PoolHostTest, SaysWhichTierCannotBeOpenedAndWhy) {
   options_.tier.path = folder_.path() + "/pool";
   std::filesystem::create_directory(options_.data_dir + "/pool-g4");
   EXPECT_EQ(Open().status().code(), absl::StatusCode::kInternal);
+}
+
+TEST_F(PoolHostTest, ProtectsItsPoolWithTheKeyOfAFileOrACredential) {
+  const std::string key = folder_.path() + "/key";
+  std::ofstream(key) << std::string(32, 'k');
+  fs::permissions(key, fs::perms::owner_read);
+  options_.tier.auth = PoolAuth::kEncrypt;
+  options_.tier.key_file = key;
+  {
+    absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+    ASSERT_TRUE(host.ok()) << host.status();
+    ASSERT_TRUE(Becomes(**host, PoolState::kOnline)) << (*host)->tier().figures().last_fault;
+    EXPECT_EQ((*host)->tier().figures().auth, PoolAuth::kEncrypt);
+    EXPECT_TRUE((*host)->Close(absl::Seconds(30)).ok());
+  }
+  options_.tier.key_file.clear();
+  options_.tier.key_credential = "key";
+  options_.credentials_dir = folder_.path();
+  {
+    absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+    ASSERT_TRUE(host.ok()) << host.status();
+    EXPECT_TRUE(Becomes(**host, PoolState::kOnline)) << "the same key: the same pool";
+  }
+  options_.tier.auth = PoolAuth::kMac;
+  absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+  ASSERT_TRUE(host.ok()) << host.status();
+  EXPECT_TRUE(Becomes(**host, PoolState::kForeign));
+  EXPECT_TRUE(log_.Has("auth = encrypt"));
+  EXPECT_FALSE(log_.Has(std::string(8, 'k')));
+}
+
+TEST_F(PoolHostTest, DoesNotOpenWithoutItsKey) {
+  options_.tier.auth = PoolAuth::kMac;
+  options_.tier.key_file = folder_.path() + "/key";
+  EXPECT_EQ(Open().status().code(), absl::StatusCode::kNotFound);
+  std::ofstream(options_.tier.key_file) << std::string(16, 'k');
+  fs::permissions(options_.tier.key_file, fs::perms::owner_read);
+  const absl::Status status = Open().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(status.message().find("the shared tier g4: " + options_.tier.key_file), 0U) << status;
+  EXPECT_TRUE(fs::is_empty(options_.tier.path)) << "nothing is made there";
 }
 
 }  // namespace
