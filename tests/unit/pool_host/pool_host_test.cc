@@ -1,4 +1,8 @@
 // A shared tier as the daemon holds it, over a folder whose calls threads make.
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -15,6 +19,7 @@
 #include "daemon/thread_executor.h"
 #include "tests/doubles/private_folder.h"
 #include "tiers/os/rooted_files.h"
+#include "tiers/shared/pool_format.h"
 
 namespace terrace {
 namespace {
@@ -188,6 +193,64 @@ TEST_F(PoolHostTest, ProtectsItsPoolWithTheKeyOfAFileOrACredential) {
   EXPECT_TRUE(Becomes(**host, PoolState::kForeign));
   EXPECT_TRUE(log_.Has("auth = encrypt"));
   EXPECT_FALSE(log_.Has(std::string(8, 'k')));
+}
+
+// By somebody who can write below the mount: in the place of members, heads, segments, and of this
+// node's own folder.
+TEST_F(PoolHostTest, LinksPipesAndDevicesInThePoolAreSkippedAndNothingBehindThemIsTouched) {
+  {
+    absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+    ASSERT_TRUE(host.ok()) << host.status();
+    ASSERT_TRUE(Becomes(**host, PoolState::kOnline)) << (*host)->tier().figures().last_fault;
+    EXPECT_TRUE((*host)->Close(absl::Seconds(30)).ok());
+  }
+  const fs::path pool = options_.tier.path;
+  const fs::path outside = folder_.path() + "/outside";
+  fs::create_directory(outside);
+  std::ofstream(outside / "secret") << "not the pool's";
+  // Lives of nodes whose member file, or whose head, is none.
+  const auto plant = [](const fs::path& path, uint64_t how) {
+    if (how == 0) {
+      ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+    } else if (how == 1) {
+      fs::create_symlink("../../../../outside/secret", path);
+    } else if (mknod(path.c_str(), S_IFCHR | 0600, makedev(1, 5)) != 0) {  // /dev/zero
+      fs::create_directory(path);
+    }
+  };
+  for (uint64_t how = 0; how < 3; ++how) {
+    const NodeLife member{{100 + how, 1}, 1};
+    plant(pool / MemberPath(member), how);
+    const NodeLife life{{200 + how, 1}, 1};
+    std::ofstream(pool / MemberPath(life)) << "";
+    fs::create_directories(pool / LifePath(life));
+    plant(pool / HeadPath(life), how);
+    plant(pool / ManifestPath(life, 1), how);
+    plant(pool / ("planted-" + std::to_string(how)), how);
+  }
+  fs::create_directory_symlink(outside, pool / NodePath({300, 1}));
+  options_.node = {300, 1};  // whose folder it is
+  {
+    absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+    ASSERT_TRUE(host.ok()) << host.status();
+    const absl::Time until = absl::Now() + absl::Seconds(30);
+    while ((*host)->tier().figures().last_fault.empty() && absl::Now() < until) {
+      (*host)->tier().Tick();
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    EXPECT_NE((*host)->tier().figures().last_fault, "") << "its folder is not its own";
+  }
+  options_.node = {301, 1};
+  absl::StatusOr<std::unique_ptr<PoolHost>> host = Open();
+  ASSERT_TRUE(host.ok()) << host.status();
+  EXPECT_TRUE(Becomes(**host, PoolState::kOnline)) << (*host)->tier().figures().last_fault;
+  for (const PoolNodeView& node : (*host)->tier().Nodes()) {
+    EXPECT_TRUE(node.node.hi < 100 || node.node.hi >= 200) << "of a member file that is none";
+  }
+  EXPECT_EQ(std::distance(fs::directory_iterator(outside), fs::directory_iterator()), 1);
+  std::string content;
+  std::getline(std::ifstream(outside / "secret"), content);
+  EXPECT_EQ(content, "not the pool's");
 }
 
 TEST_F(PoolHostTest, DoesNotOpenWithoutItsKey) {
