@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include "daemon/protection/ciphers.h"
 #include "tests/doubles/seeded.h"
 #include "tiers/segment/crc32c.h"
 #include "tiers/segment/little_endian.h"
@@ -246,6 +247,58 @@ TEST_P(Sealed, TheFileTellsNothingButWhatItMay) {
       EXPECT_FALSE(holds(digests.substr(0, 16)));
     }
   }
+}
+
+// By another way than the one under test, from what sealed_protection.h says of keys and nonces: so
+// that what one build seals another opens.
+TEST_P(Sealed, WhatIsSealedOpensWithTheKeysThatAreDocumented) {
+  const std::string metadata = doubles::Seeded(9).Bytes(kMaxMetadataBytes - 5);
+  const auto written = Write(kPlace, metadata);
+  SealedHeader header;
+  ASSERT_EQ(DecodeSealedHeader({written->bytes.data(), kPageBytes}, &header), HeaderFault::kNone);
+  BriefKey pool_key;
+  BriefKey records;
+  BriefKey of_namespace;
+  BriefKey key;
+  HkdfExtract(kPool.ToBytes(), std::string(kMinSecretBytes, 's'), pool_key.span());
+  HkdfExpand(pool_key.view(), "terrace pool 1 " + std::string(AuthText(GetParam())) + " records",
+             records.span());
+  HmacSha256(records.view(), Digest128{77, 78}.ToBytes(), of_namespace.span());
+  HkdfExpand(of_namespace.view(), header.salt, key.span());
+
+  const absl::Span<const char> bytes(written->bytes.data(), written->bytes.size());
+  const absl::Span<const char> stored = bytes.subspan(kPageBytes, kPayload);
+  std::string identity(28, '\0');
+  FieldWriter writer(absl::MakeSpan(identity));
+  writer.Digest({77, 78});
+  writer.U64(3);
+  writer.U16(static_cast<uint16_t>(written->salt.size()));
+  writer.U16(static_cast<uint16_t>(written->key.size()));
+  identity += written->salt + written->key;
+  std::string text(kSealedTextBytes, '\0');
+  std::string payload(stored.begin(), stored.end());
+  GcmMessage record(GcmMessage::Way::kOpen, key.view(), {});
+  record.Cover(CoveredHeader(header));
+  record.Cover(identity);
+  if (GetParam() == PoolAuth::kMac) {
+    record.Cover(stored);
+  }
+  record.Convert(bytes.subspan(kSealedTextAt, kSealedTextBytes), absl::MakeSpan(text));
+  if (GetParam() == PoolAuth::kEncrypt) {
+    record.Convert(stored, absl::MakeSpan(payload));
+  }
+  ASSERT_TRUE(record.IsGenuine(header.tag));
+  EXPECT_EQ(payload, written->payload);
+  EXPECT_EQ(text.substr(0, 16), std::string("\x67\x12\0\0\0\0\0\0\x10\0\0\0\x15\0\0\0", 16));
+  EXPECT_EQ(text.substr(16, 21), "the key of the parent");
+
+  GcmMessage::Tag tag{};
+  std::copy_n(text.begin() + 80, tag.size(), tag.begin());
+  std::string pages(3 * uint64_t{kPageBytes}, '\0');
+  GcmMessage extra(GcmMessage::Way::kOpen, key.view(), {1});
+  extra.Convert(bytes.subspan(2 * uint64_t{kPageBytes}), absl::MakeSpan(pages));
+  ASSERT_TRUE(extra.IsGenuine(tag));
+  EXPECT_EQ(pages, metadata + std::string(5, '\0'));
 }
 
 TEST_P(Sealed, OneRecordSealedTwiceHasNothingInCommonButItsPlaceAndNames) {
