@@ -26,8 +26,8 @@
 #include "daemon/shared_tier.h"
 #include "daemon/thread_executor.h"
 #include "daemon/worker/worker_pool_files.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/dram/arena.h"
-#include "tiers/dram/one_pass.h"
 
 namespace terrace {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "daemon/store/region_pieces.h"
 #include "daemon/store/store.h"
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/vocab/check.h"
 
 namespace terrace {

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 
 #include "daemon/store/store.h"
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 
 namespace terrace {
 namespace {

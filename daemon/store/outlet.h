@@ -32,6 +32,7 @@ struct Publication {
   bool running = false;     // handed to the tier; else it waits
   bool deleted = false;     // while it waited
   bool keeps_slot = false;  // the block is locked, until the tier has copied it
+  Awaited awaited = Awaited::kNo;
   uint32_t tries = 0;
   uint64_t slot_bytes = 0;
   std::vector<WriteWaiter> waiters;

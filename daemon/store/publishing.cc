@@ -204,6 +204,9 @@ void Store::RequestPublishLocked(Outlet& outlet,
   const std::string name = LocalName(IdentityOfLocked(block));
   const auto [at, inserted] = outlet.publications.try_emplace(name);
   Publication& publication = at->second;
+  if (waiter.awaited == Awaited::kYes) {
+    publication.awaited = Awaited::kYes;
+  }
   if (waiter.put != nullptr || waiter.barrier != nullptr) {
     publication.waiters.push_back(std::move(waiter));
   }
@@ -284,6 +287,7 @@ void Store::BeginPublishLocked(Outlet& outlet, const std::string& name, Deferred
   ++outlet.kept_slots;
   ++in_flight_;  // until PublishEnded
   const std::shared_ptr<OwnedWrite> write = MakeWriteLocked(id, kPublishCap);
+  write->request.awaited = publication.awaited;
   const size_t index = static_cast<size_t>(&outlet - outlets_.data());
   const auto end = std::make_shared<PublicationEnd>(PublicationEnd{index, name, publication.id});
   deferred.Add([this, tier = outlet.tier, write, end] {
@@ -460,7 +464,7 @@ bool Store::PublishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredC
       put->result.levels[i] = static_cast<char>(Level::kPool);
     } else {
       ++put->waiting;
-      RequestPublishLocked(*outlet, id, {put, i, nullptr}, deferred);
+      RequestPublishLocked(*outlet, id, {put, i, nullptr, Awaited::kYes}, deferred);
     }
   }
   if (--put->waiting > 0) {
@@ -481,7 +485,7 @@ bool Store::FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
     return false;
   }
   ++flush->writes->left;
-  RequestPublishLocked(*outlet, id, {nullptr, 0, flush->writes}, deferred);
+  RequestPublishLocked(*outlet, id, {nullptr, 0, flush->writes, Awaited::kYes}, deferred);
   return true;
 }
 

@@ -4,7 +4,7 @@
 
 #include "daemon/store/region_pieces.h"
 #include "daemon/store/store.h"
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/vocab/check.h"
 
 namespace terrace {
@@ -307,7 +307,7 @@ void Store::CommitLocked(PutOperation& put,
   // While the put's other blocks are still copied; it asks for the level when all are stored.
   if (WantsPool(put.call.wait_for)) {
     if (Outlet* outlet = LevelOutletLocked(block); outlet != nullptr) {
-      RequestPublishLocked(*outlet, target.block, {}, deferred);
+      RequestPublishLocked(*outlet, target.block, {nullptr, 0, nullptr, Awaited::kYes}, deferred);
     }
   } else if (put.call.wait_for >= Level::kLocalWritten && LocalTakesLocked(block) &&
              !LocalHoldsLocked(block)) {

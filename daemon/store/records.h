@@ -216,11 +216,13 @@ struct WriteBarrier {
 };
 
 // Who wants to know how the write of a block ended: a put, or a barrier (whose owners are these
-// waiters and the operation that made it).
+// waiters and the operation that made it). With neither, nobody is told; a put may come to wait
+// later, which `awaited` says.
 struct WriteWaiter {
   std::shared_ptr<PutOperation> put;
   uint32_t position = 0;  // of the put's key
   std::shared_ptr<WriteBarrier> barrier;
+  Awaited awaited = Awaited::kNo;
 };
 
 // A request to a lower tier and the text that it borrows.

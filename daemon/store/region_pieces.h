@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "daemon/store/records.h"
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 
 namespace terrace {
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "daemon/store/store.h"
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/vocab/check.h"
 
 namespace terrace {

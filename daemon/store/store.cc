@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/os/descriptor.h"
 #include "tiers/vocab/check.h"
 

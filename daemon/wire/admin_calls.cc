@@ -13,7 +13,7 @@
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/part_checks.h"
 #include "daemon/wire/pool_view.h"
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 
 namespace terrace {
 namespace {

@@ -1,10 +1,5 @@
 #include "daemon/worker/bounce_room.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <functional>
 #include <utility>
@@ -31,7 +26,7 @@ class BounceRoom::Buffer final : public PoolBuffer {
   ~Buffer() override { room_->Give(offset_, bytes_); }
 
   [[nodiscard]] absl::Span<char> memory() const override {
-    return {room_->mapping_.data() + offset_, bytes_};
+    return {room_->memory_.memory().data() + offset_, bytes_};
   }
 
  private:
@@ -40,21 +35,20 @@ class BounceRoom::Buffer final : public PoolBuffer {
   const uint64_t bytes_;
 };
 
-BounceRoom::BounceRoom(Descriptor fd, Mapping mapping)
-    : fd_(std::move(fd)), mapping_(std::move(mapping)), ranges_(mapping_.size()) {}
+BounceRoom::BounceRoom(SealedMemory memory)
+    : memory_(std::move(memory)), ranges_(memory_.memory().size()) {}
 
 absl::StatusOr<std::shared_ptr<BounceRoom>> BounceRoom::Make(uint64_t bytes) {
-  const uint64_t rounded = RoundedUp(bytes);
-  Descriptor fd(memfd_create("terrace-bounce", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!fd.valid() || ftruncate(fd.get(), static_cast<off_t>(rounded)) != 0 ||
-      fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-    return StatusFromErrno(errno, "bounce memory");
+  absl::StatusOr<SealedMemory> memory =
+      SealedMemory::Create({.bytes = std::max<uint64_t>(bytes, 1),
+                            .huge_pages = true,
+                            .reserved_pages = false,  // those are meant for the DRAM tier
+                            .touch_threads = 1,
+                            .writers = SealedMemory::Writers::kWhoeverMapsIt});
+  if (!memory.ok()) {
+    return memory.status();
   }
-  absl::StatusOr<Mapping> mapping = Mapping::Map(fd.get(), 0, rounded, MapAccess::kReadWrite);
-  if (!mapping.ok()) {
-    return mapping.status();
-  }
-  return std::shared_ptr<BounceRoom>(new BounceRoom(std::move(fd), *std::move(mapping)));
+  return std::shared_ptr<BounceRoom>(new BounceRoom(*std::move(memory)));
 }
 
 std::shared_ptr<PoolBuffer> BounceRoom::Take(uint64_t bytes) {
@@ -75,10 +69,11 @@ std::optional<uint64_t> BounceRoom::OffsetOf(const PoolBuffer& buffer) const {
   // Pointers of different objects are ordered by std::less alone.
   const std::less<> before;
   const char* const begin = buffer.memory().data();
-  if (before(begin, mapping_.data()) || !before(begin, mapping_.data() + mapping_.size())) {
+  const absl::Span<char> memory = memory_.memory();
+  if (before(begin, memory.data()) || !before(begin, memory.data() + memory.size())) {
     return std::nullopt;
   }
-  return static_cast<uint64_t>(begin - mapping_.data());
+  return static_cast<uint64_t>(begin - memory.data());
 }
 
 uint64_t BounceRoom::used() const {

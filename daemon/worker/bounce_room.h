@@ -22,7 +22,10 @@ namespace terrace {
 // them.
 class BounceRoom : public std::enable_shared_from_this<BounceRoom> {
  public:
-  // Rounded up to whole pages; none is touched. RESOURCE_EXHAUSTED.
+  // Rounded up to whole pages, in huge ones where there are any: a transfer of memory that lies
+  // together costs the kernel and the device far less (writes 3.3 instead of 1.9 GB/s, on a virtual
+  // disk). Touched, which takes 10 ms for 128 MiB, ten times as long in small pages.
+  // RESOURCE_EXHAUSTED.
   static absl::StatusOr<std::shared_ptr<BounceRoom>> Make(uint64_t bytes);
 
   // nullptr: no room.
@@ -30,18 +33,17 @@ class BounceRoom : public std::enable_shared_from_this<BounceRoom> {
   // Where a buffer of this room begins; nullopt: it is of another one.
   [[nodiscard]] std::optional<uint64_t> OffsetOf(const PoolBuffer& buffer) const;
 
-  [[nodiscard]] int descriptor() const { return fd_.get(); }
-  [[nodiscard]] uint64_t bytes() const { return mapping_.size(); }
+  [[nodiscard]] int descriptor() const { return memory_.descriptor().get(); }
+  [[nodiscard]] uint64_t bytes() const { return memory_.memory().size(); }
   [[nodiscard]] uint64_t used() const;
 
  private:
   class Buffer;
 
-  BounceRoom(Descriptor fd, Mapping mapping);
+  explicit BounceRoom(SealedMemory memory);
   void Give(uint64_t offset, uint64_t bytes);
 
-  const Descriptor fd_;
-  const Mapping mapping_;
+  const SealedMemory memory_;
   mutable absl::Mutex mutex_;
   PageRanges ranges_ ABSL_GUARDED_BY(mutex_);
 };

@@ -21,7 +21,7 @@
 #include "absl/types/span.h"
 #include <benchmark/benchmark.h>
 
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/os/descriptor.h"
 
 namespace terrace {

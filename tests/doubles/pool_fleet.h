@@ -137,7 +137,7 @@ class PoolFleet {
   }
 
   using Answer = std::shared_ptr<std::optional<WriteOutcome>>;
-  Answer StartPublish(size_t i, const FleetBlock& block) {
+  Answer StartPublish(size_t i, const FleetBlock& block, Awaited awaited = Awaited::kYes) {
     const uint64_t padded = (block.payload.size() + 4095) / 4096 * 4096;
     auto slot = std::make_shared<AlignedBuffer>(padded + 4096);
     std::memcpy(slot->bytes() + 4096, block.payload.data(), block.payload.size());
@@ -146,6 +146,7 @@ class PoolFleet {
     request.slot = slot->span();
     request.payload_bytes = static_cast<uint32_t>(block.payload.size());
     request.checksum = PayloadChecksum(block.payload);
+    request.awaited = awaited;
     request.deadline = clock.Now() + absl::Seconds(30);
     auto answer = std::make_shared<std::optional<WriteOutcome>>();
     // The slot is somebody else's from `released` on.

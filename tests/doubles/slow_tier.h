@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/vocab/lower_tier.h"
 
 namespace terrace::doubles {

@@ -31,9 +31,10 @@ SOURCES = (".cc", ".cpp", ".c", ".cu")
 ROOMS = {
     "tiers/vocab": (),
     "tiers/os": ("tiers/vocab",),
+    "tiers/copy": ("tiers/vocab",),
     "tiers/dram": ("tiers/vocab", "tiers/os"),
     "tiers/segment": ("tiers/vocab", "tiers/os"),
-    "tiers/shared": ("tiers/vocab", "tiers/os", "tiers/segment"),
+    "tiers/shared": ("tiers/vocab", "tiers/os", "tiers/copy", "tiers/segment"),
     "tiers/index": ("tiers/vocab", "tiers/os"),
     "tiers/placement": ("tiers/vocab", "tiers/os"),
     "tiers/gpu": ("tiers/vocab", "tiers/os"),

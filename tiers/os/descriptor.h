@@ -67,14 +67,17 @@ class Mapping {
 enum class PageKind : uint8_t { kHuge, kTransparentHuge, kSmall };
 std::string_view PageKindName(PageKind kind);
 
-// A memfd sealed with SHRINK|GROW|FUTURE_WRITE|SEAL whose only writable mapping is here. Others may
-// map `descriptor()` read-only and in no other way.
+// A memfd sealed with SHRINK|GROW|SEAL, and with FUTURE_WRITE where its only writable mapping is
+// here: then others may map `descriptor()` read-only and in no other way.
 class SealedMemory {
  public:
+  enum class Writers : uint8_t { kHereAlone, kWhoeverMapsIt };
   struct Options {
-    uint64_t bytes = 0;      // rounded up to the page size in use
-    bool huge_pages = true;  // try MFD_HUGETLB first, then transparent huge pages on shmem
-    int touch_threads = 1;   // pages are touched before Create returns
+    uint64_t bytes = 0;          // rounded up to the page size in use
+    bool huge_pages = true;      // transparent ones on shmem at least
+    bool reserved_pages = true;  // and before them those that were set aside (MFD_HUGETLB)
+    int touch_threads = 1;       // pages are touched before Create returns
+    Writers writers = Writers::kHereAlone;
   };
   // Blocks while touching (tens of ms per GiB with huge pages, about a second per GiB without).
   // Errors: RESOURCE_EXHAUSTED (not enough memory, descriptors), UNIMPLEMENTED (kernel without the

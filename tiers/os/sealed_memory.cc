@@ -49,7 +49,7 @@ namespace {
 constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
 constexpr uint64_t kSmallPageBytes = 4096;
 constexpr int kMaxTouchThreads = 64;
-constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
   return (value + unit - 1) / unit * unit;
@@ -271,7 +271,7 @@ absl::StatusOr<SealedMemory> SealedMemory::Create(const Options& options) {
     return absl::InvalidArgumentError("slab bytes: 1 to 2^46");
   }
   absl::StatusOr<TouchedMemory> made = absl::ResourceExhaustedError("slab");
-  if (options.huge_pages) {
+  if (options.huge_pages && options.reserved_pages) {
     made =
         MakeTouched(RoundUp(options.bytes, kHugePageBytes), Pages::kHugetlb, options.touch_threads);
   }
@@ -289,7 +289,8 @@ absl::StatusOr<SealedMemory> SealedMemory::Create(const Options& options) {
   if (!made.ok()) {
     return made.status();
   }
-  if (fcntl(made->fd.get(), F_ADD_SEALS, kSeals) != 0) {
+  const int writers = options.writers == Writers::kHereAlone ? F_SEAL_FUTURE_WRITE : 0;
+  if (fcntl(made->fd.get(), F_ADD_SEALS, kSeals | writers) != 0) {
     return absl::UnimplementedError(StatusFromErrno(errno, "seal slab").message());
   }
   SealedMemory sealed;

@@ -64,6 +64,10 @@ enum class TierState : uint8_t {
   kClosed = 6,
 };
 
+// Whether somebody waits for the outcome. Where nobody does, it may come later, together with
+// others'.
+enum class Awaited : uint8_t { kNo, kYes };
+
 struct WriteRequest {
   BlockIdentity identity;  // copied before Write returns
   // A slot: 4096 bytes of room for the header, then the payload, then room up to a multiple of
@@ -77,6 +81,7 @@ struct WriteRequest {
   uint32_t tokens = 0;
   std::string_view metadata;  // at most 12 KiB; all text is copied before Write returns
   Heat heat = Heat::kWarm;
+  Awaited awaited = Awaited::kYes;
   absl::Duration deadline = absl::InfiniteDuration();
 };
 

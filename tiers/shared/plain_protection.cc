@@ -12,6 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
+#include "tiers/copy/one_pass.h"
+#include "tiers/copy/piece.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/segment/record_format.h"
 #include "tiers/shared/pool_format.h"
@@ -43,9 +45,9 @@ class PlainProtection final : public PoolProtection {
                                  const std::function<void()>& copied,
                                  absl::Span<char> out) const override {
     const absl::Span<char> payload = out.subspan(kPageBytes, record.payload.size());
-    std::memcpy(payload.data(), record.payload.data(), payload.size());
+    const ConstPiece source = {record.payload.data(), payload.size()};
+    const bool sound = CopyAndHash({&source, 1}, payload.data()) == record.checksum;
     copied();
-    const bool sound = PayloadChecksum(payload) == record.checksum;
     const absl::Span<char> rest = out.subspan(kPageBytes + payload.size());
     std::fill(rest.begin(), rest.end(), '\0');
     RecordHeader header;
@@ -78,7 +80,8 @@ class PlainProtection final : public PoolProtection {
     return sound;
   }
 
-  // The copy is checked, and not the bytes, which another process can see.
+  // Another process can see the bytes: the header is checked as a copy, and the payload is hashed
+  // as it is copied.
   [[nodiscard]] RecordVerdict ReadRecord(const ExpectedRecord& expected,
                                          absl::Span<const char> bytes,
                                          absl::Span<char> payload) const override {
@@ -100,9 +103,9 @@ class PlainProtection final : public PoolProtection {
         header.salt != expected.identity.salt || header.key != expected.identity.key) {
       return RecordVerdict::kAnother;  // with this fingerprint
     }
-    std::memcpy(payload.data(), bytes.data() + kPageBytes, payload.size());
-    return PayloadChecksum(payload) == header.checksum ? RecordVerdict::kGenuine
-                                                       : RecordVerdict::kDamaged;
+    const ConstPiece source = {bytes.data() + kPageBytes, payload.size()};
+    return CopyAndHash({&source, 1}, payload.data()) == header.checksum ? RecordVerdict::kGenuine
+                                                                        : RecordVerdict::kDamaged;
   }
 
   [[nodiscard]] std::string SealReport(std::string report) const override { return report; }

@@ -297,6 +297,7 @@ absl::Status PoolTier::BeginLife() {
     }
   }
   PoolWriterParts parts;
+  parts.wake = [this] { StartWriting(); };
   parts.access = opened_->access;
   parts.catalogue = &opened_->catalogue;
   parts.hashing = parts_.hashing;

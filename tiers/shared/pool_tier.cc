@@ -238,15 +238,22 @@ void PoolTier::Tick() {
   if (has_pool_.load()) {
     opened_->reader.Expire();
   }
-  const std::shared_ptr<PoolWriter> writer = WriterNow();
-  const bool write = writer != nullptr && mount_ok_.load() && writer->WantsWork();
+  StartWriting();
   absl::MutexLock lock(&mutex_);
   if (!tailing_ && !closing_.load() && next_tail_ <= now) {
     tailing_ = true;
     next_tail_ = now + kTailPause;
     parts_.maintenance->Run(Priority::kNormal, [this] { RunTail(); });
   }
-  if (!writing_ && !closing_.load() && write) {
+}
+
+void PoolTier::StartWriting() {
+  const std::shared_ptr<PoolWriter> writer = WriterNow();
+  if (writer == nullptr || !mount_ok_.load() || !writer->WantsWork()) {
+    return;
+  }
+  absl::MutexLock lock(&mutex_);
+  if (!writing_ && !closing_.load()) {
     writing_ = true;
     parts_.maintenance->Run(Priority::kNormal, [this] { RunWrite(); });
   }

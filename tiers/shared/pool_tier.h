@@ -91,6 +91,7 @@ class PoolTier final : public SharedTier {
   absl::Status Tail();
   // Every node has been heard: lookups find what is known. Then what is due about once a second.
   absl::Status Serve(bool upkeep);
+  void StartWriting();  // where there is something to do
   void RunWrite();
   void TakeNews(const TailNews& news);
   void Learn(const std::vector<RaisedGeneration>& news);

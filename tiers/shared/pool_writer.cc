@@ -64,6 +64,7 @@ void PoolWriter::Publish(const WriteRequest& request,
   pending->slot = request.slot;
   pending->checksum = request.checksum;
   pending->fingerprint = fingerprint;
+  pending->awaited = request.awaited;
   pending->deadline = request.deadline;
   pending->released = std::move(released);
   pending->done = std::move(done);
@@ -82,6 +83,7 @@ void PoolWriter::Publish(const WriteRequest& request,
     return;
   }
   publishing_.insert(fingerprint);
+  awaited_ += pending->awaited == Awaited::kYes ? 1 : 0;
   figures_.waiting_bytes += bytes;
   queue_.push_back(std::move(pending));
   PumpLocked(deferred);
@@ -97,6 +99,7 @@ void PoolWriter::EndPendingLocked(std::unique_ptr<Pending> pending,
                                   WriteOutcome outcome,
                                   DeferredCalls& deferred) {
   publishing_.erase(pending->fingerprint);
+  awaited_ -= pending->awaited == Awaited::kYes ? 1 : 0;
   StopCountingLocked(*pending);
   if (outcome == WriteOutcome::kWritten) {
     ++figures_.published;
@@ -157,10 +160,11 @@ void PoolWriter::PumpLocked(DeferredCalls& deferred) {
       return;  // no buffer: when one comes back, or with the next tick
     }
     Batch* borrowed = batch.get();  // its segment keeps it until it has ended
+    const Priority priority = PriorityOf(*batch);
     current_->batches.push_back(std::move(batch));
     ++batches_in_flight_;
-    deferred.Add([this, borrowed] {
-      parts_.hashing->Run(Priority::kLow, [this, borrowed] { CopyBatch(borrowed); });
+    deferred.Add([this, borrowed, priority] {
+      parts_.hashing->Run(priority, [this, borrowed] { CopyBatch(borrowed); });
     });
   }
 }
@@ -198,6 +202,14 @@ std::unique_ptr<PoolWriter::Batch> PoolWriter::FillBatchLocked() {
   return batch;
 }
 
+// What somebody waits for goes on beside that one's next copies, and not behind them.
+Priority PoolWriter::PriorityOf(const Batch& batch) {
+  const bool awaited =
+      std::any_of(batch.records.begin(), batch.records.end(),
+                  [](const auto& pending) { return pending->awaited == Awaited::kYes; });
+  return awaited ? Priority::kNormal : Priority::kLow;
+}
+
 // On the hashing executor. Nobody else touches the batch until its write has ended.
 void PoolWriter::CopyBatch(Batch* batch) {
   uint64_t life_id = 0;
@@ -228,7 +240,7 @@ void PoolWriter::CopyBatch(Batch* batch) {
   call.offset = uint64_t{batch->first_page} * kPageBytes;
   call.length = uint64_t{batch->end_page - batch->first_page} * kPageBytes;
   call.buffer = batch->buffer;
-  call.priority = Priority::kLow;
+  call.priority = PriorityOf(*batch);
   parts_.access.files->Submit(
       std::move(call), [this, batch](const PoolReply& reply) { BatchEnded(batch, reply.status); });
 }
@@ -247,6 +259,14 @@ void PoolWriter::BatchEnded(Batch* batch, const absl::Status& status) {
   }
   AdvanceLocked(*batch->segment, deferred);
   PumpLocked(deferred);
+  if (IsAwaitedAndIdleLocked()) {
+    ++waking_;
+    deferred.Add([this] {
+      parts_.wake();
+      absl::MutexLock woken(&mutex_);
+      --waking_;
+    });
+  }
 }
 
 void PoolWriter::AdvanceLocked(Segment& segment, DeferredCalls& deferred) {
@@ -450,7 +470,7 @@ void PoolWriter::SayAgain() {
 
 bool PoolWriter::Idle() const {
   absl::MutexLock lock(&mutex_);
-  return queue_.empty() && batches_in_flight_ == 0 && publishing_.empty();
+  return queue_.empty() && batches_in_flight_ == 0 && publishing_.empty() && waking_ == 0;
 }
 
 // ---------------------------------------------------------------- what is known

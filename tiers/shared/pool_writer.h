@@ -51,6 +51,8 @@ struct PoolWriterParts {
   PoolAccess access;
   PoolCatalogue* catalogue = nullptr;
   Executor* hashing = nullptr;
+  // There is something to do that somebody waits for. Runs on any thread, without a lock.
+  std::function<void()> wake = [] {};
 };
 
 struct PoolWriterFigures {
@@ -107,7 +109,7 @@ class PoolWriter {
   void SetRoom(bool there_is_room);
 
   // Whether Work would do anything now.
-  [[nodiscard]] bool WantsWork() const;
+  [[nodiscard]] bool WantsWork();
   // UNAVAILABLE, DEADLINE_EXCEEDED: the mount. Other faults cost what they concern.
   absl::Status Work();
 
@@ -140,6 +142,7 @@ class PoolWriter {
     uint32_t pages = 0;
     Digest128 checksum;
     Digest128 fingerprint;
+    Awaited awaited = Awaited::kYes;
     uint32_t page = 0;
     uint64_t sequence = 0;
     bool rotten = false;
@@ -185,6 +188,7 @@ class PoolWriter {
   [[nodiscard]] bool FitsLocked(const Segment& segment, uint32_t pages, uint32_t more_records) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::unique_ptr<Batch> FillBatchLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static Priority PriorityOf(const Batch& batch);
   void CopyBatch(Batch* batch);
   void BatchEnded(Batch* batch, const absl::Status& status);
   void AdvanceLocked(Segment& segment, DeferredCalls& deferred)
@@ -215,7 +219,8 @@ class PoolWriter {
   [[nodiscard]] ReportedSegment ReportOf(const Segment& segment) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool WantsSegmentLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  [[nodiscard]] bool WantsReportLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool WantsReportLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool IsAwaitedAndIdleLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const PoolWriterOptions options_;
   const PoolWriterParts parts_;
@@ -250,6 +255,10 @@ class PoolWriter {
   std::vector<std::function<void(bool)>> told_by_head_ ABSL_GUARDED_BY(mutex_);
   bool dirty_ ABSL_GUARDED_BY(mutex_) = false;  // a head has something new to say
   absl::Duration last_head_ ABSL_GUARDED_BY(mutex_);
+  // When it was first seen that the next head has something to say; infinite: it has not.
+  absl::Duration news_since_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
+  uint32_t awaited_ ABSL_GUARDED_BY(mutex_) = 0;  // blocks that somebody waits for
+  uint32_t waking_ ABSL_GUARDED_BY(mutex_) = 0;   // calls of `wake` that have not returned
   absl::Duration retry_at_ ABSL_GUARDED_BY(mutex_);
   PoolWriterFigures figures_ ABSL_GUARDED_BY(mutex_);
 };

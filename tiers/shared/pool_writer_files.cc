@@ -19,7 +19,8 @@
 namespace terrace {
 namespace {
 
-constexpr int kIdleShare = 12;  // of the interval between two heads, when nothing is on its way
+// Of the interval between two heads, where somebody waits and nothing more is on its way.
+constexpr int kAwaitedShare = 12;
 constexpr uint32_t kRemovalsATime = 4;  // a removal may take long
 
 IndexedRecord IndexedOf(uint32_t number,
@@ -116,23 +117,30 @@ bool PoolWriter::WantsSegmentLocked() const {
           current_->next_page > current_->file_pages / 4 * 3);
 }
 
-bool PoolWriter::WantsReportLocked() const {
-  const absl::Duration since = parts_.access.clock->Now() - last_head_;
-  if (since >= options_.heartbeat) {
-    return true;
-  }
+// Nothing more is on its way, so that a head of what there is keeps nobody waiting in vain.
+bool PoolWriter::IsAwaitedAndIdleLocked() const {
+  return queue_.empty() && batches_in_flight_ == 0 && (awaited_ > 0 || !told_by_head_.empty());
+}
+
+bool PoolWriter::WantsReportLocked() {
+  const absl::Duration now = parts_.access.clock->Now();
   const bool news =
       dirty_ || std::any_of(segments_.begin(), segments_.end(), [](const auto& entry) {
         const Segment& segment = *entry.second;
         return !segment.written.empty() || (segment.detached && segment.batches.empty() &&
                                             segment.state == ReportedState::kOpen);
       });
-  // While more is on its way, a head for all of it; else whoever waits for this one is not kept.
-  const bool idle = queue_.empty() && batches_in_flight_ == 0;
-  return news && since >= options_.head_interval / (idle ? kIdleShare : 1);
+  news_since_ = news ? std::min(news_since_, now) : absl::InfiniteDuration();
+  if (now - last_head_ >= options_.heartbeat) {
+    return true;
+  }
+  // What nobody waits for is told for many at a time.
+  return news &&
+         (IsAwaitedAndIdleLocked() ? now - last_head_ >= options_.head_interval / kAwaitedShare
+                                   : now - news_since_ >= options_.head_interval);
 }
 
-bool PoolWriter::WantsWork() const {
+bool PoolWriter::WantsWork() {
   const absl::Duration now = parts_.access.clock->Now();
   absl::MutexLock lock(&mutex_);
   if (!begun_ || fenced_ || closed_ || now < retry_at_) {

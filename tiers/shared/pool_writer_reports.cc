@@ -90,7 +90,7 @@ absl::Status PoolWriter::PublishReports() {
   bool manifest = false;
   {
     absl::MutexLock lock(&mutex_);
-    wanted = dirty_ || WantsReportLocked();
+    wanted = WantsReportLocked() || dirty_;
     const auto changed = static_cast<uint32_t>(
         std::count_if(segments_.begin(), segments_.end(),
                       [](const auto& entry) { return entry.second->changed; }));
@@ -168,6 +168,7 @@ absl::Status PoolWriter::WriteHead() {
     report.ended = closing_ && queue_.empty() && batches_in_flight_ == 0;
     told.swap(told_by_head_);
     dirty_ = false;
+    news_since_ = absl::InfiniteDuration();
   }
   const absl::Status status =
       WriteReport(parts_.access, PoolOp::kReplace, HeadPath(report.life), report);

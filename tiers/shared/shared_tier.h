@@ -154,7 +154,8 @@ struct SharedTierOptions {
   uint32_t max_reads = 256;
   uint64_t merge_read_bytes = uint64_t{8} << 20;  // adjacent records are read together up to here
   absl::Duration poll_interval = absl::Milliseconds(750);
-  // Between two heads of our own while more is on its way; else a twelfth of it.
+  // What is new is told by a head within this; after a twelfth of it where somebody waits and
+  // nothing more is on its way.
   absl::Duration head_interval = absl::Milliseconds(750);
   absl::Duration quiet_poll_interval = absl::Milliseconds(1500);  // of nodes silent for long
   absl::Duration members_interval = absl::Seconds(5);             // between two looks for new nodes

@@ -20,9 +20,7 @@ absl::StatusOr<std::unique_ptr<BlockSet>> BlockSet::Create(ClientSession& sessio
     return memory.status();
   }
   set->memory_ = *std::move(memory);
-  std::vector<uint64_t> names(options.count);
-  std::iota(names.begin(), names.end(), options.first);
-  set->keys_ = set->source_.Keys(names, kBenchKeyBytes);
+  set->MakeKeys(options.first);
   set->indexes_.resize(options.count);
   std::iota(set->indexes_.begin(), set->indexes_.end(), 0U);
   absl::StatusOr<terrace_namespace> ns = session.OpenNamespace(
@@ -43,6 +41,24 @@ absl::StatusOr<std::unique_ptr<BlockSet>> BlockSet::Create(ClientSession& sessio
       static_cast<uint32_t>(std::clamp<uint64_t>(batch_bytes / slot_bytes, 1, kMaxKeysAGet));
   set->Fill();
   return set;
+}
+
+BlockSet::~BlockSet() {
+  if (region_ != 0) {
+    // Where it fails the session has ended, and the region with it.
+    static_cast<void>(session_.UnregisterRegion(region_));
+  }
+}
+
+void BlockSet::MakeKeys(uint64_t first) {
+  std::vector<uint64_t> names(options_.count);
+  std::iota(names.begin(), names.end(), first);
+  keys_ = source_.Keys(names, kBenchKeyBytes);
+}
+
+void BlockSet::Renew(uint64_t first) {
+  MakeKeys(first);
+  Fill();
 }
 
 KeyChain BlockSet::Chain(uint32_t begin, uint32_t count) const {
@@ -66,6 +82,17 @@ void BlockSet::Fill() {
 }
 
 absl::Status BlockSet::Put(uint32_t begin, uint32_t count, terrace_level wait_for) {
+  return PutAll(begin, count, wait_for, TERRACE_PUT_STORED);
+}
+
+absl::Status BlockSet::Raise(uint32_t begin, uint32_t count, terrace_level level) {
+  return PutAll(begin, count, level, TERRACE_PUT_DUPLICATE);
+}
+
+absl::Status BlockSet::PutAll(uint32_t begin,
+                              uint32_t count,
+                              terrace_level wait_for,
+                              uint8_t outcome) {
   const std::string_view parent = begin == 0 ? std::string_view() : Key(begin - 1);
   absl::StatusOr<Completion> put = session_.Put(
       Chain(begin, count), static_cast<uint32_t>(options_.block_bytes), parent, wait_for);
@@ -77,7 +104,7 @@ absl::Status BlockSet::Put(uint32_t begin, uint32_t count, terrace_level wait_fo
       return absl::UnavailableError("put: a block did not reach the level that was asked for");
     }
   }
-  return AllOutcomes(**put, TERRACE_PUT_STORED, "put");
+  return AllOutcomes(**put, outcome, "put");
 }
 
 absl::Status BlockSet::Delete(uint32_t begin, uint32_t count) {

@@ -31,9 +31,16 @@ class BlockSet {
     uint64_t block_bytes = 0;
   };
   // `session` must outlive the set. Registers a region of `count` blocks, filled with the set's
-  // content.
+  // content; it is the session's until the set ends.
   static absl::StatusOr<std::unique_ptr<BlockSet>> Create(ClientSession& session,
                                                           const Options& options);
+  ~BlockSet();
+  BlockSet(const BlockSet&) = delete;
+  BlockSet& operator=(const BlockSet&) = delete;
+
+  // Becomes a set of other blocks, from number `first` on, in the same region: as an engine, whose
+  // region lives as long as itself.
+  void Renew(uint64_t first);
 
   // `count` blocks from `begin` as a chain whose place in the region is where Create put them.
   [[nodiscard]] KeyChain Chain(uint32_t begin, uint32_t count) const;
@@ -45,6 +52,8 @@ class BlockSet {
 
   // Puts blocks from the region; an error unless all are stored.
   absl::Status Put(uint32_t begin, uint32_t count, terrace_level wait_for = TERRACE_LEVEL_DRAM);
+  // Puts blocks that are stored already, so that they reach the level; an error unless all do.
+  absl::Status Raise(uint32_t begin, uint32_t count, terrace_level level);
   absl::Status Delete(uint32_t begin, uint32_t count);
   // Gets all blocks by lease, some at a time, and compares every byte. What is missing is an error
   // of the report.
@@ -67,8 +76,10 @@ class BlockSet {
   [[nodiscard]] ClientSession& session() const { return session_; }
 
  private:
+  absl::Status PutAll(uint32_t begin, uint32_t count, terrace_level wait_for, uint8_t outcome);
   BlockSet(ClientSession& session, const Options& options)
       : session_(session), options_(options), source_(options.seed) {}
+  void MakeKeys(uint64_t first);
 
   ClientSession& session_;
   const Options options_;

@@ -9,8 +9,8 @@
 #include <memory>
 #include <vector>
 
+#include "tiers/copy/one_pass.h"
 #include "tiers/dram/arena.h"
-#include "tiers/dram/one_pass.h"
 #include "tiers/os/descriptor.h"
 #include "tools/bench/block_set.h"
 #include "tools/bench/daemon_process.h"

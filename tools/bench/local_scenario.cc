@@ -70,6 +70,7 @@ class LocalScenario {
   std::unique_ptr<DaemonProcess> daemon_;
   std::unique_ptr<ClientSession> session_;
   std::unique_ptr<BlockSet> set_;
+  std::unique_ptr<BlockSet> fresh_;  // other blocks for every pass
   std::unique_ptr<RawTransfers> raw_;
   uint32_t get_at_ = 0;
   uint32_t raw_at_ = 0;
@@ -104,6 +105,12 @@ absl::Status LocalScenario::Prepare() {
     return set.status();
   }
   set_ = *std::move(set);
+  absl::StatusOr<std::unique_ptr<BlockSet>> fresh = BlockSet::Create(
+      *session_, {"bench/local", options_.seed, uint64_t{1} << 32, pass_blocks_, block_bytes_});
+  if (!fresh.ok()) {
+    return fresh.status();
+  }
+  fresh_ = *std::move(fresh);
   absl::StatusOr<std::unique_ptr<RawTransfers>> raw = RawTransfers::Create(
       {daemon_->folder() + "/raw", SlotBytesFor(block_bytes_), count, together_});
   if (!raw.ok()) {
@@ -170,13 +177,9 @@ absl::StatusOr<double> LocalScenario::RawRead() {
 }
 
 absl::StatusOr<double> LocalScenario::PutThrough() {
-  absl::StatusOr<std::unique_ptr<BlockSet>> fresh = BlockSet::Create(
-      *session_, {"bench/local", options_.seed, ++put_passes_ << 32, pass_blocks_, block_bytes_});
-  if (!fresh.ok()) {
-    return fresh.status();
-  }
+  fresh_->Renew(++put_passes_ << 32);
   const Stopwatch watch;
-  if (absl::Status s = (*fresh)->Put(0, pass_blocks_, TERRACE_LEVEL_LOCAL_WRITTEN); !s.ok()) {
+  if (absl::Status s = fresh_->Put(0, pass_blocks_, TERRACE_LEVEL_LOCAL_WRITTEN); !s.ok()) {
     return s;
   }
   const double seconds = watch.seconds();

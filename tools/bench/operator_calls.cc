@@ -28,14 +28,13 @@ std::shared_ptr<grpc::Channel> ChannelTo(const std::string& socket) {
 class GrpcOperatorCalls final : public OperatorCalls {
  public:
   explicit GrpcOperatorCalls(const std::string& runtime_dir)
-      : admin_(v1::Admin::NewStub(ChannelTo(runtime_dir + "/admin.sock"))),
-        cache_(v1::Cache::NewStub(ChannelTo(runtime_dir + "/terrace.sock"))) {}
+      : admin_socket_(runtime_dir + "/admin.sock"), cache_socket_(runtime_dir + "/terrace.sock") {}
 
   absl::StatusOr<LocalState> Local() override {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kDeadline);
     v1::TiersReply reply;
-    if (absl::Status status = ToStatus(admin_->Tiers(&context, {}, &reply), "tiers");
+    if (absl::Status status = ToStatus(Admin()->Tiers(&context, {}, &reply), "tiers");
         !status.ok()) {
       return status;
     }
@@ -52,7 +51,7 @@ class GrpcOperatorCalls final : public OperatorCalls {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kDeadline);
     v1::PoolReply reply;
-    if (absl::Status status = ToStatus(admin_->Pool(&context, {}, &reply), "pool"); !status.ok()) {
+    if (absl::Status status = ToStatus(Admin()->Pool(&context, {}, &reply), "pool"); !status.ok()) {
       return status;
     }
     if (reply.pools().empty()) {
@@ -68,12 +67,19 @@ class GrpcOperatorCalls final : public OperatorCalls {
     v1::FlushRequest request;
     request.set_level(v1::LEVEL_LOCAL_SYNCED);
     v1::FlushReply reply;
-    return ToStatus(cache_->Flush(&context, request, &reply), "flush");
+    return ToStatus(v1::Cache::NewStub(ChannelTo(cache_socket_))->Flush(&context, request, &reply),
+                    "flush");
   }
 
  private:
-  std::unique_ptr<v1::Admin::Stub> admin_;
-  std::unique_ptr<v1::Cache::Stub> cache_;
+  // A connection for every call: between two of them nothing answers the daemon's keepalive, and it
+  // would be closed.
+  [[nodiscard]] std::unique_ptr<v1::Admin::Stub> Admin() const {
+    return v1::Admin::NewStub(ChannelTo(admin_socket_));
+  }
+
+  const std::string admin_socket_;
+  const std::string cache_socket_;
 };
 
 }  // namespace

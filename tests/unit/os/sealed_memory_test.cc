@@ -143,6 +143,22 @@ TEST_P(SealedMemoryOfEachKind, RefusesEveryWayToWriteInAChildOfAnotherUser) {
 }
 
 // The check above must be able to fail.
+TEST(SealedMemory, OfSeveralWritersIsWrittenByWhoeverMapsItAndKeepsItsSize) {
+  absl::StatusOr<SealedMemory> shared =
+      SealedMemory::Create({.bytes = 4 * kMiB,
+                            .reserved_pages = false,
+                            .writers = SealedMemory::Writers::kWhoeverMapsIt});
+  ASSERT_TRUE(shared.ok()) << shared.status();
+  const int fd = shared->descriptor().get();
+  absl::StatusOr<Mapping> other = Mapping::Map(fd, 0, 4 * kMiB, MapAccess::kReadWrite);
+  ASSERT_TRUE(other.ok()) << other.status();
+  other->data()[4 * kMiB - 1] = 'w';
+  EXPECT_EQ(shared->memory()[4 * kMiB - 1], 'w');
+  EXPECT_NE(ftruncate(fd, 0), 0);
+  EXPECT_NE(ftruncate(fd, 8 * kMiB), 0);
+  EXPECT_NE(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+}
+
 TEST(SealedMemory, AnUnsealedMemfdHasAWayIn) {
   const Descriptor fd = MakeMemfd(4 * kMiB);
   EXPECT_EQ(FirstWayIn(fd.get(), 4 * kMiB), "mmap");

@@ -1,6 +1,4 @@
 // The header of a sealed record, byte by byte.
-#include "tiers/segment/sealed_record_format.h"
-
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -11,6 +9,7 @@
 #include "tiers/os/file_system.h"
 #include "tiers/segment/crc32c.h"
 #include "tiers/segment/little_endian.h"
+#include "tiers/segment/sealed_record_format.h"
 #include "tiers/segment/segment_scan.h"
 
 namespace terrace {
@@ -57,7 +56,8 @@ TEST(SealedRecordFormat, GoldenBytesOfTheHeader) {
   EXPECT_EQ(page.substr(64, 48), Number(0x31, 8) + Number(0x32, 8) + Number(0x41, 8) +
                                      Number(0x42, 8) + Number(0x51, 8) + Number(0x52, 8));
   EXPECT_EQ(page.substr(112, 48), std::string(32, 's') + std::string(16, 't'));
-  EXPECT_EQ(page.substr(kSealedTextAt), std::string(kSealedTextBytes, 'x')) << "it lay there before";
+  EXPECT_EQ(page.substr(kSealedTextAt), std::string(kSealedTextBytes, 'x'))
+      << "it lay there before";
 }
 
 TEST(SealedRecordFormat, AHeaderIsReadBackAndWithAnyFlippedBitIsNone) {

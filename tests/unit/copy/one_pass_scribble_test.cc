@@ -14,7 +14,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {

@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "tiers/dram/piece.h"
+#include "tiers/copy/piece.h"
 
 namespace terrace {
 

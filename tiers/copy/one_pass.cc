@@ -1,5 +1,5 @@
 // Chooses the copy kernel, and treats payloads too short for one.
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 
 #define XXH_INLINE_ALL  // the distribution's library is built for SSE2 alone, and this one is not
                         // called across
@@ -12,7 +12,7 @@
 #include "absl/types/span.h"
 #include <xxhash.h>
 
-#include "tiers/dram/copy_kernels.h"
+#include "tiers/copy/copy_kernels.h"
 #include "tiers/vocab/block_key.h"
 #include "tiers/vocab/check.h"
 

@@ -14,7 +14,7 @@
 
 #include "absl/types/span.h"
 
-#include "tiers/dram/piece.h"
+#include "tiers/copy/piece.h"
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {

@@ -4,7 +4,7 @@
 
 #include <immintrin.h>
 
-#include "tiers/dram/copy_kernels.h"
+#include "tiers/copy/copy_kernels.h"
 
 namespace terrace {
 namespace {
@@ -61,7 +61,7 @@ struct Stripe {
 }  // namespace
 }  // namespace terrace
 
-#include "tiers/dram/copy_kernel_body.h"
+#include "tiers/copy/copy_kernel_body.h"
 
 namespace terrace {
 

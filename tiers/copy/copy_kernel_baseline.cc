@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "tiers/dram/copy_kernels.h"
+#include "tiers/copy/copy_kernels.h"
 
 #if defined(__x86_64__)
 #include <emmintrin.h>
@@ -104,7 +104,7 @@ struct Stripe {
 }  // namespace
 }  // namespace terrace
 
-#include "tiers/dram/copy_kernel_body.h"
+#include "tiers/copy/copy_kernel_body.h"
 
 namespace terrace {
 

@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "tiers/dram/copy_kernels.h"
+#include "tiers/copy/copy_kernels.h"
 
 // NOLINTBEGIN(cert-dcl59-cpp,misc-definitions-in-headers): see above
 namespace terrace {

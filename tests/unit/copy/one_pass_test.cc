@@ -1,4 +1,4 @@
-#include "tiers/dram/one_pass.h"
+#include "tiers/copy/one_pass.h"
 
 #include <unistd.h>
 
