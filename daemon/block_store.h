@@ -555,6 +555,8 @@ class BlockStore {
   // While draining, puts are DECLINED with kDraining; gets go on.
   virtual void SetDraining(bool draining) = 0;
   [[nodiscard]] virtual StoreUsage Usage() const = 0;
+  // As SharedTier has it; empty: no tier of this name.
+  [[nodiscard]] virtual std::vector<PoolSegmentView> ReclaimOrder(std::string_view tier) const = 0;
   [[nodiscard]] virtual std::vector<TenantUsage> Tenants() const = 0;
   [[nodiscard]] virtual std::vector<NamespaceUsage> Namespaces() const = 0;
   virtual absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) = 0;

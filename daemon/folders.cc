@@ -8,8 +8,12 @@
 
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <filesystem>
 #include <string_view>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 #include "daemon/concat.h"
 
@@ -17,6 +21,8 @@ namespace terrace {
 namespace {
 
 constexpr std::string_view kLockName = "terraced.lock";
+constexpr absl::Duration kLockPatience = absl::Seconds(2);
+constexpr absl::Duration kLockRetry = absl::Milliseconds(10);
 
 absl::Status Failure(int error, std::string_view folder, std::string_view what) {
   const std::string text = Concat(folder, ": ", what, ": ", std::system_category().message(error));
@@ -103,14 +109,39 @@ absl::Status CloseToOthers(const std::string& path, const Descriptor& folder) {
   return absl::OkStatus();
 }
 
-std::string HolderText(const Descriptor& lock) {
+// The process that wrote its number there when it took the lock; 0: not known.
+pid_t HolderOf(const Descriptor& lock) {
   char buffer[32];
   const ssize_t got = pread(lock.get(), buffer, sizeof(buffer), 0);
-  int pid = 0;
-  if (got <= 0 || std::from_chars(buffer, buffer + got, pid).ec != std::errc()) {
-    return "another daemon";
+  pid_t pid = 0;
+  const bool known = got > 0 && std::from_chars(buffer, buffer + got, pid).ec == std::errc();
+  return known && pid > 0 ? pid : 0;
+}
+
+bool IsGone(pid_t pid) {
+  return kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+// A daemon that was killed while it started a process leaves its lock with that one, until it
+// becomes its own program. False, with errno: somebody else has it.
+bool TakeLock(const Descriptor& lock) {
+  for (absl::Duration waited;; waited += kLockRetry) {
+    if (flock(lock.get(), LOCK_EX | LOCK_NB) == 0) {
+      return true;
+    }
+    const int error = errno;
+    const pid_t holder = error == EWOULDBLOCK ? HolderOf(lock) : 0;
+    if (holder == 0 || !IsGone(holder) || waited >= kLockPatience) {
+      errno = error;
+      return false;
+    }
+    absl::SleepFor(kLockRetry);
   }
-  return Concat("another daemon (process ", pid, ")");
+}
+
+std::string HolderText(const Descriptor& lock) {
+  const pid_t holder = HolderOf(lock);
+  return holder == 0 ? "another daemon" : Concat("another daemon (process ", holder, ")");
 }
 
 absl::StatusOr<Descriptor> LockData(const std::string& path, const Descriptor& folder) {
@@ -120,7 +151,7 @@ absl::StatusOr<Descriptor> LockData(const std::string& path, const Descriptor& f
   if (!lock.valid()) {
     return Failure(errno, path, "cannot make the lock file in it");
   }
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+  if (!TakeLock(lock)) {
     if (errno != EWOULDBLOCK) {
       return Failure(errno, path, "cannot be locked");
     }

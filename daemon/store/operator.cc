@@ -85,6 +85,13 @@ StoreUsage Store::Usage() const {
   return usage;
 }
 
+std::vector<PoolSegmentView> Store::ReclaimOrder(std::string_view tier) const {
+  const auto found = std::find_if(shared_.begin(), shared_.end(), [tier](const SharedTier* shared) {
+    return shared->name() == tier;
+  });
+  return found == shared_.end() ? std::vector<PoolSegmentView>{} : (*found)->ReclaimOrder();
+}
+
 std::vector<TenantUsage> Store::Tenants() const {
   Lock lock(&mutex_);
   std::vector<TenantUsage> result;

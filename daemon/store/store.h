@@ -101,6 +101,7 @@ class Store final : public BlockStore {
   void Tick() override;
   void SetDraining(bool draining) override;
   [[nodiscard]] StoreUsage Usage() const override;
+  [[nodiscard]] std::vector<PoolSegmentView> ReclaimOrder(std::string_view tier) const override;
   [[nodiscard]] std::vector<TenantUsage> Tenants() const override;
   [[nodiscard]] std::vector<NamespaceUsage> Namespaces() const override;
   absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) override;
@@ -391,8 +392,7 @@ class Store final : public BlockStore {
   void NoteReuseLocked(TenantId tenant, absl::Span<const BlockId> blocks)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnqueueLocked(Block& block, PublishDrop why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  [[nodiscard]] bool CanPublishLocked(const Outlet& outlet) const
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool CanPublishLocked(const Outlet&) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The block must be ready. Its waiter may be told before this returns.
   void RequestPublishLocked(Outlet& outlet,
                             BlockId block,

@@ -196,7 +196,11 @@ void AdminCalls::Pool(CallContext& /*context*/,
   reply.set_boot_id(shared_->boot_id);
   for (const SharedTierUsage& usage : shared_->store.Usage().shared_tiers) {
     if (request.tier().empty() || request.tier() == usage.name) {
-      FillPool(usage, reply.add_pools());
+      v1::PoolStatus* pool = reply.add_pools();
+      FillPool(usage, pool);
+      if (request.reclaim_bytes() > 0) {
+        FillReclaim(shared_->store.ReclaimOrder(usage.name), request.reclaim_bytes(), pool);
+      }
     }
   }
   if (!request.tier().empty() && reply.pools().empty()) {

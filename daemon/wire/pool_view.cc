@@ -104,4 +104,21 @@ void FillPool(const SharedTierUsage& usage, v1::PoolStatus* pool) {
   }
 }
 
+void FillReclaim(const std::vector<PoolSegmentView>& order, uint64_t bytes, v1::PoolStatus* pool) {
+  uint64_t sum = 0;
+  for (const PoolSegmentView& view : order) {
+    if (sum >= bytes) {
+      break;
+    }
+    sum += view.bytes;
+    v1::PoolSegment* segment = pool->add_reclaim();
+    segment->set_path(view.path);
+    segment->set_bytes(view.bytes);
+    segment->set_records(view.records);
+    if (view.heat.has_value()) {
+      segment->set_heat(*view.heat);
+    }
+  }
+}
+
 }  // namespace terrace

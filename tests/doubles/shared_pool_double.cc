@@ -197,6 +197,9 @@ class SharedPoolDouble::Tier final : public SharedTier {
     }
     return views;
   }
+  [[nodiscard]] std::vector<PoolSegmentView> ReclaimOrder() const override {
+    return {{"nodes/1/s1", 4096, 1, 0.5}};
+  }
 
  private:
   SharedPoolDouble& pool_;

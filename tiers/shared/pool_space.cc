@@ -11,6 +11,18 @@ constexpr uint64_t kHeadroomShare = 16;  // of a share, but at least two segment
 
 }  // namespace
 
+void SortForReclaim(std::vector<SpaceSegment>& segments) {
+  std::sort(segments.begin(), segments.end(), [](const SpaceSegment& a, const SpaceSegment& b) {
+    if (a.empty != b.empty) {
+      return a.empty;
+    }
+    if (a.heat.has_value() != b.heat.has_value()) {
+      return a.heat.has_value();
+    }
+    return a.heat != b.heat ? a.heat < b.heat : a.name < b.name;  // the older one first
+  });
+}
+
 SpacePlan PlanSpace(const SpaceView& view) {
   const uint64_t share = view.share_bytes > 0
                              ? std::min(view.share_bytes, view.capacity_bytes)
@@ -22,15 +34,7 @@ SpacePlan PlanSpace(const SpaceView& view) {
       view.own_bytes + view.others_bytes + view.segment_bytes <= view.capacity_bytes;
 
   std::vector<SpaceSegment> order = view.segments;
-  std::sort(order.begin(), order.end(), [](const SpaceSegment& a, const SpaceSegment& b) {
-    if (a.empty != b.empty) {
-      return a.empty;
-    }
-    if (a.heat.has_value() != b.heat.has_value()) {
-      return a.heat.has_value();
-    }
-    return a.heat != b.heat ? a.heat < b.heat : a.name < b.name;  // the older one first
-  });
+  SortForReclaim(order);
   uint64_t live = 0;
   for (const SpaceSegment& segment : order) {
     live += segment.bytes;

@@ -19,6 +19,7 @@ struct SpaceSegment {
   // Reads by all nodes, fading. nullopt: too young to be judged; goes after all others.
   std::optional<double> heat = 0;
   bool empty = false;
+  uint32_t records = 0;  // published in it
 };
 
 struct SpaceView {
@@ -39,5 +40,9 @@ struct SpacePlan {
 };
 
 SpacePlan PlanSpace(const SpaceView& view);
+
+// In the order in which they are retired when space is needed: empty ones, then the coldest, of
+// equally cold ones the older.
+void SortForReclaim(std::vector<SpaceSegment>& segments);
 
 }  // namespace terrace

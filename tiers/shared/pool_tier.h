@@ -30,6 +30,7 @@
 #include "tiers/shared/pool_protection.h"
 #include "tiers/shared/pool_reader.h"
 #include "tiers/shared/pool_reports.h"
+#include "tiers/shared/pool_space.h"
 #include "tiers/shared/pool_tailer.h"
 #include "tiers/shared/pool_writer.h"
 #include "tiers/shared/shared_tier.h"
@@ -60,6 +61,7 @@ class PoolTier final : public SharedTier {
   void Close(absl::Duration deadline, std::function<void(absl::Status)> done) override;
   [[nodiscard]] SharedTierFigures figures() const override;
   [[nodiscard]] std::vector<PoolNodeView> Nodes() const override;
+  [[nodiscard]] std::vector<PoolSegmentView> ReclaimOrder() const override;
 
  private:
   // Everything that exists once it is known which pool it is. Owners: the pool and calls that run.
@@ -97,6 +99,7 @@ class PoolTier final : public SharedTier {
   void Learn(const std::vector<RaisedGeneration>& news);
   void KillLateComers();
   absl::Status Reclaim();
+  [[nodiscard]] std::vector<SpaceSegment> OwnSegments(const PoolWriter& writer) const;
   void SayAgainAfterFaults();
   absl::Status AdoptTheDead();
   absl::StatusOr<bool> TakeClaim(const NodeLife& dead);

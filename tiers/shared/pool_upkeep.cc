@@ -275,6 +275,33 @@ void PoolTier::FadeHeats() {
   writer->SetHeats(heats_[options_.node]);
 }
 
+std::vector<SpaceSegment> PoolTier::OwnSegments(const PoolWriter& writer) const {
+  std::vector<SpaceSegment> segments;
+  absl::MutexLock lock(&mutex_);
+  for (const ReportedSegment& own : writer.Reclaimable()) {
+    const auto heat = heat_.find(own.name);
+    segments.push_back({own.name, uint64_t{own.file_pages} * kPageBytes,
+                        heat == heat_.end() ? std::nullopt : std::optional(heat->second),
+                        own.records == 0, own.records});
+  }
+  return segments;
+}
+
+std::vector<PoolSegmentView> PoolTier::ReclaimOrder() const {
+  std::vector<PoolSegmentView> order;
+  const std::shared_ptr<PoolWriter> writer = WriterNow();
+  if (writer == nullptr) {
+    return order;
+  }
+  std::vector<SpaceSegment> segments = OwnSegments(*writer);
+  SortForReclaim(segments);
+  order.reserve(segments.size());
+  for (const SpaceSegment& segment : segments) {
+    order.push_back({SegmentPath(segment.name), segment.bytes, segment.records, segment.heat});
+  }
+  return order;
+}
+
 absl::Status PoolTier::Reclaim() {
   const std::shared_ptr<PoolWriter> writer = WriterNow();
   if (writer == nullptr) {
@@ -302,15 +329,7 @@ absl::Status PoolTier::Reclaim() {
     view.others_bytes += node.bytes;
     view.other_nodes += node.silence <= options_.dead_after ? 1 : 0;
   }
-  {
-    absl::MutexLock lock(&mutex_);
-    for (const ReportedSegment& own : writer->Reclaimable()) {
-      const auto heat = heat_.find(own.name);
-      view.segments.push_back({own.name, uint64_t{own.file_pages} * kPageBytes,
-                               heat == heat_.end() ? std::nullopt : std::optional(heat->second),
-                               own.records == 0});
-    }
-  }
+  view.segments = OwnSegments(*writer);
   const SpacePlan plan = PlanSpace(view);
   writer->SetRoom(plan.there_is_room);
   if (!plan.retire.empty()) {

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,14 @@ struct PoolNodeView {
   uint64_t records = 0;          // known here
   absl::Duration silence;        // since what it says of itself last changed
   uint64_t behind_segments = 0;  // whose records are not known here yet
+};
+
+// A file of this node that may be given up for room.
+struct PoolSegmentView {
+  std::string path;  // below the pool's folder
+  uint64_t bytes = 0;
+  uint64_t records = 0;
+  std::optional<double> heat;  // reads by all nodes, fading; nullopt: too young to be judged
 };
 
 struct SharedTierFigures {
@@ -138,6 +147,8 @@ class SharedTier : public LowerTier {
 
   [[nodiscard]] virtual SharedTierFigures figures() const = 0;
   [[nodiscard]] virtual std::vector<PoolNodeView> Nodes() const = 0;
+  // What this node would give up for room, in that order. Nothing is done.
+  [[nodiscard]] virtual std::vector<PoolSegmentView> ReclaimOrder() const = 0;
 };
 
 struct SharedTierOptions {

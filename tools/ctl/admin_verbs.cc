@@ -196,6 +196,7 @@ absl::StatusOr<Answer> RunEvents(const Run& run) {
 absl::StatusOr<Answer> RunPool(const Run& run) {
   v1::PoolRequest request;
   request.set_tier(run.line.tier);
+  request.set_reclaim_bytes(run.line.pool_reclaim_bytes);
   absl::StatusOr<v1::PoolReply> reply = run.daemon.Admin(&Async::Pool, request, "reading pools");
   if (!reply.ok()) {
     return reply.status();

@@ -96,6 +96,9 @@ void AddWatchingVerbs(CLI::App& app, Typed& typed) {
   CLI::App* pool = AddVerb(
       app, "pool", "shared tiers: nodes, use, lag, what was dropped, the worker", "pool g4");
   pool->add_option("NAME", typed.line.tier, "as `terracectl tiers` shows it; default: all of them");
+  pool->add_option("--reclaim", typed.reclaim,
+                   "also which files this node would give up for so much room, e.g. 10GiB; nothing "
+                   "is done");
   AddVerb(app, "tenants", "who uses how much", "tenants");
   AddVerb(app, "namespaces", "namespaces with the digests that other verbs take", "namespaces");
   CLI::App* explain =

@@ -95,6 +95,7 @@ struct CommandLine {
   std::string tenant;  // explain, evict
   std::string tier;    // evict, verify, scrub
   uint64_t evict_target_bytes = 0;
+  uint64_t pool_reclaim_bytes = 0;  // 0: not asked for
   bool drain_resume = false;
   QuotaOptions quota;
   TopOptions top;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 
@@ -88,6 +89,22 @@ std::string NodesText(const v1::PoolStatus& pool, const Style& style) {
   return table.Render(style);
 }
 
+std::string ReclaimText(const v1::PoolStatus& pool, const Style& style) {
+  if (pool.reclaim().empty()) {
+    return "";
+  }
+  Table table({Left("WOULD GO"), Right("BYTES"), Right("BLOCKS"), Right("HEAT")});
+  uint64_t bytes = 0;
+  for (const v1::PoolSegment& segment : pool.reclaim()) {
+    bytes += segment.bytes();
+    table.Add({Printable(segment.path()), FormatBytes(segment.bytes()),
+               FormatCount(segment.records()),
+               segment.has_heat() ? absl::StrFormat("%.1f", segment.heat()) : "young"});
+  }
+  return absl::StrCat(table.Render(style), "together ", FormatBytes(bytes),
+                      "; nothing was given up\n");
+}
+
 }  // namespace
 
 std::string PoolText(const v1::PoolReply& reply, const Style& style) {
@@ -98,7 +115,7 @@ std::string PoolText(const v1::PoolReply& reply, const Style& style) {
   for (const v1::PoolStatus& pool : reply.pools()) {
     absl::StrAppend(&text, text.empty() ? "" : "\n",
                     style.Paint(Tone::kStrong, Printable(pool.tier())), "\n",
-                    FactsText(pool, style), NodesText(pool, style));
+                    FactsText(pool, style), NodesText(pool, style), ReclaimText(pool, style));
   }
   return text;
 }

@@ -308,6 +308,12 @@ absl::Status FinishVerb(const Typed& typed, CommandLine* line) {
     line->evict_target_bytes = target.value_or(0);
     return status;
   }
+  if (verb == "pool") {
+    std::optional<uint64_t> bytes;
+    absl::Status status = SetSize("--reclaim", typed.reclaim, &bytes);
+    line->pool_reclaim_bytes = bytes.value_or(0);
+    return status;
+  }
   if (verb == "quota") {
     return FirstError({SetSize("--guaranteed", typed.guaranteed, &line->quota.guaranteed_bytes),
                        SetSize("--limit", typed.limit, &line->quota.limit_bytes)});

@@ -46,6 +46,7 @@ struct Typed {
   std::string ttl;
   std::string interval;
   std::string evict_target;
+  std::string reclaim;
   std::string guaranteed;
   std::string limit;
   bool prefetch = false;

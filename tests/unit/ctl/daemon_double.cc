@@ -325,6 +325,13 @@ class DaemonDouble::AdminService final : public v1::Admin::Service {
     v1::PoolNode* node = pool->add_nodes();
     node->set_node(std::string(16, '\1'));
     node->set_self(true);
+    if (request->reclaim_bytes() > 0) {
+      v1::PoolSegment* segment = pool->add_reclaim();
+      segment->set_path("nodes/01/s1");
+      segment->set_bytes(request->reclaim_bytes());
+      segment->set_heat(1.25);
+      pool->add_reclaim()->set_path("nodes/01/s2");
+    }
     return state_.Enter("Pool", *request, context);
   }
   grpc::Status Tenants(grpc::ServerContext* context,

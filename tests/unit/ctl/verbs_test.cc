@@ -276,6 +276,19 @@ TEST_F(Verbs, PoolShowsNodesAndTheWorker) {
   EXPECT_EQ(RunJson({"pool", "g9"}, 1)["error"]["code"], "NOT_FOUND");
 }
 
+TEST_F(Verbs, PoolShowsWhatWouldGoForRoom) {
+  const Outcome none = Run({"pool", "g4"});
+  EXPECT_EQ(none.out.find("WOULD GO"), std::string::npos) << none.out;
+  const Outcome text = Run({"pool", "g4", "--reclaim", "3GiB"});
+  EXPECT_EQ(text.exit_code, 0);
+  for (const char* part : {"WOULD GO", "nodes/01/s1", "1.2", "young", "together 3 GiB"}) {
+    EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
+  }
+  const Json json = RunJson({"pool", "g4", "--reclaim", "3GiB"}, 0);
+  EXPECT_EQ(json["pools"][0]["reclaim"].size(), 2U);
+  EXPECT_NE(Run({"pool", "--reclaim", "lots"}).err.find("--reclaim"), std::string::npos);
+}
+
 TEST_F(Verbs, TiersShowSharedOnes) {
   const Outcome text = Run({"tiers"});
   EXPECT_NE(text.out.find("g4: 12 segments of all nodes"), std::string::npos) << text.out;

@@ -1,4 +1,6 @@
 // Folders, memory, the service manager, quotas.
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -6,7 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
+#include <optional>
+#include <string>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -67,6 +73,27 @@ TEST_F(Folders, BelongToOneDaemon) {
                                             std::to_string(getpid()) + ")");
   first = absl::InternalError("closed");
   EXPECT_TRUE(PrepareFolders(Options()).ok());
+}
+
+// What a daemon leaves that is killed between making a process and that one's own begin.
+TEST_F(Folders, AreWaitedForWhereTheirDaemonIsDeadAndItsLockIsAboutToGo) {
+  const pid_t dead = fork();
+  if (dead == 0) {
+    _exit(0);
+  }
+  ASSERT_EQ(waitpid(dead, nullptr, 0), dead);
+  ASSERT_TRUE(PrepareFolders(Options()).ok());
+  const std::string path = root_.path() + "/data/terraced.lock";
+  std::optional<Descriptor> left(Descriptor(open(path.c_str(), O_RDWR | O_TRUNC | O_CLOEXEC)));
+  const std::string pid = std::to_string(dead) + "\n";
+  ASSERT_EQ(pwrite(left->get(), pid.data(), pid.size(), 0), static_cast<ssize_t>(pid.size()));
+  ASSERT_EQ(flock(left->get(), LOCK_EX | LOCK_NB), 0);
+  std::optional<absl::StatusOr<Descriptor>> prepared;
+  std::thread starting([&] { prepared = PrepareFolders(Options()); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // whichever comes first, it starts
+  left.reset();
+  starting.join();
+  EXPECT_TRUE(prepared->ok()) << prepared->status();
 }
 
 TEST_F(Folders, AnOpenDataFolderIsClosedWhenItIsEmptyOrOurs) {

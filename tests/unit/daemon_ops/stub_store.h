@@ -60,6 +60,9 @@ class StubStore final : public BlockStore {
     ++looks;
     return usage;
   }
+  [[nodiscard]] std::vector<PoolSegmentView> ReclaimOrder(std::string_view) const override {
+    return {};
+  }
   [[nodiscard]] std::vector<TenantUsage> Tenants() const override { return tenants; }
 
   void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) override {

@@ -331,40 +331,6 @@ TEST(Fleet, ThePoolNeverHoldsMoreThanItsCapacity) {
   EXPECT_GT(SegmentsOf(fleet).size(), 8U);
 }
 
-uint64_t HeadsOf(PoolFleet& fleet, size_t i) {
-  return fleet.node(i).files->figures().calls[static_cast<size_t>(PoolOp::kReplace)];
-}
-
-TEST(Fleet, WhatNobodyWaitsForIsNamedForManyAtATime) {
-  PoolFleet fleet(2);
-  fleet.StartAll();
-  fleet.Pass(absl::Seconds(1));
-  const uint64_t before = HeadsOf(fleet, 0);
-  std::vector<PoolFleet::Answer> answers;
-  for (uint64_t n = 0; n < 60; ++n) {  // six seconds
-    answers.push_back(fleet.StartPublish(0, FleetBlock(n), Awaited::kNo));
-    fleet.Pass(absl::Milliseconds(100));
-  }
-  const uint64_t heads = HeadsOf(fleet, 0) - before;
-  EXPECT_GE(heads, 4U);
-  EXPECT_LE(heads, 9U) << "more than one in 0.75 s";
-  fleet.Pass(absl::Seconds(2));
-  for (uint64_t n = 0; n < 60; ++n) {
-    EXPECT_EQ(*answers[n], WriteOutcome::kWritten) << n;
-    EXPECT_EQ(fleet.Read(1, FleetBlock(n)), ReadOutcome::kVerified) << n;
-  }
-}
-
-TEST(Fleet, WhatSomebodyWaitsForIsNamedAtOnce) {
-  PoolFleet fleet(1);
-  fleet.StartAll();
-  ASSERT_EQ(fleet.Publish(0, FleetBlock(1)), WriteOutcome::kWritten);  // there is a segment now
-  fleet.Pass(absl::Seconds(1));
-  const PoolFleet::Answer answer = fleet.StartPublish(0, FleetBlock(2));
-  fleet.node(0).executor.RunAll();  // no time passes, and nothing ticks
-  EXPECT_EQ(*answer, WriteOutcome::kWritten);
-}
-
 TEST(Fleet, WhatNodesReadStaysWhenSpaceIsNeeded) {
   PoolFleet fleet(2);
   fleet.options.capacity_bytes = 32 * PoolFleet::kSegment;
