@@ -14,9 +14,9 @@
 //
 // Ciphers. Records and reports are sealed by AES-256-GCM. A record's tag covers its header, where
 // it lies (pool, life, segment, page), its identity, which is nowhere in the file, and its payload;
-// the payload is ciphertext (kEncrypt) or is covered and can be read (kMac). HMAC-SHA256 instead of
-// the latter would cost five times as much (tests/bench/protection_bench.cc), and the weakness of
-// GCM, a nonce that is used twice, cannot be had here.
+// the payload is ciphertext (kEncrypt) or is covered and can be read (kMac). HMAC-SHA256 of the
+// payload alone takes twice as long as all of such a record (tests/bench/protection_bench.cc), and
+// the weakness of GCM, a nonce that is used twice, cannot be had here.
 //
 // Names. A fingerprint is AES-256 of the fingerprint that an unprotected pool would have; a listed
 // checksum is AES-256, under another key, of the checksum with the fingerprint added: equal
