@@ -67,6 +67,9 @@ struct TierConfig {
   uint64_t free_reserve_bytes = uint64_t{1} << 30;
   absl::Duration grace = absl::Minutes(1);
   absl::Duration dead_after = absl::Minutes(10);
+  PoolAuth auth = PoolAuth::kNone;
+  std::string key_file;        // with another auth, one of the two
+  std::string key_credential;  // a name among the service manager's credentials
   friend bool operator==(const TierConfig&, const TierConfig&) = default;
 };
 

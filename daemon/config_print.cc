@@ -71,6 +71,25 @@ void AppendTier(std::string* out, const TierConfig& tier, std::string_view origi
   AppendLine(out, "free_reserve", QuotedText(SizeText(tier.free_reserve_bytes)), origin);
   AppendLine(out, "grace", QuotedText(absl::FormatDuration(tier.grace)), origin);
   AppendLine(out, "dead_after", QuotedText(absl::FormatDuration(tier.dead_after)), origin);
+  AppendLine(out, "auth", QuotedText(AuthText(tier.auth)), origin);
+  if (!tier.key_file.empty()) {
+    AppendLine(out, "key_file", QuotedText(tier.key_file), origin);
+  }
+  if (!tier.key_credential.empty()) {
+    AppendLine(out, "key_credential", QuotedText(tier.key_credential), origin);
+  }
+}
+
+// Where the key is, and never the key.
+std::string KeyJson(const TierConfig& tier) {
+  std::string text = Concat(",\"auth\":", QuotedText(AuthText(tier.auth)));
+  if (!tier.key_file.empty()) {
+    text.append(Concat(",\"key_file\":", QuotedText(tier.key_file)));
+  }
+  if (!tier.key_credential.empty()) {
+    text.append(Concat(",\"key_credential\":", QuotedText(tier.key_credential)));
+  }
+  return text;
 }
 
 // What only a shared tier has, from a comma on.
@@ -83,7 +102,7 @@ std::string SharedJson(const TierConfig& tier) {
                 ",\"segment_bytes\":", tier.segment_bytes,
                 ",\"free_reserve_bytes\":", tier.free_reserve_bytes,
                 ",\"grace_ms\":", absl::ToInt64Milliseconds(tier.grace),
-                ",\"dead_after_ms\":", absl::ToInt64Milliseconds(tier.dead_after));
+                ",\"dead_after_ms\":", absl::ToInt64Milliseconds(tier.dead_after), KeyJson(tier));
 }
 
 std::string PublishJson(const TenantConfig& tenant) {

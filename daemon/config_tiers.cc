@@ -17,6 +17,7 @@ namespace {
 constexpr std::string_view kDramName = "g2";
 constexpr std::string_view kLocalName = "g3";
 constexpr double kMaxTierFolderBytes = 1024;
+constexpr size_t kMaxCredentialBytes = 255;
 constexpr std::string_view kPublishTexts[] = {"commit", "reuse", "eviction", "never"};
 constexpr uint64_t kLeastSegmentBytes = uint64_t{16} << 20;
 constexpr uint64_t kMostSegmentBytes = uint64_t{16} << 30;
@@ -60,6 +61,44 @@ absl::Status SetKind(const std::string& kind, TierConfig* tier) {
                kind == "dram" ? "; DRAM is configured in [dram]" : ""));
   }
   tier->kind = kind;
+  return absl::OkStatus();
+}
+
+absl::Status SetAuth(const TomlValue& value, PoolAuth* out) {
+  const auto* text = std::get_if<std::string>(&value);
+  for (const PoolAuth auth : {PoolAuth::kNone, PoolAuth::kMac, PoolAuth::kEncrypt}) {
+    if (text != nullptr && *text == AuthText(auth)) {
+      *out = auth;
+      return absl::OkStatus();
+    }
+  }
+  return absl::InvalidArgumentError(Concat("must be none, mac or encrypt, not ",
+                                           text == nullptr ? TomlKind(value) : ShownValue(*text)));
+}
+
+absl::Status SetKeyFile(const TomlValue& value, std::string* out) {
+  const absl::StatusOr<std::string> file = FolderOf(value, kMaxTierFolderBytes);
+  *out = file.ok() ? std::filesystem::path(*file).lexically_normal().string() : "";
+  return file.status();
+}
+
+absl::Status SetCredential(const TomlValue& value, std::string* out) {
+  const auto* text = std::get_if<std::string>(&value);
+  if (text == nullptr) {
+    return absl::InvalidArgumentError(Concat("must be a string, not ", TomlKind(value)));
+  }
+  bool allowed =
+      !text->empty() && text->size() <= kMaxCredentialBytes && *text != "." && *text != "..";
+  for (const char c : *text) {
+    allowed = allowed && ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                          (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_');
+  }
+  if (!allowed) {
+    return absl::InvalidArgumentError(
+        Concat("must be the name of a credential, 1 to ", kMaxCredentialBytes,
+               " letters, digits, '.', '-' and '_', not ", ShownValue(*text)));
+  }
+  *out = *text;
   return absl::OkStatus();
 }
 
@@ -175,6 +214,33 @@ absl::Status CheckPathsDiffer(const LoadedConfig& loaded) {
   return absl::OkStatus();
 }
 
+absl::Status CheckProtection(const Config& config,
+                             const TierConfig& tier,
+                             const std::string& origin) {
+  const bool has_file = !tier.key_file.empty();
+  const bool has_credential = !tier.key_credential.empty();
+  if (tier.auth == PoolAuth::kNone) {
+    return has_file || has_credential
+               ? Refuse(origin, Concat("tier.", has_file ? "key_file" : "key_credential",
+                                       ": protects nothing where tier.auth is none"))
+               : absl::OkStatus();
+  }
+  if (has_file == has_credential) {
+    return Refuse(origin,
+                  Concat("tier.auth: ", AuthText(tier.auth), " needs key_file or key_credential, ",
+                         has_file ? "and not both" : "and has neither"));
+  }
+  const std::string below = Concat(tier.path, "/");
+  if (tier.key_file.compare(0, below.size(), below) == 0) {
+    return Refuse(origin, "tier.key_file: must not lie in the pool that it protects");
+  }
+  if (config.core_dumps) {
+    return Refuse(origin, Concat("tier.auth: cannot be ", AuthText(tier.auth),
+                                 " while daemon.core_dumps is true: keys would be in the dump"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckShared(const LoadedConfig& loaded, size_t number) {
   const Config& config = loaded.config;
   const TierConfig& tier = config.tiers[number];
@@ -214,7 +280,7 @@ absl::Status CheckShared(const LoadedConfig& loaded, size_t number) {
                   Concat("tier.node_share: must be at most the capacity, ",
                          SizeText(tier.capacity_bytes), ", not ", SizeText(tier.node_share_bytes)));
   }
-  return absl::OkStatus();
+  return CheckProtection(config, tier, origin);
 }
 
 }  // namespace
@@ -293,6 +359,15 @@ absl::Status SetTierKey(std::string_view key, const TomlValue& value, TierConfig
   }
   if (key == "dead_after") {
     return SetTime(value, kLeastDeadAfter, kMostDeadAfter, &tier->dead_after);
+  }
+  if (key == "auth") {
+    return SetAuth(value, &tier->auth);
+  }
+  if (key == "key_file") {
+    return SetKeyFile(value, &tier->key_file);
+  }
+  if (key == "key_credential") {
+    return SetCredential(value, &tier->key_credential);
   }
   if (key == "path") {
     const absl::StatusOr<std::string> folder = FolderOf(value, kMaxTierFolderBytes);

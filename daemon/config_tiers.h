@@ -12,8 +12,9 @@ namespace terrace {
 
 inline constexpr size_t kMaxTierNameBytes = 32;
 inline constexpr std::string_view kTierKeys[] = {
-    "name",    "kind",         "path",         "capacity", "node_share",
-    "publish", "segment_size", "free_reserve", "grace",    "dead_after"};
+    "name",    "kind",         "path",          "capacity", "node_share",
+    "publish", "segment_size", "free_reserve",  "grace",    "dead_after",
+    "auth",    "key_file",     "key_credential"};
 // Whether only a shared tier has the key.
 bool IsSharedTierKey(std::string_view key);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <string>
@@ -406,9 +407,12 @@ class DaemonCore final : public Core {
       worker.buffer_bytes = options.buffer_bytes;
       return MakeWorkerPoolFiles(worker, {options.clock, options.say});
     };
+    const char* credentials = std::getenv("CREDENTIALS_DIRECTORY");
     for (const TierConfig& tier : tiers) {
-      absl::StatusOr<std::unique_ptr<PoolHost>> pool = PoolHost::Open(
-          {tier, config.data_dir, *node, config.store.local_max_payload_bytes}, parts);
+      absl::StatusOr<std::unique_ptr<PoolHost>> pool =
+          PoolHost::Open({tier, config.data_dir, *node, config.store.local_max_payload_bytes,
+                          credentials == nullptr ? "" : credentials},
+                         parts);
       if (!pool.ok()) {
         return pool.status();
       }

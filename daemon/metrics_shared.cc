@@ -126,6 +126,9 @@ void AddTraffic(const Tiers& tiers, Families* out) {
   }
   out->Counter("shared_corrupt_records_total", "Records that were damaged, foreign or stale.");
   add(&SharedTierFigures::corrupt);
+  out->Counter("shared_forged_records_total",
+               "Corrupt records that are sound, and were sealed by no node of the pool.");
+  add(&SharedTierFigures::forged);
   out->Counter("shared_catalogue_reads_total",
                "Looks at what other nodes wrote, by what was read.");
   for (const SharedTierUsage& tier : tiers) {

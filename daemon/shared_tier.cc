@@ -10,6 +10,8 @@
 #include "daemon/concat.h"
 #include "daemon/identity_files.h"
 #include "daemon/kept_index.h"
+#include "daemon/protection/sealed_protection.h"
+#include "daemon/protection/secret_file.h"
 #include "daemon/settings.h"
 #include "daemon/thread_executor.h"
 
@@ -45,6 +47,9 @@ class OpenedPoolHost final : public PoolHost {
   }
 
   absl::Status Build(const Parts& parts) {
+    if (absl::Status status = MakeSecret(); !status.ok()) {
+      return Named(status);
+    }
     if (absl::Status status = MakeParts(parts); !status.ok()) {
       return Named(status);
     }
@@ -53,6 +58,7 @@ class OpenedPoolHost final : public PoolHost {
     tier_parts.clock = parts.clock;
     tier_parts.hashing = parts.hashing;
     tier_parts.maintenance = maintenance_.get();
+    tier_parts.secret = secret_.get();
     tier_parts.open_index = [this](const Digest128& pool) { return index_.Open(pool); };
     tier_parts.opened = [this](const Digest128& pool) { Remember(pool); };
     const absl::StatusOr<SharedTierOptions> options = TierOptions();
@@ -113,6 +119,25 @@ class OpenedPoolHost final : public PoolHost {
                                               std::string(status.message())));
   }
 
+  absl::Status MakeSecret() {
+    const TierConfig& tier = options_.tier;
+    if (tier.auth == PoolAuth::kNone) {
+      return absl::OkStatus();
+    }
+    absl::StatusOr<SecretBytes> bytes =
+        ReadSecret({tier.key_file, tier.key_credential, options_.credentials_dir});
+    if (!bytes.ok()) {
+      return bytes.status();
+    }
+    absl::StatusOr<std::unique_ptr<PoolSecret>> secret =
+        MakePoolSecret(tier.auth, *std::move(bytes));
+    if (!secret.ok()) {
+      return secret.status();
+    }
+    secret_ = *std::move(secret);
+    return absl::OkStatus();
+  }
+
   absl::Status MakeParts(const Parts& parts) {
     absl::StatusOr<std::unique_ptr<Executor>> maintenance =
         MakeThreadExecutor({.threads = kMaintenanceThreads, .name = options_.tier.name});
@@ -158,9 +183,10 @@ class OpenedPoolHost final : public PoolHost {
   }
 
   void Remember(const Digest128& pool) {
-    log_.Info(
-        "shared tier found its pool",
-        {{"tier", options_.tier.name}, {"pool", pool.ToHex()}, {"node", options_.node.ToHex()}});
+    log_.Info("shared tier found its pool", {{"tier", options_.tier.name},
+                                             {"pool", pool.ToHex()},
+                                             {"node", options_.node.ToHex()},
+                                             {"auth", std::string(AuthText(options_.tier.auth))}});
     if (absl::Status status = RememberPool(options_.data_dir, options_.tier.name, pool);
         !status.ok()) {
       log_.Warning("which pool it is cannot be remembered; a next start takes any",
@@ -172,6 +198,7 @@ class OpenedPoolHost final : public PoolHost {
   Log& log_;
   const Clock& clock_;
   KeptIndex index_;
+  std::unique_ptr<PoolSecret> secret_;  // nullptr: the pool is not protected
   std::unique_ptr<PoolFiles> files_;
   std::unique_ptr<Executor> maintenance_;
   std::unique_ptr<SharedTier> tier_;

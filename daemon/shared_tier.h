@@ -31,6 +31,7 @@ class PoolHost {
     std::string data_dir;  // exists, and is this daemon's alone
     Digest128 node;
     uint64_t max_payload_bytes = 0;
+    std::string credentials_dir = {};  // of the service manager; "": there is none
   };
   // What the files are made of; `say` is for the log, from any thread.
   struct FilesOptions {
@@ -49,8 +50,8 @@ class PoolHost {
     Log* log = nullptr;
     MakeFiles make_files;
   };
-  // Errors: those of OpenSharedTier, MakeFiles, RememberedPool and MakeThreadExecutor, naming the
-  // tier. An index that cannot be used is none.
+  // Errors: those of OpenSharedTier, MakeFiles, RememberedPool, ReadSecret, MakePoolSecret and
+  // MakeThreadExecutor, naming the tier. An index that cannot be used is none.
   static absl::StatusOr<std::unique_ptr<PoolHost>> Open(const Options& options, const Parts& parts);
   // Does not wait for the mount.
   virtual ~PoolHost() = default;

@@ -94,6 +94,8 @@ void FillPool(const SharedTierUsage& usage, v1::PoolStatus* pool) {
   pool->set_read_faults(figures.read_faults);
   pool->set_write_faults(figures.write_faults);
   pool->set_corrupt(figures.corrupt);
+  pool->set_auth(std::string(AuthText(figures.auth)));
+  pool->set_forged(figures.forged);
   pool->set_reclaimed_segments(figures.reclaimed_segments);
   pool->set_adopted_nodes(figures.adopted_nodes);
   FillWorker(figures.files, pool->mutable_worker());

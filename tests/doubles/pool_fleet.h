@@ -53,6 +53,7 @@ class PoolFleet {
     std::vector<RaisedGeneration> learned;
     Digest128 pool;
     bool with_index = true;
+    std::optional<const PoolSecret*> secret;  // nullopt: as all have
     std::unique_ptr<SharedTier> tier;
   };
 
@@ -84,6 +85,7 @@ class PoolFleet {
     parts.clock = &clock;
     parts.hashing = &node.executor;
     parts.maintenance = &node.executor;
+    parts.secret = node.secret.value_or(secret);
     if (node.with_index) {
       parts.open_index = [&node](const Digest128&) { return &node.index; };
     }
@@ -210,6 +212,7 @@ class PoolFleet {
   SharedTier& tier(size_t i) { return *nodes_[i]->tier; }
 
   SharedTierOptions options;
+  const PoolSecret* secret = nullptr;  // borrowed; of all nodes
   MemoryMount mount;
   ManualClock clock;
 

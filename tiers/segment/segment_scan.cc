@@ -10,6 +10,7 @@
 #include "tiers/os/file_system.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/segment/record_format.h"
+#include "tiers/segment/sealed_record_format.h"
 #include "tiers/segment/segment_format.h"
 
 namespace terrace {
@@ -46,6 +47,54 @@ absl::Status ScanFooter(const ScanRequest& request, ScanResult* out) {
   return absl::OkStatus();
 }
 
+bool IsPlain(const ScanRequest& request, absl::Span<const char> page, IndexedRecord* out) {
+  RecordHeader header;
+  if (DecodeRecordHeader(page, &header) != HeaderFault::kNone ||
+      !(header.tier_uuid == request.tier_uuid) || header.segment != request.number ||
+      header.segment_epoch != request.epoch) {
+    return false;
+  }
+  out->fingerprint = IdentityFingerprint(header.namespace_digest, header.generation, header.salt,
+                                         header.key, request.tier_uuid.lo);
+  out->checksum = header.checksum;
+  out->sequence = header.sequence;
+  out->page = header.page;
+  out->payload_bytes = header.payload_bytes;
+  out->kind = static_cast<uint8_t>(header.kind);
+  out->extra_pages = static_cast<uint8_t>(ExtraPages(header.metadata_bytes));
+  return true;
+}
+
+bool IsSealed(const ScanRequest& request, absl::Span<const char> page, IndexedRecord* out) {
+  SealedHeader header;
+  if (DecodeSealedHeader(page, &header) != HeaderFault::kNone ||
+      !(header.tier_uuid == request.tier_uuid) || header.segment != request.number ||
+      header.segment_epoch != request.epoch) {
+    return false;
+  }
+  out->fingerprint = header.fingerprint;
+  out->checksum = header.listed_checksum;
+  out->sequence = header.sequence;
+  out->page = header.page;
+  out->payload_bytes = header.payload_bytes;
+  out->kind = static_cast<uint8_t>(RecordKind::kBlock);
+  out->extra_pages = static_cast<uint8_t>(ExtraPages(header.metadata_bytes));
+  return true;
+}
+
+// Pages of the record that begins at `at`; 0: none of this segment does.
+uint32_t RecordAt(const ScanRequest& request,
+                  absl::Span<const char> page,
+                  uint32_t at,
+                  IndexedRecord* out) {
+  const bool found = request.sealed ? IsSealed(request, page, out) : IsPlain(request, page, out);
+  if (!found || out->page != at) {
+    return 0;
+  }
+  out->segment = request.number;
+  return 1 + PagesOf(out->payload_bytes) + out->extra_pages;
+}
+
 absl::Status ScanHeaders(const ScanRequest& request, ScanResult* out) {
   const auto pages = static_cast<uint32_t>(request.segment_bytes / kPageBytes);
   // A transfer of 256 KiB takes about as long as three of a page.
@@ -60,26 +109,11 @@ absl::Status ScanHeaders(const ScanRequest& request, ScanResult* out) {
       }
       break;
     }
-    RecordHeader header;
-    if (DecodeRecordHeader(page, &header) != HeaderFault::kNone ||
-        !(header.tier_uuid == request.tier_uuid) || header.segment != request.number ||
-        header.segment_epoch != request.epoch || header.page != at) {
-      break;
-    }
-    const uint32_t record_pages = RecordPages(header.payload_bytes, header.metadata_bytes);
-    if (record_pages > pages - at) {
-      break;
-    }
     IndexedRecord record;
-    record.fingerprint = IdentityFingerprint(header.namespace_digest, header.generation,
-                                             header.salt, header.key, request.tier_uuid.lo);
-    record.checksum = header.checksum;
-    record.sequence = header.sequence;
-    record.segment = header.segment;
-    record.page = at;
-    record.payload_bytes = header.payload_bytes;
-    record.kind = static_cast<uint8_t>(header.kind);
-    record.extra_pages = static_cast<uint8_t>(ExtraPages(header.metadata_bytes));
+    const uint32_t record_pages = RecordAt(request, page, at, &record);
+    if (record_pages == 0 || record_pages > pages - at) {
+      break;
+    }
     out->records.push_back(record);
     at += record_pages;
   }

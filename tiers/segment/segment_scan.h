@@ -25,6 +25,7 @@ struct ScanRequest {
   uint64_t epoch = 0;
   uint64_t segment_bytes = 0;
   uint32_t first_page = 1;  // begin of a record, or the end of what is known already
+  bool sealed = false;      // its records are (sealed_record_format.h); others end the search
 };
 
 struct ScanResult {

@@ -1,5 +1,6 @@
 #include "tiers/shared/pool_format.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,8 @@ namespace terrace {
 namespace {
 
 constexpr std::string_view kSuperblockMagic = "TRRCPOL\n";
+constexpr std::string_view kSealedReportMagic = "TRRCRPS\n";
+constexpr uint16_t kSealedReportVersion = 1;
 constexpr std::string_view kReportMagic = "TRRCRPT\n";
 constexpr std::string_view kClaimSuffix = ".claimed";
 constexpr size_t kCrcAt = 12;
@@ -257,38 +260,92 @@ std::string SegmentPath(const SegmentName& name) {
   return SegmentGroupPath(name) + "/s" + Hex(name.number, 8);
 }
 
-void EncodePoolSuperblock(const Digest128& pool, absl::Span<char> page) {
+void EncodePoolSuperblock(const PoolSuperblock& superblock, absl::Span<char> page) {
   TERRACE_CHECK(page.size() == kPageBytes);
   FieldWriter writer(page);
   writer.Bytes(kSuperblockMagic);
-  writer.U16(kPoolVersion);
-  writer.U16(0);
+  writer.U16(superblock.auth == PoolAuth::kNone ? kPoolVersion : kProtectedPoolVersion);
+  writer.U8(static_cast<uint8_t>(superblock.auth));
+  writer.U8(0);
   writer.U32(0);
-  writer.Digest(pool);
+  writer.Digest(superblock.pool);
+  writer.Bytes({superblock.proof.data(), superblock.proof.size()});
   writer.ZerosUpTo(kPageBytes);
   FieldWriter crc(page.subspan(kCrcAt, 4));
   crc.U32(PageCrc32c(page, kCrcAt));
 }
 
-HeaderFault DecodePoolSuperblock(absl::Span<const char> page, Digest128* pool) {
+HeaderFault DecodePoolSuperblock(absl::Span<const char> page, PoolSuperblock* out) {
   FieldReader reader(page);
   if (page.size() != kPageBytes || reader.Bytes(kSuperblockMagic.size()) != kSuperblockMagic) {
     return HeaderFault::kNoRecord;
   }
   const uint16_t version = reader.U16();
-  const bool zeros = reader.U16() == 0;
+  const uint8_t auth = reader.U8();
+  const uint8_t zero = reader.U8();
   if (reader.U32() != PageCrc32c(page, kCrcAt)) {
     return HeaderFault::kChecksum;
   }
-  if (version > kPoolVersion) {
+  if (version > kProtectedPoolVersion) {
     return HeaderFault::kNewerVersion;
   }
-  const Digest128 found = reader.Digest();
-  if (!zeros || version != kPoolVersion || !reader.ZerosUpTo(kPageBytes) || found.IsZero()) {
+  PoolSuperblock found;
+  found.auth = static_cast<PoolAuth>(auth);
+  found.pool = reader.Digest();
+  const std::string_view proof = reader.Bytes(found.proof.size());
+  std::copy(proof.begin(), proof.end(), found.proof.begin());
+  const bool plain = auth == 0 && version == kPoolVersion && found.proof == PoolSecret::Proof{};
+  const bool sealed = (auth == 1 || auth == 2) && version == kProtectedPoolVersion;
+  if (zero != 0 || !(plain || sealed) || !reader.ZerosUpTo(kPageBytes) || found.pool.IsZero()) {
     return HeaderFault::kField;
   }
-  *pool = found;
+  *out = found;
   return HeaderFault::kNone;
+}
+
+void BeginSealedReport(uint64_t bytes, absl::Span<char> header) {
+  FieldWriter writer(header);
+  writer.Bytes(kSealedReportMagic);
+  writer.U16(kSealedReportVersion);
+  writer.U16(0);
+  writer.U32(0);
+  writer.U32(static_cast<uint32_t>(bytes));
+  writer.ZerosUpTo(kSealedReportSaltAt);
+}
+
+void FinishSealedReport(absl::Span<char> whole) {
+  FieldWriter crc(whole.subspan(kCrcAt, 4));
+  crc.U32(PageCrc32c(whole, kCrcAt));
+}
+
+HeaderFault SealedReportBytes(absl::Span<const char> header, uint64_t* bytes) {
+  FieldReader reader(header);
+  if (header.size() < kSealedReportHeaderBytes ||
+      reader.Bytes(kSealedReportMagic.size()) != kSealedReportMagic) {
+    return HeaderFault::kNoRecord;
+  }
+  const uint16_t version = reader.U16();
+  if (version != kSealedReportVersion) {
+    return version > kSealedReportVersion ? HeaderFault::kNewerVersion : HeaderFault::kField;
+  }
+  const bool zeros = reader.U16() == 0;
+  reader.SkipTo(kCrcAt + 4);
+  *bytes = reader.U32();
+  constexpr uint64_t kAround = kSealedReportHeaderBytes + kSealedReportTagBytes;
+  return zeros && reader.ZerosUpTo(kSealedReportSaltAt) && *bytes >= kAround + kReportHeaderBytes &&
+                 *bytes <= kAround + kMaxReportBytes
+             ? HeaderFault::kNone
+             : HeaderFault::kField;
+}
+
+bool IsWholeSealedReport(absl::Span<const char> whole) {
+  uint64_t bytes = 0;
+  if (SealedReportBytes(whole, &bytes) != HeaderFault::kNone || bytes != whole.size()) {
+    return false;
+  }
+  FieldReader reader(whole);
+  reader.SkipTo(kCrcAt);
+  return reader.U32() == PageCrc32c(whole, kCrcAt);
 }
 
 std::string EncodeReport(const PoolReport& report) {

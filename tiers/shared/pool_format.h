@@ -14,11 +14,13 @@
 //
 //   superblock = 4096 bytes, little-endian:
 //          0    8  magic "TRRCPOL\n"
-//          8    2  version, 1
-//         10    2  zeros
+//          8    2  version: 1 of a pool that is not protected, else 2
+//         10    1  auth: 0, or 1 mac, 2 encrypt (pool_protection.h)
+//         11    1  zero
 //         12    4  CRC-32C of the page, these four bytes as zeros
 //         16   16  UUID of the pool
-//         32       zeros
+//         32   32  proof of the secret; zeros of a pool that is not protected
+//         64       zeros
 //   report     = header of 128 bytes, then its lists in the order of their counts
 //          0    8  magic "TRRCRPT\n"
 //          8    2  version, 1
@@ -41,6 +43,17 @@
 //   generation = 24 bytes: namespace digest, u64 generation
 //   heat       = 32 bytes: node, epoch, u32 number, u32 reads
 //
+// In a protected pool reports are sealed as a whole: whoever has no secret reads their lengths.
+//
+//   sealed     = 64 bytes, the report as ciphertext, a tag of 16 bytes
+//          0    8  magic "TRRCRPS\n"
+//          8    2  version, 1
+//         10    2  zeros
+//         12    4  CRC-32C of all of it, these four bytes as zeros
+//         16    4  bytes of all of it
+//         20   12  zeros
+//         32   32  salt: random, of this file alone
+//
 // A record's header names the pool as its tier, and as the epoch of its segment LifeId of its
 // writer.
 #pragma once
@@ -54,12 +67,14 @@
 #include "absl/types/span.h"
 
 #include "tiers/segment/record_format.h"
+#include "tiers/shared/pool_protection.h"
 #include "tiers/vocab/block_index.h"
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {
 
 inline constexpr uint16_t kPoolVersion = 1;
+inline constexpr uint16_t kProtectedPoolVersion = 2;
 // What a report may have of each; together they stay below kMaxReportBytes.
 inline constexpr uint32_t kMaxReportedSegments = 32768;
 inline constexpr uint32_t kMaxReportedRecords = 8192;
@@ -124,8 +139,13 @@ std::optional<uint64_t> ParseEpochName(std::string_view name);
 std::string SegmentGroupPath(const SegmentName& name);
 std::string SegmentPath(const SegmentName& name);
 
-void EncodePoolSuperblock(const Digest128& pool, absl::Span<char> page);
-HeaderFault DecodePoolSuperblock(absl::Span<const char> page, Digest128* pool);
+struct PoolSuperblock {
+  Digest128 pool;
+  PoolAuth auth = PoolAuth::kNone;
+  PoolSecret::Proof proof{};  // zeros with kNone
+};
+void EncodePoolSuperblock(const PoolSuperblock& superblock, absl::Span<char> page);
+HeaderFault DecodePoolSuperblock(absl::Span<const char> page, PoolSuperblock* out);
 
 enum class ReportedState : uint8_t {
   kOpen = 1,    // more may follow
@@ -189,6 +209,19 @@ std::string EncodeReport(const PoolReport& report);
 // What the first kReportHeaderBytes say of the whole; kField also where it is over kMaxReportBytes.
 // The checksum is not looked at.
 HeaderFault ReportBytes(absl::Span<const char> header, uint64_t* bytes);
+inline constexpr uint32_t kSealedReportHeaderBytes = 64;
+inline constexpr uint32_t kSealedReportSaltAt = 32;
+inline constexpr uint32_t kSealedReportSaltBytes = 32;
+inline constexpr uint32_t kSealedReportTagBytes = 16;
+// All of the header but CRC and salt, for so many bytes in all.
+void BeginSealedReport(uint64_t bytes, absl::Span<char> header);
+// Adds the CRC, when the rest is there.
+void FinishSealedReport(absl::Span<char> whole);
+// What the first kSealedReportHeaderBytes say of the whole, as ReportBytes.
+HeaderFault SealedReportBytes(absl::Span<const char> header, uint64_t* bytes);
+// That it is all there, and undamaged.
+bool IsWholeSealedReport(absl::Span<const char> whole);
+
 // Never reads beyond `bytes`; *out is complete only with kNone. The numbers of all records'
 // segments are 0: their positions say where they lie.
 HeaderFault DecodeReport(absl::Span<const char> bytes, PoolReport* out);

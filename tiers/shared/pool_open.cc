@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 
 #include "tiers/os/descriptor.h"
@@ -41,6 +42,21 @@ PoolTailerOptions TailerOptionsOf(const SharedTierOptions& options) {
   return tailer;
 }
 
+PoolAccess WithProtection(PoolAccess access, const PoolProtection& protection) {
+  access.protection = &protection;
+  return access;
+}
+
+// In constant time: whoever can write the superblock could else find the proof byte by byte.
+bool IsSame(const PoolSecret::Proof& one, const PoolSecret::Proof& other) {
+  unsigned differ = 0;
+  for (size_t i = 0; i < one.size(); ++i) {
+    differ |= static_cast<unsigned>(static_cast<unsigned char>(one[i]) ^
+                                    static_cast<unsigned char>(other[i]));
+  }
+  return differ == 0;
+}
+
 PoolReaderOptions ReaderOptionsOf(const SharedTierOptions& options) {
   PoolReaderOptions reader;
   reader.max_reads = options.max_reads;
@@ -52,10 +68,12 @@ PoolReaderOptions ReaderOptionsOf(const SharedTierOptions& options) {
 
 PoolTier::Opened::Opened(const SharedTierOptions& options,
                          const SharedTierParts& parts,
-                         const PoolAccess& pool)
-    : access(pool),
-      index(parts.open_index == nullptr ? nullptr : parts.open_index(pool.pool)),
-      catalogue(pool.pool, index),
+                         PoolAccess pool)
+    : protection(parts.secret == nullptr ? MakePlainProtection(pool.pool)
+                                         : parts.secret->ProtectionOf(pool.pool)),
+      access(WithProtection(std::move(pool), *protection)),
+      index(parts.open_index == nullptr ? nullptr : parts.open_index(access.pool)),
+      catalogue(access.pool, index),
       tailer(TailerOptionsOf(options), access, catalogue),
       reader(ReaderOptionsOf(options), access, catalogue, *parts.hashing) {}
 
@@ -88,16 +106,33 @@ absl::StatusOr<Digest128> PoolTier::ReadSuperblock() {
   if (!reply.status.ok()) {
     return reply.status;
   }
-  Digest128 pool;
-  switch (DecodePoolSuperblock(buffer->memory().first(std::min<uint64_t>(reply.bytes, kPageBytes)),
-                               &pool)) {
+  // What is decoded must not change meanwhile.
+  const std::string page(buffer->memory().data(), std::min<uint64_t>(reply.bytes, kPageBytes));
+  PoolSuperblock superblock;
+  switch (DecodePoolSuperblock(page, &superblock)) {
     case HeaderFault::kNone:
-      return pool;
+      if (absl::Status status = CheckProtection(superblock); !status.ok()) {
+        return status;
+      }
+      return superblock.pool;
     case HeaderFault::kNewerVersion:
       return absl::FailedPreconditionError("the pool is of a newer version");
     default:
       return absl::FailedPreconditionError("terrace.pool is damaged, or something else");
   }
+}
+
+absl::Status PoolTier::CheckProtection(const PoolSuperblock& superblock) const {
+  if (superblock.auth != Auth()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the pool was made with auth = ", std::string(AuthText(superblock.auth)),
+                     ", and this node is configured with auth = ", std::string(AuthText(Auth()))));
+  }
+  if (parts_.secret != nullptr &&
+      !IsSame(parts_.secret->ProofOf(superblock.pool), superblock.proof)) {
+    return absl::FailedPreconditionError("the pool was made with another key than this node has");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PoolTier::MakePool() {
@@ -121,12 +156,16 @@ absl::Status PoolTier::MakePool() {
       return status;
     }
   }
-  Digest128 pool;
+  PoolSuperblock superblock;
   std::string bytes(16, '\0');
   FillRandom(absl::MakeSpan(bytes));
-  Digest128::FromBytes(bytes, &pool);
+  Digest128::FromBytes(bytes, &superblock.pool);
+  superblock.auth = Auth();
+  if (parts_.secret != nullptr) {
+    superblock.proof = parts_.secret->ProofOf(superblock.pool);
+  }
   std::string page(kPageBytes, '\0');
-  EncodePoolSuperblock(pool, absl::MakeSpan(page));
+  EncodePoolSuperblock(superblock, absl::MakeSpan(page));
   const absl::Status made =
       WriteSmallFile(access, PoolOp::kCreate, std::string(kPoolSuperblockName), page);
   return absl::IsAlreadyExists(made) ? absl::OkStatus() : made;  // another node was first

@@ -11,14 +11,24 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
-#include "tiers/copy/one_pass.h"
-#include "tiers/copy/piece.h"
-
 namespace terrace {
 namespace {
 
 constexpr double kNewestShare = 0.1;  // of the moving average
 constexpr size_t kMaxHeatsKept = 65536;
+
+ReadOutcome OutcomeOf(RecordVerdict verdict) {
+  switch (verdict) {
+    case RecordVerdict::kGenuine:
+      return ReadOutcome::kVerified;
+    case RecordVerdict::kAnother:
+      return ReadOutcome::kGone;
+    case RecordVerdict::kDamaged:
+    case RecordVerdict::kForged:
+      break;
+  }
+  return ReadOutcome::kCorrupt;
+}
 
 }  // namespace
 
@@ -30,7 +40,8 @@ void PoolReader::Read(uint64_t token,
   ReadOutcome refused = ReadOutcome::kVerified;
   if (!catalogue_.Find(fingerprint, &read->place) ||
       read->place.place.payload_bytes != request.block.payload_bytes ||
-      !(read->place.place.checksum == request.block.checksum)) {
+      !(access_.protection->ChecksumOfListed(read->place.place.checksum, fingerprint) ==
+        request.block.checksum)) {
     refused = ReadOutcome::kGone;
   } else if (request.destination.size() < request.block.payload_bytes) {
     refused = ReadOutcome::kFault;
@@ -42,6 +53,7 @@ void PoolReader::Read(uint64_t token,
   read->token = token;
   read->identity = OwnedIdentity(request.identity);
   read->fingerprint = fingerprint;
+  read->checksum = request.block.checksum;
   read->pages = 1 + PagesOf(request.block.payload_bytes);
   read->destination = request.destination.first(request.block.payload_bytes);
   read->deadline = request.deadline;
@@ -149,41 +161,28 @@ void PoolReader::CallEnded(const std::shared_ptr<Group>& group, const PoolReply&
   End(group, std::vector<ReadOutcome>(group->reads.size(), outcome));
 }
 
-// Another process can see the buffer: the header is checked as a copy, and the payload is hashed
-// as it is copied.
-ReadOutcome PoolReader::Take(const OneRead& read, absl::Span<const char> bytes) const {
-  RecordHeader header;
-  if (bytes.size() < uint64_t{read.pages} * kPageBytes) {
-    return ReadOutcome::kCorrupt;
-  }
-  std::vector<char> page(bytes.begin(), bytes.begin() + kPageBytes);
-  const PoolPlace& place = read.place.place;
-  if (DecodeRecordHeader(page, &header) != HeaderFault::kNone ||
-      header.kind != RecordKind::kBlock || !(header.tier_uuid == access_.pool) ||
-      header.segment_epoch != read.place.life_id || header.segment != read.place.segment.number ||
-      header.page != place.page || header.payload_bytes != place.payload_bytes ||
-      !(header.checksum == place.checksum)) {
-    return ReadOutcome::kCorrupt;
-  }
-  if (!(header.namespace_digest == read.identity.namespace_digest) ||
-      header.generation != read.identity.generation || header.salt != read.identity.salt ||
-      header.key != read.identity.key) {
-    return ReadOutcome::kGone;  // another block with this fingerprint
-  }
-  const ConstPiece payload = {bytes.data() + kPageBytes, read.destination.size()};
-  return CopyAndHash({&payload, 1}, read.destination.data()) == header.checksum
-             ? ReadOutcome::kVerified
-             : ReadOutcome::kCorrupt;
+RecordVerdict PoolReader::Take(const OneRead& read, absl::Span<const char> bytes) const {
+  ExpectedRecord expected;
+  expected.place = {access_.pool, read.place.life_id, read.place.segment.number,
+                    read.place.place.page};
+  expected.identity = read.identity.view();
+  expected.fingerprint = read.fingerprint;
+  expected.checksum = read.checksum;
+  return access_.protection->ReadRecord(expected, bytes, read.destination);
 }
 
 void PoolReader::Verify(const std::shared_ptr<Group>& group) {
   const absl::Span<const char> memory = group->buffer->memory().first(group->got);
   std::vector<ReadOutcome> outcomes;
   bool doubtful = false;
+  uint64_t forged = 0;
   uint64_t at = 0;
   for (const std::unique_ptr<OneRead>& read : group->reads) {
     const uint64_t bytes = uint64_t{read->pages} * kPageBytes;
-    outcomes.push_back(Take(*read, memory.subspan(std::min<uint64_t>(at, memory.size()))));
+    const RecordVerdict verdict =
+        Take(*read, memory.subspan(std::min<uint64_t>(at, memory.size())));
+    outcomes.push_back(OutcomeOf(verdict));
+    forged += verdict == RecordVerdict::kForged ? 1 : 0;
     doubtful = doubtful || outcomes.back() == ReadOutcome::kCorrupt;
     at += bytes;
   }
@@ -196,6 +195,10 @@ void PoolReader::Verify(const std::shared_ptr<Group>& group) {
     }
     Submit(group);
     return;
+  }
+  if (forged > 0) {
+    absl::MutexLock lock(&mutex_);
+    figures_.forged += forged;
   }
   End(group, std::move(outcomes));
 }

@@ -25,6 +25,7 @@
 #include "tiers/shared/pool_catalogue.h"
 #include "tiers/shared/pool_files.h"
 #include "tiers/shared/pool_format.h"
+#include "tiers/shared/pool_protection.h"
 #include "tiers/shared/pool_reports.h"
 #include "tiers/vocab/deferred_calls.h"
 #include "tiers/vocab/executor.h"
@@ -45,6 +46,7 @@ struct PoolReaderFigures {
   uint64_t faults = 0;
   uint64_t mount_faults = 0;  // among them: the mount did not answer
   uint64_t corrupt = 0;
+  uint64_t forged = 0;  // among them: sound, and sealed by nobody who may
   uint64_t repeated = 0;
   uint64_t in_flight = 0;
   double bytes_per_second = 0;  // moving average; 0: not measured yet
@@ -81,6 +83,7 @@ class PoolReader {
     uint64_t token = 0;
     OwnedIdentity identity;
     Digest128 fingerprint;
+    Digest128 checksum;  // of the payload
     FoundPlace place;
     uint32_t pages = 0;
     absl::Span<char> destination;
@@ -103,7 +106,7 @@ class PoolReader {
   void Submit(const std::shared_ptr<Group>& group);
   void CallEnded(const std::shared_ptr<Group>& group, const PoolReply& reply);
   void Verify(const std::shared_ptr<Group>& group);
-  [[nodiscard]] ReadOutcome Take(const OneRead& read, absl::Span<const char> bytes) const;
+  [[nodiscard]] RecordVerdict Take(const OneRead& read, absl::Span<const char> bytes) const;
   void End(const std::shared_ptr<Group>& group, std::vector<ReadOutcome> outcomes);
   void EndOneLocked(std::unique_ptr<OneRead> read, ReadOutcome outcome, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -75,13 +75,13 @@ absl::StatusOr<PoolReport> ReadReport(const PoolAccess& access, const std::strin
   if (!got.ok()) {
     return got.status();
   }
-  uint64_t whole = 0;
-  if (ReportBytes({bytes.data(), *got}, &whole) != HeaderFault::kNone) {
-    return absl::DataLossError("pool: no report");
+  const absl::StatusOr<uint64_t> whole = access.protection->SealedReportBytes({bytes.data(), *got});
+  if (!whole.ok()) {
+    return whole.status();
   }
-  uint64_t have = std::min(*got, whole);
-  bytes.resize(whole);
-  while (have < whole) {
+  uint64_t have = std::min(*got, *whole);
+  bytes.resize(*whole);
+  while (have < *whole) {
     got = file.ReadAt(have, absl::MakeSpan(bytes).subspan(have));
     if (!got.ok()) {
       return got.status();
@@ -91,8 +91,12 @@ absl::StatusOr<PoolReport> ReadReport(const PoolAccess& access, const std::strin
     }
     have += *got;
   }
+  const absl::StatusOr<std::string> opened = access.protection->OpenReport(std::move(bytes));
+  if (!opened.ok()) {
+    return opened.status();
+  }
   PoolReport report;
-  if (DecodeReport(bytes, &report) != HeaderFault::kNone) {
+  if (DecodeReport(*opened, &report) != HeaderFault::kNone) {
     return absl::DataLossError("pool: the report is damaged");
   }
   return report;
@@ -147,11 +151,19 @@ absl::StatusOr<ScanResult> ScanPoolSegment(const PoolAccess& access,
   request.epoch = LifeId(access.pool, name.life);
   request.segment_bytes = uint64_t{file_pages} * kPageBytes;
   request.first_page = first_page;
+  request.sealed = access.protection->auth() != PoolAuth::kNone;
   ScanResult result;
   if (absl::Status status = ScanSegment(request, &result); !status.ok()) {
     return status;
   }
   return result;
+}
+
+absl::Status WriteReport(const PoolAccess& access,
+                         PoolOp op,
+                         const std::string& path,
+                         const PoolReport& report) {
+  return WriteSmallFile(access, op, path, access.protection->SealReport(EncodeReport(report)));
 }
 
 absl::Status WriteSmallFile(const PoolAccess& access,

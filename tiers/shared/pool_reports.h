@@ -10,6 +10,7 @@
 #include "tiers/segment/segment_scan.h"
 #include "tiers/shared/pool_files.h"
 #include "tiers/shared/pool_format.h"
+#include "tiers/shared/pool_protection.h"
 #include "tiers/vocab/clock.h"
 
 namespace terrace {
@@ -19,13 +20,14 @@ struct PoolAccess {
   PoolFiles* files = nullptr;
   const Clock* clock = nullptr;
   Digest128 pool;
+  const PoolProtection* protection = nullptr;  // of this pool; nullptr before it is known
   absl::Duration call_deadline = absl::Seconds(10);
 
   [[nodiscard]] PoolCall CallOf(PoolOp op, std::string path) const;
 };
 
 // As of RootedFiles; RESOURCE_EXHAUSTED: no buffer now; DATA_LOSS: what is there is no report of
-// this life and this pool, or is damaged, or was replaced while it was read.
+// this life and this pool, or is damaged, forged, or was replaced while it was read.
 absl::StatusOr<PoolReport> ReadHead(const PoolAccess& access, const NodeLife& life);
 absl::StatusOr<PoolReport> ReadManifest(const PoolAccess& access,
                                         const NodeLife& life,
@@ -36,6 +38,12 @@ absl::StatusOr<ScanResult> ScanPoolSegment(const PoolAccess& access,
                                            const SegmentName& name,
                                            uint32_t file_pages,
                                            uint32_t first_page);
+
+// Writes a report where it belongs, by `op`: kCreate or kReplace.
+absl::Status WriteReport(const PoolAccess& access,
+                         PoolOp op,
+                         const std::string& path,
+                         const PoolReport& report);
 
 // Writes a small file by `op`: kCreate or kReplace.
 absl::Status WriteSmallFile(const PoolAccess& access,

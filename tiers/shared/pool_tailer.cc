@@ -98,7 +98,7 @@ absl::Status PoolTailer::LookForMembers() {
   std::vector<NodeLife> claimed;
   for (const FolderEntry& entry : reply.entries) {
     const std::optional<MemberFile> member = ParseMemberName(entry.name);
-    if (!member.has_value()) {
+    if (!member.has_value() || entry.kind != EntryKind::kFile) {
       continue;
     }
     if (member->claimed) {

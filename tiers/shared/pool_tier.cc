@@ -14,7 +14,6 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
-#include "tiers/segment/payload_hash.h"
 #include "tiers/segment/record_format.h"
 #include "tiers/vocab/check.h"
 
@@ -78,8 +77,7 @@ bool PoolTier::IdleNow() {
 // ---------------------------------------------------------------- lookups and reads
 
 Digest128 PoolTier::FingerprintOf(const BlockIdentity& identity) const {
-  return IdentityFingerprint(identity.namespace_digest, identity.generation, identity.salt,
-                             identity.key, opened_->access.pool.lo);
+  return opened_->protection->Fingerprint(identity);
 }
 
 bool PoolTier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
@@ -92,7 +90,7 @@ bool PoolTier::Lookup(const BlockIdentity& identity, LowerBlock* out) {
     return false;
   }
   out->payload_bytes = found.place.payload_bytes;
-  out->checksum = found.place.checksum;
+  out->checksum = opened_->protection->ChecksumOfListed(found.place.checksum, fingerprint);
   out->location = 0;
   return true;
 }
@@ -301,6 +299,7 @@ SharedTierFigures PoolTier::figures() const {
   SharedTierFigures figures;
   figures.files = parts_.files->figures();
   figures.capacity_bytes = options_.capacity_bytes;
+  figures.auth = Auth();
   if (closed_.load()) {
     figures.state = PoolState::kClosed;
   } else if (foreign_.load()) {
@@ -331,6 +330,7 @@ SharedTierFigures PoolTier::figures() const {
   figures.read_calls = reads.calls;
   figures.read_faults = reads.faults;
   figures.corrupt = reads.corrupt;
+  figures.forged = reads.forged;
   const PoolTailerFigures tail = opened_->tailer.figures();
   figures.heads_read = tail.heads_read;
   figures.footers_read = tail.footers_read;

@@ -27,6 +27,7 @@
 
 #include "tiers/shared/pool_catalogue.h"
 #include "tiers/shared/pool_format.h"
+#include "tiers/shared/pool_protection.h"
 #include "tiers/shared/pool_reader.h"
 #include "tiers/shared/pool_reports.h"
 #include "tiers/shared/pool_space.h"
@@ -65,10 +66,9 @@ class PoolTier final : public SharedTier {
  private:
   // Everything that exists once it is known which pool it is. Owners: the pool and calls that run.
   struct Opened {
-    Opened(const SharedTierOptions& options,
-           const SharedTierParts& parts,
-           const PoolAccess& access);
+    Opened(const SharedTierOptions& options, const SharedTierParts& parts, PoolAccess pool);
 
+    const std::unique_ptr<PoolProtection> protection;
     const PoolAccess access;
     BlockIndex* const index;  // nullable
     PoolCatalogue catalogue;
@@ -78,7 +78,9 @@ class PoolTier final : public SharedTier {
 
   // ---- pool_open.cc
   absl::Status FindPool();
+  // FAILED_PRECONDITION also where it is protected in another way, or with another secret.
   absl::StatusOr<Digest128> ReadSuperblock();
+  absl::Status CheckProtection(const PoolSuperblock& superblock) const;
   absl::Status MakePool();
   absl::StatusOr<std::vector<NodeLife>> EarlierLives();
   absl::Status TakeOver(const NodeLife& life, WholeReport* before);
@@ -118,6 +120,9 @@ class PoolTier final : public SharedTier {
 
   [[nodiscard]] bool IsDeleted(const Digest128& fingerprint) const;
   [[nodiscard]] Digest128 FingerprintOf(const BlockIdentity& identity) const;
+  [[nodiscard]] PoolAuth Auth() const {
+    return parts_.secret == nullptr ? PoolAuth::kNone : parts_.secret->auth();
+  }
   [[nodiscard]] std::shared_ptr<PoolWriter> WriterNow() const;
   [[nodiscard]] bool Serving() const { return serving_.load() && mount_ok_.load(); }
   PoolWriterOptions WriterOptions() const;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,9 +12,6 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
-#include "tiers/copy/one_pass.h"
-#include "tiers/copy/piece.h"
-#include "tiers/segment/payload_hash.h"
 #include "tiers/segment/segment_format.h"
 #include "tiers/vocab/check.h"
 
@@ -226,40 +222,19 @@ void PoolWriter::CopyBatch(Batch* batch) {
     const absl::Span<char> record =
         memory.subspan(uint64_t{pending->page - batch->first_page} * kPageBytes,
                        uint64_t{pending->pages} * kPageBytes);
-    const absl::Span<char> payload = record.subspan(kPageBytes, pending->payload_bytes);
-    const ConstPiece source = {pending->slot.data() + kPageBytes, payload.size()};
-    pending->rotten = !(CopyAndHash({&source, 1}, payload.data()) == pending->checksum);
-    std::exchange(pending->released, nullptr)();
-    const absl::Span<char> rest = record.subspan(kPageBytes + pending->payload_bytes);
-    std::fill(rest.begin(), rest.end(), '\0');
-    RecordHeader header;
-    header.kind = RecordKind::kBlock;
-    header.tier_uuid = parts_.access.pool;
-    header.segment_epoch = life_id;
-    header.sequence = pending->sequence;
-    header.segment = batch->segment->name.number;
-    header.page = pending->page;
-    header.payload_bytes = pending->payload_bytes;
-    header.checksum = pending->checksum;
-    header.metadata_bytes = static_cast<uint32_t>(pending->metadata.size());
-    if (!pending->metadata.empty()) {
-      header.metadata_checksum =
-          PayloadChecksum({pending->metadata.data(), pending->metadata.size()});
-    }
-    if (ExtraPages(header.metadata_bytes) == 0) {
-      header.metadata = pending->metadata;
-    } else {
-      std::memcpy(record.data() + (1 + uint64_t{PagesOf(pending->payload_bytes)}) * kPageBytes,
-                  pending->metadata.data(), pending->metadata.size());
-    }
-    header.namespace_digest = pending->identity.namespace_digest;
-    header.generation = pending->identity.generation;
-    header.salt = pending->identity.salt;
-    header.key = pending->identity.key;
-    header.parent = pending->parent;
-    header.first_token = pending->first_token;
-    header.tokens = pending->tokens;
-    EncodeRecordHeader(header, record.first(kPageBytes));
+    PublishedRecord published;
+    published.place = {parts_.access.pool, life_id, batch->segment->name.number, pending->page};
+    published.sequence = pending->sequence;
+    published.identity = pending->identity.view();
+    published.fingerprint = pending->fingerprint;
+    published.payload = pending->slot.subspan(kPageBytes, pending->payload_bytes);
+    published.checksum = pending->checksum;
+    published.parent = pending->parent;
+    published.first_token = pending->first_token;
+    published.tokens = pending->tokens;
+    published.metadata = pending->metadata;
+    pending->rotten = !parts_.access.protection->WriteRecord(
+        published, [&pending] { std::exchange(pending->released, nullptr)(); }, record);
   }
   PoolCall call = parts_.access.CallOf(PoolOp::kWrite, SegmentPath(batch->segment->name));
   call.offset = uint64_t{batch->first_page} * kPageBytes;

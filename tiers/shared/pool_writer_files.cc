@@ -317,7 +317,8 @@ absl::Status PoolWriter::SyncWritten() {
           IndexedOf(segment->name.number, pending->page, pending->payload_bytes,
                     static_cast<uint32_t>(pending->metadata.size()), pending->sequence);
       record.fingerprint = pending->fingerprint;
-      record.checksum = pending->checksum;
+      record.checksum =
+          parts_.access.protection->ListedChecksum(pending->checksum, pending->fingerprint);
       segment->records.push_back(record);
       ++segment->synced_records;
       segment->synced.push_back(std::move(pending));

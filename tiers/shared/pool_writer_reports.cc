@@ -116,8 +116,8 @@ absl::Status PoolWriter::WriteManifest() {
     report = ManifestLocked();
   }
   const PoolAccess& access = parts_.access;
-  const absl::Status status = WriteSmallFile(
-      access, PoolOp::kCreate, ManifestPath(report.life, report.manifest), EncodeReport(report));
+  const absl::Status status =
+      WriteReport(access, PoolOp::kCreate, ManifestPath(report.life, report.manifest), report);
   {
     absl::MutexLock lock(&mutex_);
     last_manifest_ = report.manifest;
@@ -171,7 +171,7 @@ absl::Status PoolWriter::WriteHead() {
     news_since_ = absl::InfiniteDuration();
   }
   const absl::Status status =
-      WriteSmallFile(parts_.access, PoolOp::kReplace, HeadPath(report.life), EncodeReport(report));
+      WriteReport(parts_.access, PoolOp::kReplace, HeadPath(report.life), report);
   DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   ++serial_;  // in any case: the head may be there although nobody said so

@@ -29,6 +29,7 @@
 
 #include "tiers/segment/segment_tier.h"
 #include "tiers/shared/pool_files.h"
+#include "tiers/shared/pool_protection.h"
 #include "tiers/vocab/block_index.h"
 #include "tiers/vocab/clock.h"
 #include "tiers/vocab/executor.h"
@@ -41,7 +42,9 @@ enum class PoolState : uint8_t {
   kCatchingUp = 2,  // serves; what other nodes published is not all known yet
   kOnline = 3,
   kSuspended = 4,  // the mount does not answer: all are misses, tried again by itself
-  kForeign = 5,    // what lies under the path is another pool, or none: nothing is touched
+  // What lies under the path is another pool, or none, or is protected in another way or with
+  // another secret: nothing is touched.
+  kForeign = 5,
   kClosed = 6,
 };
 
@@ -68,6 +71,7 @@ struct SharedTierFigures {
   PoolState state = PoolState::kOpening;
   std::string last_fault;  // "": none
   Digest128 pool_uuid;
+  PoolAuth auth = PoolAuth::kNone;  // as configured
   uint64_t capacity_bytes = 0;  // of the whole pool
   uint64_t pool_bytes = 0;      // segments of all nodes, as far as known
   uint64_t own_bytes = 0;
@@ -80,6 +84,8 @@ struct SharedTierFigures {
   uint64_t read_calls = 0;  // of the file system: adjacent records share one
   uint64_t read_faults = 0;
   uint64_t corrupt = 0;  // records that were damaged, foreign or stale: misses
+  uint64_t forged =
+      0;  // among them: sound, and not sealed by a node of this pool for this identity
   uint64_t published = 0;
   uint64_t published_bytes = 0;  // payload
   uint64_t written_bytes = 0;    // headers, padding and footers included
@@ -174,6 +180,7 @@ struct SharedTierParts {
   PoolFiles* files = nullptr;
   const Clock* clock = nullptr;
   Executor* hashing = nullptr;
+  const PoolSecret* secret = nullptr;  // nullptr: the pool is not protected
   Executor* maintenance = nullptr;  // its threads block in PoolFiles::Call; at least two
   // Nullable; each on the maintenance executor, once it is known which pool it is. The first
   // returns where the catalogue is kept, or nullptr: then every start reads the pool's footers. The

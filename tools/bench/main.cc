@@ -138,6 +138,11 @@ int Main(int argc, char** argv) {
           ->check(CLI::Range(1U, 10'000'000U))
           ->capture_default_str();
     }
+    if (scenario.run == RunShared) {
+      sub->add_option("--auth", line.bench.auth, "how the pool is protected")
+          ->check(CLI::IsMember({"none", "mac", "encrypt"}))
+          ->capture_default_str();
+    }
     scenarios[sub] = &scenario;
   }
   try {

@@ -36,6 +36,8 @@ struct BenchOptions {
   std::string policy = "lru";  // in process only
   // torture
   uint64_t kills = 300;
+  // shared
+  std::string auth = "none";  // of the pool, as terraced is configured
 };
 
 struct Scenario {

@@ -9,6 +9,8 @@
 // publish: blocks that lie in DRAM already become what others find: written, synced and named.
 // put_through: the same from the client's memory on, in one put; it pays for one more copy.
 //
+// --auth protects the pool with a key of its own.
+//
 // metadata_calls: blocks are published and read once, polling included, while strace counts the
 // calls of both workers; beside them a writer and reader of a file for each block. The figure is
 // that one's calls over ours.
@@ -59,12 +61,15 @@ class SharedScenario {
   ~SharedScenario() {
     std::error_code error;
     std::filesystem::remove_all(pool_, error);
+    std::filesystem::remove(KeyFile(), error);
   }
 
   absl::Status Run();
 
  private:
   absl::Status Prepare();
+  [[nodiscard]] std::string KeyFile() const { return pool_ + ".key"; }
+  absl::Status MakeKey() const;
   absl::StatusOr<std::unique_ptr<DaemonProcess>> StartNode(uint64_t dram_bytes);
   absl::Status AwaitReady(OperatorCalls& calls);
   absl::Status Measure(const char* name, const char* text, const Side& figure, const Side& limit);
@@ -103,12 +108,28 @@ class SharedScenario {
   size_t next_read_ = 0;
 };
 
+// The pool's own folder must be empty, and a key does not belong into it.
+absl::Status SharedScenario::MakeKey() const {
+  std::string key(32, '\0');
+  FillRandom(absl::MakeSpan(key));
+  const Descriptor file(
+      open(KeyFile().c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  return file.valid() &&
+                 write(file.get(), key.data(), key.size()) == static_cast<ssize_t>(key.size())
+             ? absl::OkStatus()
+             : absl::UnavailableError(KeyFile() + ": cannot be made");
+}
+
 absl::StatusOr<std::unique_ptr<DaemonProcess>> SharedScenario::StartNode(uint64_t dram_bytes) {
+  const std::string protection =
+      options_.auth == "none"
+          ? ""
+          : "auth = \"" + options_.auth + "\"\nkey_file = \"" + KeyFile() + "\"\n";
   absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon = DaemonProcess::Prepare(
       options_, dram_bytes, 0,
       {"metrics.listen=off", "local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B"},
       "[[tier]]\nname = \"g4\"\nkind = \"shared\"\npath = \"" + pool_ + "\"\ncapacity = \"" +
-          std::to_string(kPoolBytes) + "B\"\npublish = \"reuse\"\n");
+          std::to_string(kPoolBytes) + "B\"\npublish = \"reuse\"\n" + protection);
   if (!daemon.ok()) {
     return daemon;
   }
@@ -140,6 +161,11 @@ absl::Status SharedScenario::Prepare() {
     return pool.status();
   }
   pool_ = *pool;
+  if (options_.auth != "none") {
+    if (absl::Status status = MakeKey(); !status.ok()) {
+      return status;
+    }
+  }
   absl::StatusOr<std::unique_ptr<DaemonProcess>> writer = StartNode(kDramBytes);
   absl::StatusOr<std::unique_ptr<DaemonProcess>> reader = StartNode(kReaderDramBytes);
   if (!writer.ok() || !reader.ok()) {

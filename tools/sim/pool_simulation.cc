@@ -118,7 +118,7 @@ class PoolFleet {
 // Its UUID follows from the seed; the first node would draw one.
 void PoolFleet::MakePool() {
   std::string page(kPage, '\0');
-  EncodePoolSuperblock(DigestOf(plan_.seed, 0), absl::MakeSpan(page));
+  EncodePoolSuperblock({DigestOf(plan_.seed, 0)}, absl::MakeSpan(page));
   const std::vector<absl::Status> made = {
       mount_.MakeFolder(std::string(kMembersName)), mount_.MakeFolder(std::string(kNodesName)),
       mount_.Put(std::string(kPoolSuperblockName), page, SimulatedMount::Existing::kKeep)};

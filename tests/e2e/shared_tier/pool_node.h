@@ -44,10 +44,13 @@ inline std::string PoolText(const std::string& path, const std::string& local) {
 class Node {
  public:
   enum class Local : uint8_t { kSmall, kNone };
-  explicit Node(const std::string& pool, Local local = Local::kSmall) {
+  // `protection`: lines of the tier's section.
+  explicit Node(const std::string& pool,
+                Local local = Local::kSmall,
+                const std::string& protection = "") {
     absl::StatusOr<std::unique_ptr<StartedDaemon>> daemon = StartedDaemon::Start(
         {.dram = "128MiB",
-         .more_config = PoolText(pool, local == Local::kSmall ? "1300MiB" : "0B")});
+         .more_config = PoolText(pool, local == Local::kSmall ? "1300MiB" : "0B") + protection});
     EXPECT_TRUE(daemon.ok()) << daemon.status();
     if (daemon.ok()) {
       daemon_ = *std::move(daemon);
@@ -92,6 +95,11 @@ class Node {
     EXPECT_EQ(set_->WrongBytes(i, payload), 0U) << "WRONG BYTES in block " << i;
     EXPECT_TRUE(session_->Release((*got)->lease, {}).ok());
     return true;
+  }
+  [[nodiscard]] std::string KeyOf(uint32_t i) const { return std::string(set_->Key(i)); }
+  // From the midst of the block.
+  [[nodiscard]] std::string SomeOf(uint32_t i) const {
+    return std::string(set_->Place(i).data() + kBlockBytes / 2, 64);
   }
   absl::Status Clear() { return session_->ClearNamespace(set_->Chain(0, 1).ns); }
   v1::PoolStatus Pool() {

@@ -4,15 +4,19 @@
 // At any time: what is read is right, what was deleted is not found where that was said, nothing is
 // found that nobody published. In the end, when all is well again: what was published and not
 // deleted is found on every node.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
 
+#include "daemon/protection/sealed_protection.h"
 #include "tests/doubles/pool_fleet.h"
 #include "tests/doubles/seeded.h"
 
@@ -34,7 +38,9 @@ uint64_t Seeds() {
 
 class PoolModel {
  public:
-  explicit PoolModel(uint64_t seed) : random_(seed), fleet_(kNodes) {
+  // `secret`: nullptr: the pool is not protected.
+  PoolModel(uint64_t seed, const PoolSecret* secret) : random_(seed), fleet_(kNodes) {
+    fleet_.secret = secret;
     fleet_.options.dead_after = absl::Minutes(2);
     fleet_.options.grace = absl::Seconds(20);
     fleet_.StartAll();
@@ -174,10 +180,24 @@ class PoolModel {
   std::map<uint64_t, std::map<size_t, absl::Duration>> deleted_;  // by which node, and until when
 };
 
+std::unique_ptr<PoolSecret> SecretOf(PoolAuth auth) {
+  SecretBytes bytes(kMinSecretBytes);
+  std::fill(bytes.span().begin(), bytes.span().end(), 's');
+  return *MakePoolSecret(auth, std::move(bytes));
+}
+
 TEST(PoolModel, RandomHistoriesKeepTheirPromises) {
   for (uint64_t seed = 1; seed <= Seeds() && !testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    PoolModel(seed).Run();
+    PoolModel(seed, nullptr).Run();
+  }
+}
+
+TEST(PoolModel, RandomHistoriesOfProtectedPoolsKeepTheirPromisesToo) {
+  for (uint64_t seed = 1; seed <= Seeds() / 2 && !testing::Test::HasFailure(); ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    const auto secret = SecretOf(seed % 2 == 0 ? PoolAuth::kMac : PoolAuth::kEncrypt);
+    PoolModel(seed, secret.get()).Run();
   }
 }
 

@@ -314,6 +314,8 @@ class DaemonDouble::AdminService final : public v1::Admin::Service {
     pool->set_tier("g4");
     pool->set_state("suspended");
     pool->set_last_fault("the mount does not answer");
+    pool->set_auth("encrypt");
+    pool->set_forged(6);
     v1::PoolDrop* drop = pool->add_drops();
     drop->set_reason("busy");
     drop->set_blocks(3);

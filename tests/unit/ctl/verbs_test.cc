@@ -270,7 +270,7 @@ TEST_F(Verbs, PoolShowsNodesAndTheWorker) {
   const Outcome text = Run({"pool", "g4"});
   EXPECT_EQ(text.exit_code, 0);
   for (const char* part : {"g4\n", "suspended", "3 busy", "process 4242 serves", "1 stuck",
-                           "the mount does not answer", "BEHIND"}) {
+                           "the mount does not answer", "BEHIND", "encrypt", "6 of them forged"}) {
     EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
   }
   EXPECT_EQ(RunJson({"pool", "g9"}, 1)["error"]["code"], "NOT_FOUND");

@@ -300,6 +300,31 @@ TEST(Config, RulesOfNamespacesKeepTheirOrderAndAreLive) {
   EXPECT_THAT(MessageOf(ParseConfig(many, "t.toml").status()), HasSubstr("at most 256 rules"));
 }
 
+TEST(Config, AProtectedPoolIsPrintedWithTheWayToItsKeyAndReadBack) {
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(
+      "[[tier]]\nname = \"g3.5\"\nkind = \"shared\"\npath = \"/mnt/pod\"\ncapacity = \"1TiB\"\n"
+      "auth = \"mac\"\nkey_credential = \"pod.key\"\n"
+      "[[tier]]\nname = \"g4\"\nkind = \"shared\"\npath = \"/mnt/fleet\"\ncapacity = \"1TiB\"\n"
+      "auth = \"encrypt\"\nkey_file = \"/etc/terrace/fleet.key\"\n",
+      "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::vector<TierConfig> shared = SharedTiersOf(loaded->config);
+  EXPECT_EQ(shared[0].auth, PoolAuth::kMac);
+  EXPECT_EQ(shared[0].key_credential, "pod.key");
+  EXPECT_EQ(shared[1].auth, PoolAuth::kEncrypt);
+  EXPECT_EQ(shared[1].key_file, "/etc/terrace/fleet.key");
+  const std::string text = PrintConfig(*loaded);
+  EXPECT_THAT(text,
+              HasSubstr("auth = \"encrypt\"  # t.toml:8\nkey_file = \"/etc/terrace/fleet.key\""));
+  const absl::StatusOr<LoadedConfig> again = ParseConfig(text, "printed.toml");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->config.tiers, loaded->config.tiers);
+  const std::string json = PrintConfigJson(*loaded);
+  EXPECT_THAT(json, HasSubstr(R"("auth":"mac","key_credential":"pod.key")"));
+  EXPECT_THAT(json, HasSubstr(R"("auth":"encrypt","key_file":"/etc/terrace/fleet.key")"));
+  EXPECT_THAT(PrintConfigJson(*ParseConfig(kTwoPools, "t.toml")), HasSubstr(R"("auth":"none")"));
+}
+
 TEST(Config, ASharedTierNeedsARestartAndATenantsPublishingDoesNot) {
   const Config running = ParseConfig(kTwoPools, "t.toml")->config;
   Config wanted = running;

@@ -173,6 +173,7 @@ TEST_F(MetricsTest, ShowSharedTiersWithTheirWorkersAndTheWorstOfTheirNodes) {
   shared.figures.state = PoolState::kSuspended;
   shared.figures.records = 71;
   shared.figures.read_faults = 72;
+  shared.figures.forged = 80;
   shared.figures.files.stuck = 3;
   shared.figures.files.starts = 74;
   shared.figures.files.calls[static_cast<size_t>(PoolOp::kSync)] = 75;
@@ -192,6 +193,7 @@ TEST_F(MetricsTest, ShowSharedTiersWithTheirWorkersAndTheWorstOfTheirNodes) {
            "terrace_shared_state{tier=\"g4\",state=\"online\"} 0\n",
            "terrace_shared_records{tier=\"g4\"} 71\n",
            "terrace_shared_faults_total{tier=\"g4\",kind=\"read\"} 72\n",
+           "terrace_shared_forged_records_total{tier=\"g4\"} 80\n",
            "terrace_shared_worker_stuck{tier=\"g4\"} 3\n",
            "terrace_shared_worker_starts_total{tier=\"g4\"} 74\n",
            "terrace_shared_worker_calls_total{tier=\"g4\",op=\"sync\"} 75\n",

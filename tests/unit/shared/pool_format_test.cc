@@ -8,6 +8,7 @@
 
 #include "tests/doubles/seeded.h"
 #include "tiers/os/rooted_files.h"
+#include "tiers/segment/little_endian.h"
 
 namespace terrace {
 namespace {
@@ -98,7 +99,7 @@ TEST(PoolFormat, FieldsOutOfRangeAreRefusedAlthoughTheChecksumIsSound) {
 
 TEST(PoolFormat, GoldenBytesOfTheSuperblock) {
   std::string page(kPageBytes, 'x');
-  EncodePoolSuperblock({0x1122334455667788, 0x99aabbccddeeff00}, absl::MakeSpan(page));
+  EncodePoolSuperblock({{0x1122334455667788, 0x99aabbccddeeff00}}, absl::MakeSpan(page));
   EXPECT_EQ(page.substr(0, 12), std::string("TRRCPOL\n\x01\0\0\0", 12));
   EXPECT_EQ(page.substr(16, 16),
             std::string("\x88\x77\x66\x55\x44\x33\x22\x11\x00\xff\xee\xdd\xcc\xbb\xaa\x99", 16));
@@ -106,8 +107,57 @@ TEST(PoolFormat, GoldenBytesOfTheSuperblock) {
   for (size_t at = 0; at < 64; ++at) {
     std::string flipped = page;
     flipped[at] = static_cast<char>(flipped[at] ^ 4);
-    Digest128 pool;
+    PoolSuperblock pool;
     EXPECT_NE(DecodePoolSuperblock(flipped, &pool), HeaderFault::kNone) << at;
+  }
+}
+
+TEST(PoolFormat, TheSuperblockOfAProtectedPoolIsOfAVersionThatOthersLeaveAlone) {
+  PoolSuperblock superblock{{0x1122334455667788, 0x99aabbccddeeff00}, PoolAuth::kEncrypt};
+  superblock.proof.fill('p');
+  std::string page(kPageBytes, 'x');
+  EncodePoolSuperblock(superblock, absl::MakeSpan(page));
+  EXPECT_EQ(page.substr(8, 4), std::string("\x02\0\x02\0", 4));
+  EXPECT_EQ(page.substr(32, 32), std::string(32, 'p'));
+  EXPECT_EQ(page.substr(64), std::string(kPageBytes - 64, '\0'));
+  PoolSuperblock read;
+  ASSERT_EQ(DecodePoolSuperblock(page, &read), HeaderFault::kNone);
+  EXPECT_EQ(read.pool, superblock.pool);
+  EXPECT_EQ(read.auth, PoolAuth::kEncrypt);
+  EXPECT_EQ(read.proof, superblock.proof);
+}
+
+TEST(PoolFormat, ASuperblockWhoseVersionAndAuthDisagreeIsNone) {
+  for (const PoolSuperblock& odd :
+       {PoolSuperblock{{1, 2}, static_cast<PoolAuth>(3)},
+        PoolSuperblock{{1, 2}, PoolAuth::kNone, {'p'}}, PoolSuperblock{{0, 0}, PoolAuth::kMac}}) {
+    std::string page(kPageBytes, '\0');
+    EncodePoolSuperblock(odd, absl::MakeSpan(page));
+    PoolSuperblock read;
+    EXPECT_EQ(DecodePoolSuperblock(page, &read), HeaderFault::kField);
+  }
+}
+
+TEST(PoolFormat, TheFrameOfASealedReportIsCheckedInFull) {
+  std::string whole(400, 'c');
+  BeginSealedReport(whole.size(), absl::MakeSpan(whole));
+  FinishSealedReport(absl::MakeSpan(whole));
+  EXPECT_EQ(whole.substr(0, 12), std::string("TRRCRPS\n\x01\0\0\0", 12));
+  EXPECT_EQ(whole.substr(16, 16), std::string("\x90\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16));
+  ASSERT_TRUE(IsWholeSealedReport(whole));
+  for (size_t at = 0; at < whole.size(); ++at) {
+    std::string flipped = whole;
+    flipped[at] = static_cast<char>(flipped[at] ^ 4);
+    EXPECT_FALSE(IsWholeSealedReport(flipped)) << at;
+  }
+  for (size_t length = 0; length < whole.size(); ++length) {
+    EXPECT_FALSE(IsWholeSealedReport({whole.data(), length})) << length;
+  }
+  uint64_t bytes = 0;
+  for (const uint32_t announced : {0U, 207U, 80U + (4U << 20U) + 1}) {
+    FieldWriter writer(absl::MakeSpan(whole).subspan(16, 4));
+    writer.U32(announced);
+    EXPECT_EQ(SealedReportBytes(whole, &bytes), HeaderFault::kField) << announced;
   }
 }
 
