@@ -170,12 +170,20 @@ absl::Status WriteSmallFile(const PoolAccess& access,
 
 absl::StatusOr<std::string> ReadSmallFile(const PoolAccess& access, const std::string& path) {
   PoolFile file(access, path);
-  std::string content(kFirstRead, '\0');
-  const absl::StatusOr<uint64_t> got = file.ReadAt(0, absl::MakeSpan(content));
-  if (!got.ok()) {
-    return got.status();
+  std::string content;
+  uint64_t room = kFirstRead;
+  for (uint64_t have = 0; room > have; room = kMaxSmallFileBytes) {
+    content.resize(room);
+    const absl::StatusOr<uint64_t> got = file.ReadAt(have, absl::MakeSpan(content).subspan(have));
+    if (!got.ok()) {
+      return got.status();
+    }
+    have += *got;
+    content.resize(have);
+    if (have < room) {
+      break;
+    }
   }
-  content.resize(*got);
   return content;
 }
 

@@ -17,7 +17,11 @@
 namespace terrace {
 namespace {
 
-constexpr double kCallsALook = 3;  // open, read, close
+constexpr double kCallsALook = 4;  // open, stat, read, close
+constexpr absl::Duration kAllowanceKept = absl::Seconds(2);
+// In a large fleet it is looked more rarely which nodes are due.
+constexpr size_t kManyNodes = 64;
+constexpr absl::Duration kScanOfMany = absl::Milliseconds(300);
 constexpr uint32_t kMaxBehind = 65536;
 // A node whose reports cannot be read so often does not keep this one from serving.
 constexpr uint32_t kMaxFailures = 3;
@@ -40,6 +44,9 @@ absl::Status PoolTailer::Round(TailNews* news) {
       return status;
     }
   }
+  if (absl::Status status = ReadBulletins(news); !status.ok()) {
+    return status;
+  }
   for (const Digest128& due : DueNodes()) {
     // Only rounds add and remove nodes, so the reference stays.
     Node* node = nullptr;
@@ -50,39 +57,77 @@ absl::Status PoolTailer::Round(TailNews* news) {
     const absl::Status status = LookAt(*node, news);
     {
       absl::MutexLock lock(&mutex_);
-      node->next_look = access_.clock->Now() + IntervalOf(*node, access_.clock->Now());
+      node->last_look = access_.clock->Now();
+      node->look_soon = false;
     }
     if (IsMountFault(status)) {
       return status;
     }
   }
+  if (absl::Status status = WriteBulletin(); !status.ok()) {
+    return status;
+  }
+  NoteHeard();
   return ReadBehind();
 }
 
-std::vector<Digest128> PoolTailer::DueNodes() const {
+void PoolTailer::NoteHeard() {
+  absl::MutexLock lock(&mutex_);
+  all_heard_ = all_heard_ || std::all_of(nodes_.begin(), nodes_.end(), [](const auto& entry) {
+                 return entry.second.heard || entry.second.failures >= kMaxFailures;
+               });
+}
+
+// Those that were never heard, and those that this node tells of, in any case; the others in the
+// order in which they became due, as far as the calls of the time that passed allow.
+std::vector<Digest128> PoolTailer::DueNodes() {
   const absl::Duration now = access_.clock->Now();
+  std::vector<Digest128> nodes;
   std::vector<std::pair<absl::Duration, Digest128>> due;
   absl::MutexLock lock(&mutex_);
+  if (next_scan_ > now) {
+    return nodes;
+  }
+  next_scan_ = now + (nodes_.size() > kManyNodes ? kScanOfMany : absl::ZeroDuration());
+  allowance_ =
+      std::min(allowance_ + options_.calls_per_second * absl::ToDoubleSeconds(now - last_scan_),
+               options_.calls_per_second * absl::ToDoubleSeconds(kAllowanceKept));
+  last_scan_ = now;
   for (const auto& [digest, node] : nodes_) {
-    if (node.next_look <= now) {
-      due.emplace_back(node.next_look, digest);
+    const absl::Duration at = node.last_look + IntervalOf(node, now);
+    if (node.look_soon && !node.heard && node.failures == 0) {
+      nodes.push_back(digest);
+    } else if (node.look_soon || at <= now) {
+      if (!tellers_.empty() && TellsOf(digest)) {
+        nodes.push_back(digest);
+      } else {
+        due.emplace_back(node.look_soon ? node.last_look : at, digest);
+      }
     }
   }
   std::sort(due.begin(), due.end());
-  std::vector<Digest128> nodes;
-  nodes.reserve(due.size());
   for (const auto& [when, digest] : due) {
+    if (allowance_ < kCallsALook) {
+      break;
+    }
+    allowance_ -= kCallsALook;
     nodes.push_back(digest);
   }
   return nodes;
 }
 
 absl::Duration PoolTailer::IntervalOf(const Node& node, absl::Duration now) const {
+  if (!tellers_.empty() && TellsOf(node.life.node)) {
+    return options_.bulletin_poll_interval;
+  }
+  if (IsTold(node, now)) {
+    return options_.told_poll_interval;
+  }
+  if (!tellers_.empty()) {
+    return std::max(options_.poll_interval, options_.bulletin_poll_interval);
+  }
   const bool quiet = node.ended || now - node.last_change > options_.quiet_after;
-  const absl::Duration wanted = quiet ? options_.quiet_poll_interval : options_.poll_interval;
-  const absl::Duration affordable =
-      absl::Seconds(kCallsALook * static_cast<double>(nodes_.size()) / options_.calls_per_second);
-  return std::max(wanted, affordable);
+  return quiet ? options_.quiet_poll_interval : options_.poll_interval;
 }
 
 // ---------------------------------------------------------------- members
@@ -128,9 +173,13 @@ absl::Status PoolTailer::LookForMembers() {
       if (node.life != life) {
         node.life = life;
         node.serial = 0;
+        node.head_serial = 0;
         node.manifest = 0;
         node.ended = false;
-        node.next_look = now;
+        node.look_soon = true;
+        node.failures = 0;
+        all_heard_ = false;
+        node.told_at = absl::ZeroDuration();
         node.last_change = now;
         node.last_word = now;
       }
@@ -151,6 +200,7 @@ absl::Status PoolTailer::LookForMembers() {
   for (const auto& [digest, names] : absent) {
     catalogue_.Drop(digest, names);
   }
+  ChooseAllTellers(now);
   return absl::OkStatus();
 }
 
@@ -159,8 +209,10 @@ absl::Status PoolTailer::LookForMembers() {
 absl::Status PoolTailer::LookAt(Node& node, TailNews* news) {
   const absl::StatusOr<PoolReport> head = ReadHead(access_, node.life);
   absl::Status status = head.status();
-  if (status.ok() && (head->serial > node.serial || !node.heard)) {
+  if (status.ok() && (head->serial > node.head_serial || !node.heard)) {
     status = TakeHead(node, *head, news);
+  } else if (status.ok()) {
+    chronicle_.Seen(node.life, access_.clock->Now());
   }
   absl::MutexLock lock(&mutex_);
   node.failures = status.ok() || IsMountFault(status) ? 0 : node.failures + 1;
@@ -184,6 +236,9 @@ absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* 
     catalogue_.Apply(kill);
   }
   TakeSegments(node, manifest.ok() ? &*manifest : nullptr, head);
+  if (TellsOf(node.life.node)) {
+    chronicle_.Note(manifest.ok() ? &*manifest : nullptr, head, access_.clock->Now());
+  }
   news->heats[node.life.node] = head.heats;
   absl::MutexLock lock(&mutex_);
   if (manifest.ok()) {
@@ -193,7 +248,7 @@ absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* 
   TakeGenerations(node, head.generations, news);
   node.manifest = head.manifest;
   node.heard = true;
-  node.serial = head.serial;
+  node.serial = node.head_serial = head.serial;
   node.ended = head.ended;
   node.last_word = access_.clock->Now();
   return absl::OkStatus();
@@ -410,9 +465,7 @@ bool PoolTailer::IsClaimed(const NodeLife& life) const {
 
 bool PoolTailer::HeardAll() const {
   absl::MutexLock lock(&mutex_);
-  return listed_once_ && std::all_of(nodes_.begin(), nodes_.end(), [](const auto& entry) {
-           return entry.second.heard || entry.second.failures >= kMaxFailures;
-         });
+  return all_heard_;
 }
 
 bool PoolTailer::SeenByAll(const RaisedGeneration& raised, absl::Duration dead_after) const {
@@ -428,22 +481,37 @@ bool PoolTailer::SeenByAll(const RaisedGeneration& raised, absl::Duration dead_a
   });
 }
 
-std::vector<PoolNodeView> PoolTailer::Nodes() const {
+std::vector<PoolNodeView> PoolTailer::Peers() const {
   std::vector<PoolNodeView> views;
+  const absl::Duration now = access_.clock->Now();
   absl::MutexLock lock(&mutex_);
+  views.reserve(nodes_.size());
   for (const auto& [digest, node] : nodes_) {
-    PoolNodeView view;
+    PoolNodeView& view = views.emplace_back();
     view.node = digest;
     view.epoch = node.life.epoch;
-    view.silence = access_.clock->Now() - node.last_word;
+    view.silence = now - node.last_word;
+    view.segments = node.listing.size();
     for (const auto& [name, pages] : node.listing) {
-      ++view.segments;
       view.bytes += uint64_t{pages} * kPageBytes;
+    }
+  }
+  return views;
+}
+
+std::vector<PoolNodeView> PoolTailer::Nodes() const {
+  std::vector<PoolNodeView> views = Peers();
+  absl::MutexLock lock(&mutex_);
+  for (PoolNodeView& view : views) {
+    const auto node = nodes_.find(view.node);
+    if (node == nodes_.end()) {
+      continue;  // gone meanwhile
+    }
+    for (const auto& [name, pages] : node->second.listing) {
       view.behind_segments += behind_.contains(name) ? 1 : 0;
       const std::optional<KnownSegment> known = catalogue_.Known(name);
       view.records += known.has_value() ? known->records : 0;
     }
-    views.push_back(view);
   }
   return views;
 }

@@ -18,7 +18,8 @@ namespace {
 constexpr size_t kMaxOpenFiles = 512;     // as tiers/os/rooted_files.cc
 constexpr uint64_t kEntriesACall = 1024;  // of readdir
 constexpr size_t kMaxShelved = 16;        // of one size
-constexpr absl::string_view kReportHead = "/head";
+constexpr absl::string_view kHeadName = "/head";
+constexpr absl::string_view kBulletinName = "/bulletin";
 constexpr absl::string_view kManifestBegin = "/m";
 constexpr absl::string_view kSegmentBegin = "/s";
 
@@ -29,7 +30,8 @@ bool LastNameBegins(const std::string& path, absl::string_view with) {
 }
 
 bool IsReport(const std::string& path) {
-  return absl::EndsWith(path, kReportHead) || LastNameBegins(path, kManifestBegin);
+  return absl::EndsWith(path, kHeadName) || absl::EndsWith(path, kBulletinName) ||
+         LastNameBegins(path, kManifestBegin);
 }
 
 class ShelvedBuffer final : public PoolBuffer {
@@ -130,7 +132,7 @@ CallPurpose SimulatedPoolFiles::PurposeOf(const PoolCall& call) const {
   }
   const bool own = absl::StartsWith(call.path, own_folder_);
   const bool follows = (call.op == PoolOp::kRead && !own && call.path != kPoolSuperblockName) ||
-                       call.op == PoolOp::kList;
+                       call.op == PoolOp::kList || absl::EndsWith(call.path, kBulletinName);
   if (follows) {
     return CallPurpose::kFollowing;
   }
