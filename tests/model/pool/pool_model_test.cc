@@ -37,6 +37,9 @@ class PoolModel {
   explicit PoolModel(uint64_t seed) : random_(seed), fleet_(kNodes) {
     fleet_.options.dead_after = absl::Minutes(2);
     fleet_.options.grace = absl::Seconds(20);
+    if (seed % 2 == 0) {
+      fleet_.options.bulletins_from = 1;  // nodes tell of each other
+    }
     fleet_.StartAll();
   }
 
