@@ -18,6 +18,8 @@ namespace terrace {
 namespace {
 
 constexpr double kCallsALook = 4;  // open, stat, read, close
+// A listing asks for the size of every file: however many members there are, so many a second.
+constexpr double kMembersASecond = 20;
 constexpr absl::Duration kAllowanceKept = absl::Seconds(2);
 // In a large fleet it is looked more rarely which nodes are due.
 constexpr size_t kManyNodes = 64;
@@ -162,7 +164,9 @@ absl::Status PoolTailer::LookForMembers() {
     lives_ = std::move(lives);
     claimed_ = std::move(claimed);
     listed_once_ = true;
-    next_list_ = now + options_.members_interval;
+    next_list_ =
+        now + std::max(options_.members_interval,
+                       absl::Seconds(static_cast<double>(reply.entries.size()) / kMembersASecond));
     for (const auto& [digest, life] : last) {
       if (digest == options_.self) {
         continue;

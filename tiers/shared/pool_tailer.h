@@ -36,7 +36,7 @@ struct PoolTailerOptions {
   absl::Duration poll_interval = absl::Milliseconds(500);
   absl::Duration quiet_poll_interval = absl::Milliseconds(1500);
   absl::Duration quiet_after = absl::Seconds(30);
-  absl::Duration members_interval = absl::Seconds(5);
+  absl::Duration members_interval = absl::Seconds(5);  // longer with more than 100 members
   absl::Duration absent_after = absl::Minutes(1);  // from the list of members, until it counts
   double calls_per_second = 48;   // for looks at nodes, but for those that this one tells of
   uint32_t bulletins_from = 128;  // nodes
