@@ -45,6 +45,7 @@ absl::Status PoolTailer::Round(TailNews* news) {
     if (absl::Status status = LookForMembers(); !status.ok()) {
       return status;
     }
+    ChooseAllTellers(now);
   }
   if (absl::Status status = ReadBulletins(news); !status.ok()) {
     return status;
@@ -204,7 +205,6 @@ absl::Status PoolTailer::LookForMembers() {
   for (const auto& [digest, names] : absent) {
     catalogue_.Drop(digest, names);
   }
-  ChooseAllTellers(now);
   return absl::OkStatus();
 }
 
