@@ -189,23 +189,30 @@ absl::Status PoolTailer::LookForMembers() {
         node.last_word = now;
       }
     }
-    // A listing may be stale: a node is gone only when it has been absent for long.
-    for (auto at = nodes_.begin(); at != nodes_.end();) {
-      if (!last.contains(at->first) && now - at->second.last_listed > options_.absent_after) {
-        std::vector<SegmentName>& names = absent.emplace_back(at->first, 0).second;
-        for (const auto& [name, pages] : at->second.listing) {
-          names.push_back(name);
-        }
-        at = nodes_.erase(at);
-      } else {
-        ++at;
-      }
-    }
+    absent = TakeAbsentLocked(last, now);
   }
   for (const auto& [digest, names] : absent) {
     catalogue_.Drop(digest, names);
   }
   return absl::OkStatus();
+}
+
+// A listing may be stale: a node is gone only when it has been absent for long. What they listed.
+std::vector<std::pair<Digest128, std::vector<SegmentName>>> PoolTailer::TakeAbsentLocked(
+    const std::map<Digest128, NodeLife>& members, absl::Duration now) {
+  std::vector<std::pair<Digest128, std::vector<SegmentName>>> absent;
+  for (auto at = nodes_.begin(); at != nodes_.end();) {
+    if (!members.contains(at->first) && now - at->second.last_listed > options_.absent_after) {
+      std::vector<SegmentName>& names = absent.emplace_back(at->first, 0).second;
+      for (const auto& [name, pages] : at->second.listing) {
+        names.push_back(name);
+      }
+      at = nodes_.erase(at);
+    } else {
+      ++at;
+    }
+  }
+  return absent;
 }
 
 // ---------------------------------------------------------------- one node

@@ -15,6 +15,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -37,7 +38,7 @@ struct PoolTailerOptions {
   absl::Duration quiet_poll_interval = absl::Milliseconds(1500);
   absl::Duration quiet_after = absl::Seconds(30);
   absl::Duration members_interval = absl::Seconds(5);  // longer with more than 100 members
-  absl::Duration absent_after = absl::Minutes(1);  // from the list of members, until it counts
+  absl::Duration absent_after = absl::Minutes(1);      // from the list of members, until it counts
   double calls_per_second = 48;   // for looks at nodes, but for those that this one tells of
   uint32_t bulletins_from = 128;  // nodes
   uint32_t bulletin_groups = 32;
@@ -149,6 +150,9 @@ class PoolTailer {
 
   absl::StatusOr<PoolReport> LastManifest(const NodeLife& life);
   absl::Status LookForMembers();
+  std::vector<std::pair<Digest128, std::vector<SegmentName>>> TakeAbsentLocked(
+      const std::map<Digest128, NodeLife>& members, absl::Duration now)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status LookAt(Node& node, TailNews* news);
   absl::Status TakeHead(Node& node, const PoolReport& head, TailNews* news);
   void TakeSegments(Node& node, const PoolReport* manifest, const PoolReport& head);
