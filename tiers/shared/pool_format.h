@@ -4,9 +4,9 @@
 //   members/NODE.EPOCH                empty: this life of the node is, or was, here
 //   members/NODE.EPOCH.claimed        the same life is dead, and what it published is another's now
 //   nodes/NODE/EPOCH/head             a report: what changed since the manifest that it names
-//   nodes/NODE/EPOCH/bulletin         reports of other nodes, one behind the other
-//   (pool_bulletin.h) nodes/NODE/EPOCH/mNUMBER          a report: everything; never changed once it
-//   is there nodes/NODE/EPOCH/GROUP/sNUMBER    a segment (tiers/segment/segment_format.h)
+//   nodes/NODE/EPOCH/bulletin         reports about other nodes (pool_bulletin.h)
+//   nodes/NODE/EPOCH/mNUMBER          a report: everything; never changed once it is there
+//   nodes/NODE/EPOCH/GROUP/sNUMBER    a segment (tiers/segment/segment_format.h)
 //
 // NODE is 32 hexadecimal digits, EPOCH 16, NUMBER 8; GROUP is NUMBER / 1024, so that no folder has
 // more than 1,024 segments. An epoch is one life of a node's daemon. Only that life writes below

@@ -1,6 +1,8 @@
 // Fleets in which a few nodes tell of the others.
+#include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -24,10 +26,13 @@ class BulletinFleet : public testing::Test {
     fleet_.options.dead_after = absl::Minutes(4);
     fleet_.StartAll();
     fleet_.Pass(kAllTold);
+    for (size_t i = 0; i < kNodes; ++i) {
+      lives_.push_back({PoolFleet::NameOf(i), fleet_.tier(i).Nodes().front().epoch});
+    }
   }
 
   [[nodiscard]] std::string BulletinOf(size_t node) const {
-    return fleet_.mount.Content(BulletinPath({PoolFleet::NameOf(node), 1}));
+    return fleet_.mount.Content(BulletinPath(lives_[node]));
   }
   // The node that all look to for what `node` reports.
   [[nodiscard]] size_t TellerOf(size_t node) const {
@@ -45,6 +50,7 @@ class BulletinFleet : public testing::Test {
   }
 
   PoolFleet fleet_;
+  std::vector<NodeLife> lives_;
 };
 
 TEST_F(BulletinFleet, PublishedBlocksAreFoundByAll) {
@@ -130,7 +136,7 @@ TEST_F(BulletinFleet, ATellerThatLiesCostsHitsUntilNodesAreLookedAt) {
     excerpt.segments.push_back(gone);
     lie += EncodeReport(excerpt);
   }
-  fleet_.mount.Plant(BulletinPath({PoolFleet::NameOf(liar), 1}), lie);
+  fleet_.mount.Plant(BulletinPath(lives_[liar]), lie);
   fleet_.Pass(kAllTold);
   const FleetBlock after(7);
   ASSERT_EQ(fleet_.Publish(told, after), WriteOutcome::kWritten);
