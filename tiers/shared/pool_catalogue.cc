@@ -192,7 +192,11 @@ void PoolCatalogue::Add(const SegmentName& name,
     Entry& entry = *entries_[found->second];
     for (const IndexedRecord& record : records) {
       if (!IsBlock(record) || record.page < entry.known.complete_pages ||
-          record.page >= complete_pages || entry.killed.contains(record.page)) {
+          record.page >= complete_pages) {
+        continue;
+      }
+      ++entry.known.records;
+      if (entry.killed.contains(record.page)) {
         continue;
       }
       fresh.push_back({record.fingerprint,
@@ -202,7 +206,6 @@ void PoolCatalogue::Add(const SegmentName& name,
         batch_.records.back().segment = found->second;
       }
     }
-    entry.known.records += static_cast<uint32_t>(fresh.size());
     entry.known.complete_pages = std::max(entry.known.complete_pages, complete_pages);
     entry.known.sealed = entry.known.sealed || sealed;
     entry.dirty = true;
@@ -240,6 +243,25 @@ void PoolCatalogue::Forget(const std::vector<SegmentName>& names) {
     for (const SegmentName& name : names) {
       ForgetLocked(name, &gone);
     }
+  }
+  RemoveGone(gone);
+}
+
+void PoolCatalogue::Unlearn(const SegmentName& name, uint32_t file_pages) {
+  absl::MutexLock change(&change_mutex_);
+  absl::flat_hash_set<uint32_t> gone;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = numbers_.find(name);
+    if (found == numbers_.end()) {
+      return;
+    }
+    Entry before = *std::move(entries_[found->second]);
+    ForgetLocked(name, &gone);
+    // Under another number, as the table and the index have yet to forget the first.
+    Entry& entry = *entries_[NumberLocked(name, file_pages)];
+    entry.listers = std::move(before.listers);
+    entry.killed = std::move(before.killed);
   }
   RemoveGone(gone);
 }

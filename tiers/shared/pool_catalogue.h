@@ -72,6 +72,8 @@ class PoolCatalogue {
            bool sealed);
   // The lister does not say so any more. What nobody lists is forgotten.
   void Drop(const Digest128& lister, const std::vector<SegmentName>& names);
+  // Its records are not known any more, and are added anew; who lists it and what is killed stays.
+  void Unlearn(const SegmentName& name, uint32_t file_pages);
   // Whoever lists them: they are not there.
   void Forget(const std::vector<SegmentName>& names);
   // Segments that Load brought and nobody has named since.

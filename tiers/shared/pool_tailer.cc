@@ -180,6 +180,7 @@ absl::Status PoolTailer::LookForMembers() {
         node.serial = 0;
         node.head_serial = 0;
         node.manifest = 0;
+        node.hearsay = false;
         node.ended = false;
         node.look_soon = true;
         node.failures = 0;
@@ -220,7 +221,7 @@ std::vector<std::pair<Digest128, std::vector<SegmentName>>> PoolTailer::TakeAbse
 absl::Status PoolTailer::LookAt(Node& node, TailNews* news) {
   const absl::StatusOr<PoolReport> head = ReadHead(access_, node.life);
   absl::Status status = head.status();
-  if (status.ok() && (head->serial > node.head_serial || !node.heard)) {
+  if (status.ok() && (head->serial > node.head_serial || !node.heard || node.hearsay)) {
     status = TakeHead(node, *head, news);
   } else if (status.ok()) {
     chronicle_.Seen(node.life, access_.clock->Now());
@@ -234,7 +235,7 @@ absl::Status PoolTailer::LookAt(Node& node, TailNews* news) {
 
 absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* news) {
   absl::StatusOr<PoolReport> manifest = absl::NotFoundError("");
-  if (head.manifest != node.manifest) {
+  if (head.manifest != node.manifest || node.hearsay) {
     manifest = ReadManifest(access_, node.life, head.manifest);
     if (!manifest.ok()) {
       return manifest.status();  // a newer head names a newer one
@@ -258,6 +259,7 @@ absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* 
   }
   TakeGenerations(node, head.generations, news);
   node.manifest = head.manifest;
+  node.hearsay = false;
   node.heard = true;
   node.serial = node.head_serial = head.serial;
   node.ended = head.ended;
@@ -292,6 +294,11 @@ void PoolTailer::TakeSegments(Node& node, const PoolReport* manifest, const Pool
   std::vector<std::vector<IndexedRecord>> records(head.segments.size());
   for (const ReportedRecord& record : head.records) {
     records[record.position].push_back(record.record);
+  }
+  if (node.hearsay && manifest != nullptr) {
+    for (const auto& [name, segment] : listed) {
+      DoubtRecords(*segment);
+    }
   }
   std::vector<SegmentName> dropped;
   if (manifest != nullptr) {
@@ -335,6 +342,22 @@ void PoolTailer::TakeSegments(Node& node, const PoolReport* manifest, const Pool
   }
   if (!added.empty() || !dropped.empty() || !head.records.empty()) {
     node.last_change = access_.clock->Now();
+  }
+}
+
+// What a bulletin said of a segment is held against what the node itself does. Where they differ
+// the segment's own records decide, so that what was told in error is a miss for a while and not
+// for good.
+void PoolTailer::DoubtRecords(const ReportedSegment& segment) {
+  const std::optional<KnownSegment> known = catalogue_.Known(segment.name);
+  if (segment.state == ReportedState::kGone || !known.has_value()) {
+    return;
+  }
+  const bool too_much = known->complete_pages > segment.end_page;
+  const bool another =
+      known->complete_pages == segment.end_page && known->records != segment.records;
+  if (too_much || another || known->file_pages != segment.file_pages) {
+    catalogue_.Unlearn(segment.name, segment.file_pages);
   }
 }
 

@@ -124,6 +124,7 @@ class PoolTailer {
     bool ended = false;
     uint64_t serial = 0;
     uint64_t head_serial = 0;  // of the last look at itself
+    bool hearsay = false;      // bulletins said something since that look
     uint32_t manifest = 0;
     uint32_t failures = 0;                               // in a row, to read its reports
     absl::flat_hash_map<SegmentName, uint32_t> listing;  // pages of their files
@@ -157,6 +158,7 @@ class PoolTailer {
   absl::Status TakeHead(Node& node, const PoolReport& head, TailNews* news);
   void TakeSegments(Node& node, const PoolReport* manifest, const PoolReport& head);
   void TakeRecords(const ReportedSegment& segment, absl::Span<const IndexedRecord> records);
+  void DoubtRecords(const ReportedSegment& segment);
   void TakeGenerations(Node& node,
                        const std::vector<ReportedGeneration>& generations,
                        TailNews* news);

@@ -137,10 +137,19 @@ void PoolTailer::TakeExcerpt(const PoolReport& excerpt, absl::Duration now, Tail
   }
   TakeSegments(*node, nullptr, excerpt);
   absl::MutexLock lock(&mutex_);
-  TakeGenerations(*node, excerpt.generations, news);
+  // That it has seen a generation, or has ended, counts when it says so itself: until then a clear
+  // is pending.
+  bool to_be_confirmed = excerpt.ended != node->ended;
+  for (const ReportedGeneration& raised : excerpt.generations) {
+    const auto known = node->generations.find(raised.namespace_digest);
+    if (known == node->generations.end() || known->second < raised.generation) {
+      news->generations.push_back({raised.namespace_digest, raised.generation});
+      to_be_confirmed = true;
+    }
+  }
+  node->look_soon = node->look_soon || to_be_confirmed;
+  node->hearsay = true;
   node->serial = excerpt.serial;
-  node->manifest = excerpt.manifest;
-  node->ended = excerpt.ended;
   node->last_word = now;
   ++figures_.excerpts_taken;
 }

@@ -1,12 +1,15 @@
 // Fleets in which a few nodes tell of the others.
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
 
 #include "tests/doubles/pool_fleet.h"
+#include "tiers/segment/record_format.h"
 #include "tiers/shared/pool_bulletin.h"
 #include "tiers/shared/pool_format.h"
 
@@ -47,6 +50,54 @@ class BulletinFleet : public testing::Test {
       }
     }
     return kNodes;
+  }
+
+  // A node that another one tells of.
+  [[nodiscard]] size_t SomeoneTold() const {
+    size_t told = 0;
+    while (TellerOf(told) == told) {
+      ++told;
+    }
+    return told;
+  }
+  // Puts a bulletin in the place of the teller's last one, in which `edit` has had its way with
+  // excerpts that everybody takes.
+  void Lie(size_t teller, const std::function<void(PoolReport*)>& edit) {
+    PoolReport title;
+    std::vector<PoolReport> excerpts;
+    ASSERT_TRUE(ReadBulletin(BulletinOf(teller), &title, &excerpts));
+    title.serial += 1000;
+    std::string lie = EncodeReport(title);
+    for (PoolReport& excerpt : excerpts) {
+      excerpt.since = 0;
+      excerpt.serial = uint64_t{1} << 60;
+      excerpt.segments.clear();
+      excerpt.records.clear();
+      edit(&excerpt);
+      lie += EncodeReport(excerpt);
+    }
+    fleet_.mount.Plant(BulletinPath(lives_[teller]), lie);
+  }
+  static ReportedSegment Told(const NodeLife& life, ReportedState state, uint32_t end_page) {
+    ReportedSegment segment;
+    segment.name = {life, 1};
+    segment.state = state;
+    segment.file_pages = PoolFleet::kSegment / kPageBytes;
+    segment.end_page = end_page;
+    return segment;
+  }
+  FleetBlock PublishedBy(size_t node, uint64_t number) {
+    FleetBlock block(number);
+    EXPECT_EQ(fleet_.Publish(node, block), WriteOutcome::kWritten);
+    fleet_.Pass(absl::Seconds(60));
+    return block;
+  }
+  void ExpectFoundByAllBut(const std::set<size_t>& excluded, const FleetBlock& block) {
+    for (size_t node = 0; node < kNodes; ++node) {
+      if (!excluded.contains(node)) {
+        EXPECT_EQ(fleet_.Read(node, block), ReadOutcome::kVerified) << node;
+      }
+    }
   }
 
   PoolFleet fleet_;
@@ -93,10 +144,7 @@ TEST_F(BulletinFleet, DeletionsAndGenerationsAreTold) {
 }
 
 TEST_F(BulletinFleet, WithoutItsTellerANodeIsFollowedAllTheSame) {
-  size_t told = 0;
-  while (TellerOf(told) == told) {
-    ++told;
-  }
+  const size_t told = SomeoneTold();
   fleet_.Kill(TellerOf(told));
   const FleetBlock block(5);
   ASSERT_EQ(fleet_.Publish(told, block), WriteOutcome::kWritten);
@@ -107,47 +155,71 @@ TEST_F(BulletinFleet, WithoutItsTellerANodeIsFollowedAllTheSame) {
 }
 
 TEST_F(BulletinFleet, ATellerThatLiesCostsHitsUntilNodesAreLookedAt) {
-  size_t told = 0;
-  while (TellerOf(told) == told) {
-    ++told;
-  }
+  const size_t told = SomeoneTold();
   const size_t liar = TellerOf(told);
   const FleetBlock before(6);
   ASSERT_EQ(fleet_.Publish(told, before), WriteOutcome::kWritten);
   fleet_.Pass(kAllTold);
   fleet_.Kill(liar);
-  // It says that nothing is left, and that no serial will ever be higher.
-  PoolReport title;
-  std::vector<PoolReport> excerpts;
-  ASSERT_TRUE(ReadBulletin(BulletinOf(liar), &title, &excerpts));
-  std::string lie;
-  title.serial += 1000;
-  lie = EncodeReport(title);
-  for (PoolReport& excerpt : excerpts) {
-    excerpt.since = 0;
-    excerpt.serial = uint64_t{1} << 60;
-    excerpt.manifest = 77;
-    excerpt.segments.clear();
-    excerpt.records.clear();
-    ReportedSegment gone;
-    gone.name = {excerpt.life, 1};
-    gone.state = ReportedState::kGone;
-    gone.file_pages = gone.end_page = gone.listed_from_page = 2;
-    excerpt.segments.push_back(gone);
-    lie += EncodeReport(excerpt);
-  }
-  fleet_.mount.Plant(BulletinPath(lives_[liar]), lie);
+  // Nothing is left, and no serial will ever be higher.
+  Lie(liar, [](PoolReport* excerpt) {
+    excerpt->manifest = 77;
+    excerpt->segments = {Told(excerpt->life, ReportedState::kGone, 2)};
+  });
   fleet_.Pass(kAllTold);
-  const FleetBlock after(7);
-  ASSERT_EQ(fleet_.Publish(told, after), WriteOutcome::kWritten);
+  ExpectFoundByAllBut({liar, told}, PublishedBy(told, 7));
+  ExpectFoundByAllBut({liar, told}, before);
+}
+
+TEST_F(BulletinFleet, WhatATellerDropsComesBackUnderTheManifestThatAllHaveRead) {
+  const size_t told = SomeoneTold();
+  const size_t liar = TellerOf(told);
+  const FleetBlock before(6);
+  ASSERT_EQ(fleet_.Publish(told, before), WriteOutcome::kWritten);
+  fleet_.Pass(kAllTold);
+  fleet_.Stop(told);
+  fleet_.Start(told);
+  fleet_.Pass(kAllTold);  // the segment is in the manifest of its second life, and in no head
+  fleet_.Kill(liar);
+  Lie(liar, [&](PoolReport* excerpt) {
+    excerpt->segments = {Told(lives_[told], ReportedState::kGone, 2)};
+  });
   fleet_.Pass(absl::Seconds(60));
-  for (size_t node = 0; node < kNodes; ++node) {
-    if (node == liar || node == told) {
-      continue;
-    }
-    EXPECT_EQ(fleet_.Read(node, after), ReadOutcome::kVerified) << node;
-    EXPECT_EQ(fleet_.Read(node, before), ReadOutcome::kVerified) << node;
+  ExpectFoundByAllBut({liar, told}, before);
+}
+
+TEST_F(BulletinFleet, RecordsThatATellerHidesAreReadFromTheirSegment) {
+  const size_t told = SomeoneTold();
+  const size_t liar = TellerOf(told);
+  ASSERT_EQ(fleet_.Publish(told, FleetBlock(6)), WriteOutcome::kWritten);
+  fleet_.Pass(kAllTold);
+  fleet_.Kill(liar);
+  // All that may ever lie in the segment is known already.
+  Lie(liar, [](PoolReport* excerpt) {
+    excerpt->segments = {Told(excerpt->life, ReportedState::kOpen, 200)};
+  });
+  fleet_.Pass(absl::Seconds(6));
+  ExpectFoundByAllBut({liar, told}, PublishedBy(told, 7));
+}
+
+TEST_F(BulletinFleet, ATellerDoesNotMakeAClearSeen) {
+  const size_t told = SomeoneTold();
+  const size_t liar = TellerOf(told);
+  size_t clearer = 0;
+  while (clearer == told || clearer == liar) {
+    ++clearer;
   }
+  const RaisedGeneration raised{FleetBlock(1).space, 2};
+  fleet_.Kill(told);  // so that it never learns of it
+  ASSERT_TRUE(fleet_.Raise(clearer, raised).ok());
+  fleet_.Pass(2 * kAllTold);
+  fleet_.Kill(liar);
+  Lie(liar, [&](PoolReport* excerpt) {
+    excerpt->ended = true;
+    excerpt->generations = {{raised.namespace_digest, raised.generation}};
+  });
+  fleet_.Pass(absl::Seconds(60));
+  EXPECT_FALSE(fleet_.tier(clearer).SeenByAll(raised));
 }
 
 }  // namespace

@@ -17,7 +17,9 @@ SegmentName Name(uint32_t number) {
   return {kLife, number};
 }
 
-ReportedSegment Segment(uint32_t number, uint32_t end_page, uint32_t listed_from,
+ReportedSegment Segment(uint32_t number,
+                        uint32_t end_page,
+                        uint32_t listed_from,
                         ReportedState state = ReportedState::kOpen) {
   return {Name(number), state, 100, end_page, listed_from, (end_page - 1) / 2};
 }
@@ -100,8 +102,8 @@ TEST(PoolBulletin, AnExcerptSaysWhatChangedAndNothingElse) {
   List(&head, 2, 1, 3);
   chronicle.Note(nullptr, head, absl::Seconds(103));
   head = Head(13);
-  head.segments = {Segment(1, 21, 1, ReportedState::kGone), Segment(2, 11, 1, ReportedState::kSealed),
-                   Segment(3, 3, 1)};
+  head.segments = {Segment(1, 21, 1, ReportedState::kGone),
+                   Segment(2, 11, 1, ReportedState::kSealed), Segment(3, 3, 1)};
   List(&head, 1, 1, 11);
   List(&head, 2, 1, 3);
   chronicle.Note(nullptr, head, absl::Seconds(106));
