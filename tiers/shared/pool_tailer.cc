@@ -17,9 +17,9 @@
 namespace terrace {
 namespace {
 
-constexpr double kCallsALook = 4;  // open, stat, read, close
-// A listing asks for the size of every file: however many members there are, so many a second.
-constexpr double kMembersASecond = 20;
+constexpr double kCallsALook = 3;  // open, read, close
+// However many members there are, so many of the list a second.
+constexpr double kMembersASecond = 100;
 constexpr absl::Duration kAllowanceKept = absl::Seconds(2);
 // In a large fleet it is looked more rarely which nodes are due.
 constexpr size_t kManyNodes = 64;

@@ -140,6 +140,7 @@ class PoolTailer {
     Digest128 node;
     NodeLife life;
     uint64_t serial = 0;
+    uint64_t room = 0;  // for it, at the next glance
     absl::Duration next_read;
   };
   struct Behind {

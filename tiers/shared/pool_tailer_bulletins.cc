@@ -69,7 +69,7 @@ void PoolTailer::ChooseAllTellers(absl::Duration now) {
     if (!(teller.node == chosen[group]) || teller.life != life) {
       // Not all at once.
       const double part = static_cast<double>(group) / static_cast<double>(chosen.size());
-      teller = {chosen[group], life, 0, now + part * options_.bulletin_poll_interval};
+      teller = {chosen[group], life, 0, kGlanceBytes, now + part * options_.bulletin_poll_interval};
     }
   }
 }
@@ -90,7 +90,11 @@ absl::Status PoolTailer::ReadBulletins(TailNews* news) {
 }
 
 absl::Status PoolTailer::ReadBulletinOf(Teller& teller, TailNews* news) {
-  const absl::StatusOr<std::string> bytes = ReadSmallFile(access_, BulletinPath(teller.life));
+  absl::StatusOr<std::string> bytes = GlanceAt(access_, BulletinPath(teller.life), teller.room);
+  if (bytes.ok() && bytes->size() == teller.room && teller.room < kMaxReportBytes) {
+    teller.room = kMaxReportBytes;
+    bytes = GlanceAt(access_, BulletinPath(teller.life), teller.room);
+  }
   if (!bytes.ok()) {
     return bytes.status();
   }
