@@ -80,7 +80,12 @@ class PoolCatalogue {
   [[nodiscard]] std::vector<SegmentName> Unkept() const;
 
   // ---- records
-  // This record is a miss for good, also when it is added later.
+  // This record is a miss for good, also when it is added later. Of segments that are not known,
+  // kMaxEarlyKills records are remembered one by one; a segment of which there are more is a miss
+  // as a whole, and beyond kMaxEarlySegments of those whatever becomes known later is, until the
+  // next start: what was deleted never comes back for want of memory.
+  static constexpr size_t kMaxEarlyKills = size_t{1} << 18;
+  static constexpr size_t kMaxEarlySegments = size_t{1} << 19;
   void Apply(const Kill& kill);
   // A read found that it is not what it is listed as: a miss in this life.
   void Remove(const Digest128& fingerprint, const SegmentName& name, uint32_t page);
@@ -99,7 +104,8 @@ class PoolCatalogue {
     uint64_t life_id = 0;
     std::vector<Digest128> listers;        // none: Load brought it, and nobody has named it since
     absl::flat_hash_set<uint32_t> killed;  // pages
-    bool dirty = false;                    // its position is to be written
+    bool all_killed = false;
+    bool dirty = false;  // its position is to be written
   };
 
   absl::Status LoadSegment(const SegmentPosition& position)
@@ -107,6 +113,11 @@ class PoolCatalogue {
   uint32_t NumberLocked(const SegmentName& name, uint32_t file_pages)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool IsUsable(const PoolPlace& place) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // 64 bits that tell segments apart; one that is taken for another is killed with it.
+  [[nodiscard]] uint64_t SegmentId(const SegmentName& name) const;
+  void ApplyEarlyLocked(const Kill& kill) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What of it was killed before it was known.
+  void TakeEarlyLocked(const SegmentName& name, Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetLocked(const SegmentName& name, absl::flat_hash_set<uint32_t>* gone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveGone(const absl::flat_hash_set<uint32_t>& gone)
@@ -125,6 +136,9 @@ class PoolCatalogue {
   // Of segments that are not known yet.
   absl::flat_hash_map<SegmentName, absl::flat_hash_set<uint32_t>> early_kills_
       ABSL_GUARDED_BY(mutex_);
+  size_t early_pages_ ABSL_GUARDED_BY(mutex_) = 0;                        // of all in it
+  absl::flat_hash_set<uint64_t> early_segments_ ABSL_GUARDED_BY(mutex_);  // by SegmentId
+  bool early_all_ ABSL_GUARDED_BY(mutex_) = false;
   BlockIndex::Batch batch_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint32_t> freed_ ABSL_GUARDED_BY(mutex_);  // numbers that batch_ forgets
   bool index_failed_ ABSL_GUARDED_BY(mutex_) = false;

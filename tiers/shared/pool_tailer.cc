@@ -1,6 +1,7 @@
 #include "tiers/shared/pool_tailer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <utility>
@@ -23,8 +24,15 @@ constexpr double kMembersASecond = 100;
 constexpr absl::Duration kAllowanceKept = absl::Seconds(2);
 // In a large fleet it is looked more rarely which nodes are due.
 constexpr size_t kManyNodes = 64;
+// What is kept of one node, so that one that never says the same does not fill the memory: of
+// segments several times what a report may list, of namespaces what a tier keeps of all nodes.
+constexpr size_t kMaxListed = size_t{4} * kMaxReportedSegments;
+constexpr size_t kMaxGenerationsOfANode = 65536;
 constexpr absl::Duration kScanOfMany = absl::Milliseconds(300);
 constexpr uint32_t kMaxBehind = 65536;
+// Until a segment that could not be read is tried again: from the first to the second, doubled.
+constexpr absl::Duration kFirstRetry = absl::Seconds(2);
+constexpr absl::Duration kLastRetry = absl::Minutes(5);
 // A node whose reports cannot be read so often does not keep this one from serving.
 constexpr uint32_t kMaxFailures = 3;
 
@@ -271,6 +279,10 @@ void PoolTailer::TakeGenerations(Node& node,
                                  const std::vector<ReportedGeneration>& generations,
                                  TailNews* news) {
   for (const ReportedGeneration& raised : generations) {
+    if (node.generations.size() >= kMaxGenerationsOfANode &&
+        !node.generations.contains(raised.namespace_digest)) {
+      continue;
+    }
     uint64_t& known = node.generations[raised.namespace_digest];
     if (raised.generation > known) {
       known = raised.generation;
@@ -315,7 +327,7 @@ void PoolTailer::TakeSegments(Node& node, const PoolReport* manifest, const Pool
       if (known) {
         dropped.push_back(name);
       }
-    } else if (!known) {
+    } else if (!known && node.listing.size() + added.size() < kMaxListed) {
       catalogue_.Keep(node.life.node, name, segment->file_pages);
       added.push_back(segment);
     }
@@ -381,8 +393,12 @@ void PoolTailer::TakeRecords(const ReportedSegment& segment,
     return;
   }
   absl::MutexLock lock(&mutex_);
-  if (behind_.size() < kMaxBehind) {  // the rest is seen again with the next manifest
-    behind_[segment.name] = {segment.name, segment.file_pages, segment.end_page, over};
+  if (behind_.size() < kMaxBehind || behind_.contains(segment.name)) {
+    Behind& behind = behind_[segment.name];  // the rest is seen again with the next manifest
+    behind.name = segment.name;
+    behind.file_pages = segment.file_pages;
+    behind.end_page = segment.end_page;
+    behind.sealed = over;
   }
 }
 
@@ -395,9 +411,10 @@ void PoolTailer::Follow(const ReportedSegment& segment) {
 absl::Status PoolTailer::ReadBehind() {
   std::vector<Behind> due;
   {
+    const absl::Duration now = access_.clock->Now();
     absl::MutexLock lock(&mutex_);
     for (const auto& [name, behind] : behind_) {
-      if (due.size() < options_.segments_a_round) {
+      if (due.size() < options_.segments_a_round && behind.next_try <= now) {
         due.push_back(behind);
       }
     }
@@ -418,8 +435,16 @@ absl::Status PoolTailer::ReadBehind() {
     absl::MutexLock lock(&mutex_);
     figures_.footers_read += scan.ok() && scan->by_footer ? 1 : 0;
     figures_.segments_scanned += scan.ok() && !scan->by_footer ? 1 : 0;
-    figures_.segments_unreadable += scan.ok() ? 0 : 1;
-    behind_.erase(behind.name);
+    if (scan.ok()) {
+      behind_.erase(behind.name);
+      continue;
+    }
+    // A name may not be seen here yet, and what was damaged on its way may come whole.
+    ++figures_.segments_unreadable;
+    Behind& later = behind_[behind.name];
+    ++later.failures;
+    const absl::Duration pause = kFirstRetry * std::exp2(std::min(later.failures - 1, 16U));
+    later.next_try = access_.clock->Now() + std::min(pause, kLastRetry);
   }
   return absl::OkStatus();
 }
@@ -552,7 +577,9 @@ std::vector<PoolNodeView> PoolTailer::Nodes() const {
 
 uint64_t PoolTailer::behind_segments() const {
   absl::MutexLock lock(&mutex_);
-  return behind_.size();
+  return static_cast<uint64_t>(std::count_if(behind_.begin(), behind_.end(), [](const auto& entry) {
+    return entry.second.failures == 0;
+  }));
 }
 
 PoolTailerFigures PoolTailer::figures() const {

@@ -112,6 +112,7 @@ class PoolTailer {
   [[nodiscard]] std::vector<PoolNodeView> Nodes() const;
   // The same, but for their records and what is behind: cheap.
   [[nodiscard]] std::vector<PoolNodeView> Peers() const;
+  // That are about to be read; not those that could not be, which are tried again ever more rarely.
   [[nodiscard]] uint64_t behind_segments() const;
   [[nodiscard]] PoolTailerFigures figures() const;
 
@@ -148,6 +149,8 @@ class PoolTailer {
     uint32_t file_pages = 0;
     uint32_t end_page = 1;
     bool sealed = false;
+    uint32_t failures = 0;  // in a row, to read it
+    absl::Duration next_try;
   };
 
   absl::StatusOr<PoolReport> LastManifest(const NodeLife& life);
