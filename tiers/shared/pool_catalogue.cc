@@ -278,13 +278,22 @@ void PoolCatalogue::ForgetLocked(const SegmentName& name, absl::flat_hash_set<ui
 }
 
 void PoolCatalogue::RemoveGone(const absl::flat_hash_set<uint32_t>& gone) {
-  if (gone.empty()) {
+  unswept_.insert(gone.begin(), gone.end());
+  if (unswept_.size() >= kMaxUnswept) {
+    Sweep();
+  }
+}
+
+void PoolCatalogue::Sweep() {
+  if (unswept_.empty()) {
     return;
   }
-  table_.RemoveSegments([&gone](uint32_t number) { return gone.contains(number); });
+  table_.RemoveSegments([this](uint32_t number)
+                            ABSL_NO_THREAD_SAFETY_ANALYSIS { return unswept_.contains(number); });
   // Only now may a number be used again, and not before the index has forgotten it too.
   absl::MutexLock lock(&mutex_);
-  freed_.insert(freed_.end(), gone.begin(), gone.end());
+  freed_.insert(freed_.end(), unswept_.begin(), unswept_.end());
+  unswept_.clear();
 }
 
 std::vector<SegmentName> PoolCatalogue::Unkept() const {
@@ -383,6 +392,10 @@ std::vector<Kill> PoolCatalogue::Places(const Digest128& fingerprint) const {
 absl::Status PoolCatalogue::Flush() {
   BlockIndex::Batch batch;
   std::vector<uint32_t> freed;
+  {
+    absl::MutexLock change(&change_mutex_);
+    Sweep();
+  }
   {
     absl::MutexLock lock(&mutex_);
     batch.forgotten_segments.swap(batch_.forgotten_segments);

@@ -92,7 +92,8 @@ class PoolCatalogue {
   // All records of one identity, as kills.
   [[nodiscard]] std::vector<Kill> Places(const Digest128& fingerprint) const;
 
-  // Brings the index up to date. After an error the index is not used any more in this life.
+  // Brings the index up to date, and gives back what forgotten records took. After an error the
+  // index is not used any more in this life.
   absl::Status Flush();
 
   [[nodiscard]] uint64_t records() const { return table_.size(); }
@@ -122,6 +123,7 @@ class PoolCatalogue {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveGone(const absl::flat_hash_set<uint32_t>& gone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
+  void Sweep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
 
   const Digest128 pool_;
   BlockIndex* const index_;
@@ -129,6 +131,10 @@ class PoolCatalogue {
   // segment's end.
   absl::Mutex change_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   PoolTable table_;  // its locks come before mutex_: lookups ask IsUsable
+  // Numbers of segments that are forgotten while the table still has their records, which no lookup
+  // finds: taking them out looks at the whole table, so it is done for many at a time.
+  static constexpr size_t kMaxUnswept = 64;
+  absl::flat_hash_set<uint32_t> unswept_ ABSL_GUARDED_BY(change_mutex_);
   mutable absl::Mutex mutex_;
   std::vector<std::optional<Entry>> entries_ ABSL_GUARDED_BY(mutex_);  // by number
   std::vector<uint32_t> free_numbers_ ABSL_GUARDED_BY(mutex_);

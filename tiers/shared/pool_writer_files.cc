@@ -164,15 +164,22 @@ absl::Status PoolWriter::Work() {
   if (!IsMountFault(status)) {
     status = RemoveGone();
   }
-  absl::MutexLock lock(&mutex_);
-  if (IsMountFault(status)) {
-    NoteFaultLocked(status);
-    retry_at_ = parts_.access.clock->Now() + options_.retry_interval;
-  } else if (closing_) {
-    const bool open = std::any_of(segments_.begin(), segments_.end(), [](const auto& entry) {
-      return entry.second->state == ReportedState::kOpen;
-    });
-    closed_ = queue_.empty() && batches_in_flight_ == 0 && !open && !dirty_;
+  bool fenced = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    fenced = fenced_;
+    if (IsMountFault(status)) {
+      NoteFaultLocked(status);
+      retry_at_ = parts_.access.clock->Now() + options_.retry_interval;
+    } else if (closing_) {
+      const bool open = std::any_of(segments_.begin(), segments_.end(), [](const auto& entry) {
+        return entry.second->state == ReportedState::kOpen;
+      });
+      closed_ = queue_.empty() && batches_in_flight_ == 0 && !open && !dirty_;
+    }
+  }
+  if (fenced) {
+    Abandon(WriteOutcome::kClosed);  // what was in hand here when it was fenced
   }
   return status;
 }

@@ -59,8 +59,23 @@ TEST(PoolCatalogue, WhatIsUnlearnedStaysKilledAndListed) {
   Learn(catalogue, 1);
   EXPECT_TRUE(catalogue.Holds(Block(1, 1)));
   EXPECT_FALSE(catalogue.Holds(Block(1, 3)));
+  ASSERT_TRUE(catalogue.Flush().ok());
   EXPECT_EQ(catalogue.records(), 2U);
   catalogue.Unlearn(Name(9), 100);  // which nobody knows
+}
+
+TEST(PoolCatalogue, WhatNobodyListsIsAMissAtOnceAndGivenBackWithTheNextFlush) {
+  PoolCatalogue catalogue(kPool, nullptr);
+  for (uint32_t number = 1; number <= 100; ++number) {
+    Learn(catalogue, number);
+    catalogue.Drop(kLister, {Name(number)});
+    EXPECT_FALSE(catalogue.Holds(Block(number, 1)));
+  }
+  EXPECT_LE(catalogue.records(), 3 * 64U);  // however rarely that is
+  Learn(catalogue, 1);
+  ASSERT_TRUE(catalogue.Flush().ok());
+  EXPECT_EQ(catalogue.records(), 3U);
+  EXPECT_TRUE(catalogue.Holds(Block(1, 3)));
 }
 
 TEST(PoolCatalogue, KillsBeyondTheLimitTakeTheirWholeSegmentWithThem) {
