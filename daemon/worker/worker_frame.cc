@@ -176,7 +176,7 @@ std::optional<WorkerRequest> DecodeRequest(absl::Span<const char> packet) {
   request.op = static_cast<PoolOp>(op);
   request.how = static_cast<ReadHow>(how);
   if (!ours || !in.ok() || in.position() != packet.size() || !padded || op == 0 || op > kPoolOps ||
-      how > static_cast<uint8_t>(ReadHow::kFresh) || path_bytes > kMaxPathBytes) {
+      how > static_cast<uint8_t>(ReadHow::kGlance) || path_bytes > kMaxPathBytes) {
     return std::nullopt;
   }
   return request;

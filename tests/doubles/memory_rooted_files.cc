@@ -283,7 +283,7 @@ const PagedContent& MemoryRootedFiles::SeenLocked(const std::string& path,
   if (const auto own = unsynced_.find(inode); own != unsynced_.end()) {
     return own->second;
   }
-  if (!keeps_opened_) {
+  if (!keeps_opened_ || how == ReadHow::kGlance) {
     return inode->content;
   }
   Opened& opened = opened_[path];
@@ -519,8 +519,7 @@ absl::StatusOr<std::vector<FolderEntry>> MemoryRootedFiles::List(absl::string_vi
       return absl::ResourceExhaustedError("the folder has too many entries");
     }
     const bool is_file = name->second != nullptr;
-    entries.push_back({std::move(within), is_file ? EntryKind::kFile : EntryKind::kFolder,
-                       is_file ? name->second->content.size() : 0});
+    entries.push_back({std::move(within), is_file ? EntryKind::kFile : EntryKind::kFolder, 0});
   }
   // The names of a folder's own folders come between: "a-b" before "a/b" before "ab".
   std::sort(entries.begin(), entries.end(),

@@ -8,6 +8,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -56,6 +57,30 @@ class OpenFiles {
     return found->second->second;
   }
 
+  // The same, but that of several who find nothing one has nullptr, and is to call Opened; the
+  // others wait for that.
+  FilePtr FindOrOpen(const Name& name) {
+    absl::MutexLock lock(&mutex_);
+    const auto nobody_opens = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return !opening_.contains(name);
+    };
+    mutex_.Await(absl::Condition(&nobody_opens));
+    if (const auto found = places_.find(name); found != places_.end()) {
+      order_.splice(order_.begin(), order_, found->second);
+      return found->second->second;
+    }
+    opening_.insert(name);
+    return nullptr;
+  }
+  // nullptr: it could not be opened.
+  void Opened(const Name& name, FilePtr file) {
+    if (file != nullptr) {
+      Keep(name, std::move(file));
+    }
+    absl::MutexLock lock(&mutex_);
+    opening_.erase(name);
+  }
+
   void Keep(const Name& name, FilePtr file) {
     std::vector<FilePtr> closed_unlocked;
     absl::MutexLock lock(&mutex_);
@@ -65,6 +90,13 @@ class OpenFiles {
     if (order_.size() > max_files_) {
       ForgetLocked(Name(order_.back().first), closed_unlocked);
     }
+  }
+
+  void Clear() {
+    Order closed_unlocked;
+    absl::MutexLock lock(&mutex_);
+    places_.clear();
+    closed_unlocked.swap(order_);
   }
 
   // However it is open. Returns whether it was open under this name.
@@ -98,6 +130,7 @@ class OpenFiles {
   absl::Mutex mutex_;
   Order order_ ABSL_GUARDED_BY(mutex_);  // the last used one first
   std::map<Name, Order::iterator> places_ ABSL_GUARDED_BY(mutex_);
+  std::set<Name> opening_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace terrace

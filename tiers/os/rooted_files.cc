@@ -23,11 +23,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include <dirent.h>
 
 #include "tiers/os/beneath.h"
 #include "tiers/os/descriptor.h"
+#include "tiers/os/folder_listing.h"
+#include "tiers/os/kept_folders.h"
 #include "tiers/os/open_files.h"
+#include "tiers/os/rooted_failure.h"
 
 namespace terrace {
 namespace {
@@ -38,64 +40,19 @@ constexpr uint64_t kDirectUnit = 4096;
 
 using FilePtr = OpenFiles::FilePtr;
 
-absl::Status Failure(int error, absl::string_view what, absl::string_view path) {
-  const std::string text = absl::StrCat(what, " ", path.empty() ? "the root" : path);
-  char reason[128];
-  const std::string explained = absl::StrCat(text, ": ", strerror_r(error, reason, sizeof(reason)));
-  switch (error) {
-    case ELOOP:
-    case EXDEV:
-    case EISDIR:
-    case ENXIO:
-    case ENAMETOOLONG:
-      return absl::InvalidArgumentError(explained);
-    case ENOTEMPTY:
-      return absl::FailedPreconditionError(explained);
-    case ESTALE:
-    case ENOTCONN:
-    case ESHUTDOWN:
-    case ECONNABORTED:
-    case EHOSTDOWN:
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case ETIMEDOUT:
-      return absl::UnavailableError(explained);
-    default:
-      return StatusFromErrno(error, text);
-  }
-}
-
 absl::Status BadPath() {
   return absl::InvalidArgumentError("path: not one below the root");
 }
 
-struct SplitPath {
-  std::string folder;
-  std::string name;
-};
-
-SplitPath Split(absl::string_view path) {
+// The last component.
+std::string NameIn(absl::string_view path) {
   const size_t slash = path.rfind('/');
-  if (slash == absl::string_view::npos) {
-    return {"", std::string(path)};
-  }
-  return {std::string(path.substr(0, slash)), std::string(path.substr(slash + 1))};
+  return std::string(slash == absl::string_view::npos ? path : path.substr(slash + 1));
 }
 
 bool IsDirectTransfer(uint64_t offset, absl::Span<const char> bytes) {
   return !bytes.empty() &&
          (offset | bytes.size() | reinterpret_cast<uintptr_t>(bytes.data())) % kDirectUnit == 0;
-}
-
-struct ListingCloser {
-  void operator()(DIR* listing) const { closedir(listing); }
-};
-
-EntryKind KindOf(mode_t mode) {
-  if (S_ISREG(mode)) {
-    return EntryKind::kFile;
-  }
-  return S_ISDIR(mode) ? EntryKind::kFolder : EntryKind::kOther;
 }
 
 // Some file systems have nothing to do there and say EINVAL.
@@ -105,9 +62,9 @@ int SyncFolder(int fd) {
 
 // What a folder of the pool has under construction: a file under a temporary name.
 struct Temporary {
-  Descriptor folder;
+  FilePtr folder;
   std::string name;
-  Descriptor fd;
+  FilePtr file;
 };
 
 class KernelRootedFiles final : public RootedFiles {
@@ -168,29 +125,35 @@ class KernelRootedFiles final : public RootedFiles {
     if (fdatasync(file->fd.get()) != 0) {
       const int error = errno;
       files_.Forget(name);
-      return Failure(error, "sync", path);
+      return RootedFailure(error, "sync", path);
     }
     return absl::OkStatus();
   }
 
   absl::Status Make(absl::string_view path, uint64_t bytes) override {
-    const absl::StatusOr<Descriptor> folder = FolderOf(path);
-    if (!folder.ok()) {
-      return folder.status();
+    if (!IsRootedPath(path)) {
+      return BadPath();
     }
-    const std::string name = Split(path).name;
-    const Descriptor fd(openat(folder->get(), name.c_str(),
-                               O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!fd.valid()) {
-      return Failure(errno, "make", path);
+    const std::string name = NameIn(path);
+    FilePtr folder;
+    FilePtr file;
+    absl::Status status = folders_.Within(path, "make", [&](const FilePtr& in) {
+      folder = in;
+      return OpenNew(in->fd.get(), name.c_str(), &file);
+    });
+    if (!status.ok()) {
+      return status;
     }
     files_.Forget({std::string(path), {}, {}});
-    int error = Preallocate(fd.get(), bytes);
-    error = error == 0 ? SyncFolder(folder->get()) : error;
+    int error = Preallocate(file->fd.get(), bytes);
+    error = error == 0 ? SyncFolder(folder->fd.get()) : error;
     if (error != 0) {
-      unlinkat(folder->get(), name.c_str(), 0);
-      return Failure(error, "make", path);
+      unlinkat(folder->fd.get(), name.c_str(), 0);
+      return RootedFailure(error, "make", path);
     }
+    // It is written next.
+    const Caching caching = file->direct.load() ? Caching::kDirect : Caching::kBuffered;
+    files_.Keep({std::string(path), FileAccess::kReadWrite, caching}, std::move(file));
     return absl::OkStatus();
   }
 
@@ -199,7 +162,7 @@ class KernelRootedFiles final : public RootedFiles {
     if (!made.ok()) {
       return made.status();
     }
-    const int error = NameAnew(*made, Split(path).name);
+    const int error = NameAnew(*made, NameIn(path));
     return Finish(*made, error, path);
   }
 
@@ -208,9 +171,9 @@ class KernelRootedFiles final : public RootedFiles {
     if (!made.ok()) {
       return made.status();
     }
-    const std::string name = Split(path).name;
-    int error = renameat(made->folder.get(), made->name.c_str(), made->folder.get(), name.c_str());
-    error = error == 0 ? 0 : errno;
+    const std::string name = NameIn(path);
+    const int folder = made->folder->fd.get();
+    int error = renameat(folder, made->name.c_str(), folder, name.c_str()) == 0 ? 0 : errno;
     if (error == ENOENT && IsAt(*made, name)) {
       error = 0;  // the answer was lost on its way and the question asked again
     }
@@ -218,95 +181,87 @@ class KernelRootedFiles final : public RootedFiles {
   }
 
   absl::Status Remove(absl::string_view path) override {
-    const absl::StatusOr<Descriptor> folder = FolderOf(path);
-    if (!folder.ok()) {
-      return folder.status();
+    if (!IsRootedPath(path)) {
+      return BadPath();
     }
     files_.Forget({std::string(path), {}, {}});
-    return unlinkat(folder->get(), Split(path).name.c_str(), 0) == 0
-               ? absl::OkStatus()
-               : Failure(errno, "remove", path);
+    return folders_.Within(path, "remove", [&](const FilePtr& folder) {
+      return unlinkat(folder->fd.get(), NameIn(path).c_str(), 0) == 0 ? 0 : errno;
+    });
   }
 
   absl::Status MakeFolder(absl::string_view path) override {
-    const absl::StatusOr<Descriptor> folder = FolderOf(path);
-    if (!folder.ok()) {
-      return folder.status();
+    if (!IsRootedPath(path)) {
+      return BadPath();
     }
-    if (mkdirat(folder->get(), Split(path).name.c_str(), 0700) == 0) {
-      const int error = SyncFolder(folder->get());
-      return error == 0 ? absl::OkStatus() : Failure(error, "make folder", path);
+    FilePtr folder;
+    const absl::Status made = folders_.Within(path, "make folder", [&](const FilePtr& in) {
+      folder = in;
+      return mkdirat(in->fd.get(), NameIn(path).c_str(), 0700) == 0 ? 0 : errno;
+    });
+    if (made.ok()) {
+      const int error = SyncFolder(folder->fd.get());
+      return error == 0 ? made : RootedFailure(error, "make folder", path);
     }
-    if (errno != EEXIST) {
-      return Failure(errno, "make folder", path);
+    if (!absl::IsAlreadyExists(made)) {
+      return made;
     }
     // Whether what is there is a folder.
     return root_.OpenWithin(std::string(path), O_PATH | O_DIRECTORY).valid()
                ? absl::OkStatus()
-               : Failure(errno, "make folder", path);
+               : RootedFailure(errno, "make folder", path);
   }
 
   absl::Status RemoveFolder(absl::string_view path) override {
-    const absl::StatusOr<Descriptor> folder = FolderOf(path);
-    if (!folder.ok()) {
-      return folder.status();
+    if (!IsRootedPath(path)) {
+      return BadPath();
     }
-    if (unlinkat(folder->get(), Split(path).name.c_str(), AT_REMOVEDIR) == 0) {
-      return absl::OkStatus();
-    }
-    // POSIX lets a folder that is not empty be either.
-    return Failure(errno == EEXIST ? ENOTEMPTY : errno, "remove folder", path);
+    folders_.Forget(path);
+    return folders_.Within(path, "remove folder", [&](const FilePtr& folder) {
+      if (unlinkat(folder->fd.get(), NameIn(path).c_str(), AT_REMOVEDIR) == 0) {
+        return 0;
+      }
+      return errno == EEXIST ? ENOTEMPTY
+                             : errno;  // POSIX lets a folder that is not empty be either
+    });
   }
 
   absl::StatusOr<std::vector<FolderEntry>> List(absl::string_view path) override {
     if (!path.empty() && !IsRootedPath(path)) {
       return BadPath();
     }
-    Descriptor fd = root_.OpenWithin(std::string(path), O_RDONLY | O_DIRECTORY);
+    const Descriptor fd = root_.OpenWithin(std::string(path), O_RDONLY | O_DIRECTORY);
     if (!fd.valid()) {
-      return Failure(errno, "list", path);
+      return RootedFailure(errno, "list", path);
     }
-    const std::unique_ptr<DIR, ListingCloser> listing(fdopendir(fd.get()));
-    if (listing == nullptr) {
-      return Failure(errno, "list", path);
-    }
-    [[maybe_unused]] const int owned_by_listing = fd.Release();
     std::vector<FolderEntry> entries;
-    errno = 0;
-    while (const dirent* entry = readdir(listing.get())) {
-      const absl::string_view name = entry->d_name;
-      if (name != "." && name != "..") {
-        if (entries.size() == kMaxEntries) {
-          return absl::ResourceExhaustedError(absl::StrCat("list ", path, ": too many entries"));
-        }
-        AddEntry(dirfd(listing.get()), *entry, entries);
-      }
-      errno = 0;
+    const int error = ListFolder(fd.get(), kMaxEntries, &entries);
+    if (error == E2BIG) {
+      return absl::ResourceExhaustedError(absl::StrCat("list ", path, ": too many entries"));
     }
-    if (errno != 0) {
-      return Failure(errno, "list", path);
+    if (error != 0) {
+      return RootedFailure(error, "list", path);
     }
-    std::sort(entries.begin(), entries.end(),
-              [](const FolderEntry& a, const FolderEntry& b) { return a.name < b.name; });
     return entries;
   }
 
   absl::StatusOr<FolderSpace> Space() override {
     struct statvfs status {};
     if (fstatvfs(root_.get(), &status) != 0) {
-      return Failure(errno, "free space of", "");
+      return RootedFailure(errno, "free space of", "");
     }
     return FolderSpace{status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize};
   }
 
   absl::Status CheckRoot() override {
+    folders_.Clear();
     struct stat here {};
     struct stat there {};
     if (fstat(root_.get(), &here) != 0) {
-      return absl::UnavailableError(Failure(errno, "check", "").message());
+      return absl::UnavailableError(RootedFailure(errno, "check", "").message());
     }
     if (stat(path_.c_str(), &there) != 0) {
-      return absl::UnavailableError(Failure(errno, "check", "").message());
+      return absl::UnavailableError(RootedFailure(errno, "check", "").message());
     }
     return here.st_dev == there.st_dev && here.st_ino == there.st_ino
                ? absl::OkStatus()
@@ -323,19 +278,43 @@ class KernelRootedFiles final : public RootedFiles {
     return {std::string(path), access, direct ? Caching::kDirect : Caching::kBuffered};
   }
 
+  // Invalid: errno says why. *direct: whether the page cache is bypassed.
+  Descriptor OpenForTransfers(const OpenFiles::Name& name, bool* direct) {
+    const int flags = O_NONBLOCK | (name.access == FileAccess::kRead ? O_RDONLY : O_RDWR);
+    *direct = name.caching == Caching::kDirect && direct_.load();
+    Descriptor fd = root_.OpenWithin(name.path, flags | (*direct ? O_DIRECT : 0));
+    if (!fd.valid() && errno == EINVAL && *direct) {
+      direct_ = *direct = false;
+      fd = root_.OpenWithin(name.path, flags);
+    }
+    return fd;
+  }
+
+  // A file of this name that was not there; errno.
+  int OpenNew(int folder, const char* name, FilePtr* file) {
+    const int flags = O_CREAT | O_EXCL | O_RDWR | O_NOFOLLOW | O_CLOEXEC;
+    bool direct = direct_.load();
+    Descriptor fd(openat(folder, name, flags | (direct ? O_DIRECT : 0), 0600));
+    if (!fd.valid() && errno == EINVAL && direct) {
+      direct_ = direct = false;
+      unlinkat(folder, name, 0);  // the kernel makes the name before it refuses
+      fd = Descriptor(openat(folder, name, flags, 0600));
+    }
+    if (!fd.valid()) {
+      return errno;
+    }
+    *file = std::make_shared<OpenFile>(std::move(fd), direct);
+    return 0;
+  }
+
   // ABORTED where a file that is only read has two names: one that is being made has them for a
   // moment, on file systems without RENAME_NOREPLACE.
   absl::StatusOr<FilePtr> OpenAnew(const OpenFiles::Name& name) {
-    int flags = O_NONBLOCK | (name.access == FileAccess::kRead ? O_RDONLY : O_RDWR);
-    bool direct = name.caching == Caching::kDirect && direct_.load();
-    Descriptor fd = root_.OpenWithin(name.path, flags | (direct ? O_DIRECT : 0));
-    if (!fd.valid() && errno == EINVAL && direct) {
-      direct_ = direct = false;
-      fd = root_.OpenWithin(name.path, flags);
-    }
+    bool direct = false;
+    Descriptor fd = OpenForTransfers(name, &direct);
     struct stat status {};
     if (!fd.valid() || fstat(fd.get(), &status) != 0) {
-      return Failure(errno, "open", name.path);
+      return RootedFailure(errno, "open", name.path);
     }
     if (!S_ISREG(status.st_mode)) {
       return absl::InvalidArgumentError(absl::StrCat("open ", name.path, ": no regular file"));
@@ -349,13 +328,11 @@ class KernelRootedFiles final : public RootedFiles {
   }
 
   absl::StatusOr<FilePtr> Opened(const OpenFiles::Name& name) {
-    if (FilePtr file = files_.Find(name); file != nullptr) {
+    if (FilePtr file = files_.FindOrOpen(name); file != nullptr) {
       return file;
     }
     absl::StatusOr<FilePtr> file = OpenAnew(name);
-    if (file.ok()) {
-      files_.Keep(name, *file);
-    }
+    files_.Opened(name, file.ok() ? *file : nullptr);
     return file;
   }
 
@@ -379,11 +356,37 @@ class KernelRootedFiles final : public RootedFiles {
                                     uint64_t offset,
                                     absl::Span<char> out,
                                     ReadHow how) {
+    if (how == ReadHow::kGlance) {
+      return Glance(name, offset, out);
+    }
     const absl::StatusOr<FilePtr> file = how == ReadHow::kFresh ? OpenedFresh(name) : Opened(name);
     if (!file.ok()) {
       return file.status();
     }
     return ReadAll(**file, name.path, offset, out);
+  }
+
+  absl::StatusOr<uint64_t> Glance(const OpenFiles::Name& name,
+                                  uint64_t offset,
+                                  absl::Span<char> out) {
+    bool direct = false;
+    Descriptor fd = OpenForTransfers(name, &direct);
+    if (!fd.valid()) {
+      return RootedFailure(errno, "open", name.path);
+    }
+    if (!direct) {
+      posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED);
+    }
+    OpenFile file(std::move(fd), direct);
+    ssize_t moved = 0;
+    do {
+      moved = pread(file.fd.get(), out.data(), out.size(), static_cast<off_t>(offset));
+    } while (moved < 0 && MayRepeat(file, errno));
+    if (moved < 0) {
+      return RootedFailure(errno, "read", name.path);
+    }
+    NoteDirect(file);
+    return static_cast<uint64_t>(moved);
   }
 
   // A direct transfer that ends within a unit is continued from the unit's begin: at the end of the
@@ -399,7 +402,7 @@ class KernelRootedFiles final : public RootedFiles {
                                   static_cast<off_t>(offset + from));
       if (moved < 0) {
         if (!MayRepeat(file, errno)) {
-          return Failure(errno, "read", path);
+          return RootedFailure(errno, "read", path);
         }
         continue;
       }
@@ -425,7 +428,7 @@ class KernelRootedFiles final : public RootedFiles {
                                    static_cast<off_t>(offset + from));
       if (moved < 0) {
         if (!MayRepeat(file, errno)) {
-          return Failure(errno, "write", path);
+          return RootedFailure(errno, "write", path);
         }
         continue;
       }
@@ -463,18 +466,6 @@ class KernelRootedFiles final : public RootedFiles {
     }
   }
 
-  // The folder that a path lies in, to make and remove names in, and to sync.
-  absl::StatusOr<Descriptor> FolderOf(absl::string_view path) {
-    if (!IsRootedPath(path)) {
-      return BadPath();
-    }
-    Descriptor folder = root_.OpenWithin(Split(path).folder, O_RDONLY | O_DIRECTORY);
-    if (!folder.valid()) {
-      return Failure(errno, "open the folder of", path);
-    }
-    return folder;
-  }
-
   static int Preallocate(int fd, uint64_t bytes) {
     int error = 0;
     do {
@@ -490,35 +481,39 @@ class KernelRootedFiles final : public RootedFiles {
     if (content.size() > kMaxSmallFileBytes) {
       return absl::InvalidArgumentError("content: at most 4 MiB");
     }
-    absl::StatusOr<Descriptor> folder = FolderOf(path);
-    if (!folder.ok()) {
-      return folder.status();
+    if (!IsRootedPath(path)) {
+      return BadPath();
     }
     uint64_t number = 0;
     FillRandom({reinterpret_cast<char*>(&number), sizeof(number)});
-    std::string name = absl::StrCat(kTemporaryPrefix, absl::Hex(number, absl::kZeroPad16));
-    Descriptor fd(openat(folder->get(), name.c_str(),
-                         O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!fd.valid()) {
-      return Failure(errno, "make", path);
+    Temporary made;
+    made.name = absl::StrCat(kTemporaryPrefix, absl::Hex(number, absl::kZeroPad16));
+    absl::Status status = folders_.Within(path, "make", [&](const FilePtr& folder) {
+      Descriptor fd(openat(folder->fd.get(), made.name.c_str(),
+                           O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600));
+      const int error = fd.valid() ? 0 : errno;
+      made.folder = folder;
+      // Through the page cache: the sizes are no multiples of anything.
+      made.file = std::make_shared<OpenFile>(std::move(fd), false);
+      return error;
+    });
+    if (!status.ok()) {
+      return status;
     }
-    Temporary made{*std::move(folder), std::move(name), std::move(fd)};
-    // Through the page cache: the sizes are no multiples of anything.
-    OpenFile file(Descriptor(fcntl(made.fd.get(), F_DUPFD_CLOEXEC, 0)), false);
-    absl::Status written = WriteAll(file, path, 0, content);
-    if (written.ok() && fsync(made.fd.get()) != 0) {
-      written = Failure(errno, "sync", path);
+    status = WriteAll(*made.file, path, 0, content);
+    if (status.ok() && fsync(made.file->fd.get()) != 0) {
+      status = RootedFailure(errno, "sync", path);
     }
-    if (!written.ok()) {
-      unlinkat(made.folder.get(), made.name.c_str(), 0);
-      return written;
+    if (!status.ok()) {
+      unlinkat(made.folder->fd.get(), made.name.c_str(), 0);
+      return status;
     }
     return made;
   }
 
   // Gives what is under construction its name unless that is taken; errno.
   static int NameAnew(const Temporary& made, const std::string& name) {
-    const int folder = made.folder.get();
+    const int folder = made.folder->fd.get();
     if (renameat2(folder, made.name.c_str(), folder, name.c_str(), RENAME_NOREPLACE) == 0) {
       return 0;
     }
@@ -539,43 +534,25 @@ class KernelRootedFiles final : public RootedFiles {
   static bool IsAt(const Temporary& made, const std::string& name) {
     struct stat ours {};
     struct stat theirs {};
-    return fstat(made.fd.get(), &ours) == 0 &&
-           fstatat(made.folder.get(), name.c_str(), &theirs, AT_SYMLINK_NOFOLLOW) == 0 &&
+    return fstat(made.file->fd.get(), &ours) == 0 &&
+           fstatat(made.folder->fd.get(), name.c_str(), &theirs, AT_SYMLINK_NOFOLLOW) == 0 &&
            ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
   }
 
   // After the file got its name, or did not.
   absl::Status Finish(const Temporary& made, int error, absl::string_view path) {
     if (error != 0) {
-      unlinkat(made.folder.get(), made.name.c_str(), 0);
-      return Failure(error, "name", path);
+      unlinkat(made.folder->fd.get(), made.name.c_str(), 0);
+      return RootedFailure(error, "name", path);
     }
     files_.Forget({std::string(path), {}, {}});
-    error = SyncFolder(made.folder.get());
-    return error == 0 ? absl::OkStatus() : Failure(error, "sync the folder of", path);
-  }
-
-  // Sizes of files cost a call each; what is known to be a folder is not asked about.
-  static void AddEntry(int folder, const dirent& entry, std::vector<FolderEntry>& entries) {
-    if (!IsRootedPath(entry.d_name)) {
-      entries.push_back({entry.d_name, EntryKind::kOther, 0});
-      return;
-    }
-    if (entry.d_type != DT_REG && entry.d_type != DT_UNKNOWN) {
-      entries.push_back(
-          {entry.d_name, entry.d_type == DT_DIR ? EntryKind::kFolder : EntryKind::kOther, 0});
-      return;
-    }
-    struct stat status {};
-    if (fstatat(folder, entry.d_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
-      const bool is_file = S_ISREG(status.st_mode);
-      entries.push_back({entry.d_name, KindOf(status.st_mode),
-                         is_file ? static_cast<uint64_t>(status.st_size) : 0});
-    }
+    error = SyncFolder(made.folder->fd.get());
+    return error == 0 ? absl::OkStatus() : RootedFailure(error, "sync the folder of", path);
   }
 
   const std::string path_;
   const BeneathFolder root_;
+  KeptFolders folders_{root_};
   OpenFiles files_{kMaxOpenFiles};
   // Whether O_DIRECT is tried at all, and whether a transfer with it has ever succeeded. Found by
   // the pool's own transfers: a scratch file would be written before anybody knows whose folder

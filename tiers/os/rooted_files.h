@@ -3,9 +3,9 @@
 // Nothing is held open on behalf of the caller, so that whoever makes the calls may die and be
 // replaced between any two of them; what is kept is a cache of descriptors. Every component of a
 // path is resolved below the root, never through a symbolic link and never into another mount: the
-// mount that is absent, or swapped for another, is an error and not a place to write to. Only
-// regular files of one link are opened: a FIFO, a device, a symbolic or a hard link is
-// INVALID_ARGUMENT.
+// mount that is absent, or swapped for another, is an error and not a place to write to. Folders
+// that were opened to make something in them stay open until the next CheckRoot. Only regular files
+// of one link are opened: a FIFO, a device, a symbolic or a hard link is INVALID_ARGUMENT.
 //
 // Thread-safe. Every call blocks, and on a sick mount for ever: none may be made by a process that
 // has anything to lose (DESIGN.md section 3). Errors as of tiers/os/file_system.h; UNAVAILABLE: the
@@ -48,15 +48,18 @@ bool IsTemporaryName(absl::string_view name);
 inline constexpr uint64_t kMaxSmallFileBytes = uint64_t{4} << 20;
 
 // kKept: a descriptor that is open from before may serve. kFresh: the file is opened anew, and what
-// the page cache has of it is not used where the file system lets one say so.
-enum class ReadHow : uint8_t { kKept = 0, kFresh = 1 };
+// the page cache has of it is not used where the file system lets one say so. kGlance: fresh, in as
+// few calls as there can be, for what says of itself how long it is and whose: one transfer, which
+// may end before the file does; that the file has one name is not looked at.
+enum class ReadHow : uint8_t { kKept = 0, kFresh = 1, kGlance = 2 };
 
 class RootedFiles {
  public:
   virtual ~RootedFiles() = default;
 
-  // Fills `out` from `offset` as far as the file goes; returns how much. Bypasses the page cache
-  // where the file system can and offset, length and address are multiples of 4096.
+  // Fills `out` from `offset` as far as the file goes (kGlance: not beyond it); returns how much.
+  // Bypasses the page cache where the file system can and offset, length and address are multiples
+  // of 4096.
   virtual absl::StatusOr<uint64_t> Read(absl::string_view path,
                                         uint64_t offset,
                                         absl::Span<char> out,
@@ -84,8 +87,8 @@ class RootedFiles {
   virtual absl::Status MakeFolder(absl::string_view path) = 0;
   // FAILED_PRECONDITION: not empty.
   virtual absl::Status RemoveFolder(absl::string_view path) = 0;
-  // In order of name; only files have a size here. What has a name that cannot stand in a path, as
-  // file systems and strangers leave, is kOther. RESOURCE_EXHAUSTED over kMaxEntries.
+  // In order of name, without sizes. What has a name that cannot stand in a path, as file systems
+  // and strangers leave, is kOther. RESOURCE_EXHAUSTED over kMaxEntries.
   static constexpr uint32_t kMaxEntries = 16384;
   virtual absl::StatusOr<std::vector<FolderEntry>> List(absl::string_view path) = 0;
 

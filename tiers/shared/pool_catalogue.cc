@@ -96,7 +96,7 @@ bool PoolCatalogue::IsUsable(const PoolPlace& place) const {
     return false;
   }
   const Entry& entry = *entries_[place.segment];
-  return !entry.listers.empty() && !entry.killed.contains(place.page);
+  return !entry.listers.empty() && !entry.all_killed && !entry.killed.contains(place.page);
 }
 
 bool PoolCatalogue::Holds(const Digest128& fingerprint) const {
@@ -140,10 +140,7 @@ uint32_t PoolCatalogue::NumberLocked(const SegmentName& name, uint32_t file_page
   entry.known.file_pages = file_pages;
   entry.life_id = LifeId(pool_, name.life);
   entry.dirty = true;
-  if (const auto early = early_kills_.find(name); early != early_kills_.end()) {
-    entry.killed = std::move(early->second);
-    early_kills_.erase(early);
-  }
+  TakeEarlyLocked(name, &entry);
   if (index_ != nullptr && !index_failed_) {
     batch_.records.push_back(NameEntry(number, name, file_pages));
   }
@@ -192,7 +189,11 @@ void PoolCatalogue::Add(const SegmentName& name,
     Entry& entry = *entries_[found->second];
     for (const IndexedRecord& record : records) {
       if (!IsBlock(record) || record.page < entry.known.complete_pages ||
-          record.page >= complete_pages || entry.killed.contains(record.page)) {
+          record.page >= complete_pages) {
+        continue;
+      }
+      ++entry.known.records;
+      if (entry.killed.contains(record.page)) {
         continue;
       }
       fresh.push_back({record.fingerprint,
@@ -202,7 +203,6 @@ void PoolCatalogue::Add(const SegmentName& name,
         batch_.records.back().segment = found->second;
       }
     }
-    entry.known.records += static_cast<uint32_t>(fresh.size());
     entry.known.complete_pages = std::max(entry.known.complete_pages, complete_pages);
     entry.known.sealed = entry.known.sealed || sealed;
     entry.dirty = true;
@@ -244,8 +244,29 @@ void PoolCatalogue::Forget(const std::vector<SegmentName>& names) {
   RemoveGone(gone);
 }
 
+void PoolCatalogue::Unlearn(const SegmentName& name, uint32_t file_pages) {
+  absl::MutexLock change(&change_mutex_);
+  absl::flat_hash_set<uint32_t> gone;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto found = numbers_.find(name);
+    if (found == numbers_.end()) {
+      return;
+    }
+    Entry before = *std::move(entries_[found->second]);
+    ForgetLocked(name, &gone);
+    // Under another number, as the table and the index have yet to forget the first.
+    Entry& entry = *entries_[NumberLocked(name, file_pages)];
+    entry.listers = std::move(before.listers);
+    entry.killed = std::move(before.killed);
+    entry.all_killed = before.all_killed;
+  }
+  RemoveGone(gone);
+}
+
 void PoolCatalogue::ForgetLocked(const SegmentName& name, absl::flat_hash_set<uint32_t>* gone) {
-  early_kills_.erase(name);
+  Entry unused;
+  TakeEarlyLocked(name, &unused);
   const auto found = numbers_.find(name);
   if (found == numbers_.end()) {
     return;
@@ -257,13 +278,22 @@ void PoolCatalogue::ForgetLocked(const SegmentName& name, absl::flat_hash_set<ui
 }
 
 void PoolCatalogue::RemoveGone(const absl::flat_hash_set<uint32_t>& gone) {
-  if (gone.empty()) {
+  unswept_.insert(gone.begin(), gone.end());
+  if (unswept_.size() >= kMaxUnswept) {
+    Sweep();
+  }
+}
+
+void PoolCatalogue::Sweep() {
+  if (unswept_.empty()) {
     return;
   }
-  table_.RemoveSegments([&gone](uint32_t number) { return gone.contains(number); });
+  table_.RemoveSegments([this](uint32_t number)
+                            ABSL_NO_THREAD_SAFETY_ANALYSIS { return unswept_.contains(number); });
   // Only now may a number be used again, and not before the index has forgotten it too.
   absl::MutexLock lock(&mutex_);
-  freed_.insert(freed_.end(), gone.begin(), gone.end());
+  freed_.insert(freed_.end(), unswept_.begin(), unswept_.end());
+  unswept_.clear();
 }
 
 std::vector<SegmentName> PoolCatalogue::Unkept() const {
@@ -283,9 +313,43 @@ void PoolCatalogue::Apply(const Kill& kill) {
   absl::MutexLock lock(&mutex_);
   const auto found = numbers_.find(kill.segment);
   if (found == numbers_.end()) {
-    early_kills_[kill.segment].insert(kill.page);
+    ApplyEarlyLocked(kill);
   } else {
     entries_[found->second]->killed.insert(kill.page);
+  }
+}
+
+uint64_t PoolCatalogue::SegmentId(const SegmentName& name) const {
+  constexpr uint64_t kOdd = 0x9E3779B97F4A7C15U;  // so that numbers spread over all bits
+  return LifeId(pool_, name.life) + name.number * kOdd;
+}
+
+void PoolCatalogue::ApplyEarlyLocked(const Kill& kill) {
+  if (early_all_ || early_segments_.contains(SegmentId(kill.segment))) {
+    return;
+  }
+  if (early_pages_ < kMaxEarlyKills) {
+    early_pages_ += early_kills_[kill.segment].insert(kill.page).second ? 1 : 0;
+    return;
+  }
+  Entry as_a_whole;
+  TakeEarlyLocked(kill.segment, &as_a_whole);
+  if (early_segments_.size() < kMaxEarlySegments) {
+    early_segments_.insert(SegmentId(kill.segment));
+  } else {
+    early_all_ = true;
+    early_kills_.clear();
+    early_segments_.clear();
+    early_pages_ = 0;
+  }
+}
+
+void PoolCatalogue::TakeEarlyLocked(const SegmentName& name, Entry* entry) {
+  entry->all_killed = early_segments_.erase(SegmentId(name)) > 0 || early_all_;
+  if (const auto early = early_kills_.find(name); early != early_kills_.end()) {
+    early_pages_ -= early->second.size();
+    entry->killed = std::move(early->second);
+    early_kills_.erase(early);
   }
 }
 
@@ -328,6 +392,10 @@ std::vector<Kill> PoolCatalogue::Places(const Digest128& fingerprint) const {
 absl::Status PoolCatalogue::Flush() {
   BlockIndex::Batch batch;
   std::vector<uint32_t> freed;
+  {
+    absl::MutexLock change(&change_mutex_);
+    Sweep();
+  }
   {
     absl::MutexLock lock(&mutex_);
     batch.forgotten_segments.swap(batch_.forgotten_segments);

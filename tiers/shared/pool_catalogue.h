@@ -72,20 +72,28 @@ class PoolCatalogue {
            bool sealed);
   // The lister does not say so any more. What nobody lists is forgotten.
   void Drop(const Digest128& lister, const std::vector<SegmentName>& names);
+  // Its records are not known any more, and are added anew; who lists it and what is killed stays.
+  void Unlearn(const SegmentName& name, uint32_t file_pages);
   // Whoever lists them: they are not there.
   void Forget(const std::vector<SegmentName>& names);
   // Segments that Load brought and nobody has named since.
   [[nodiscard]] std::vector<SegmentName> Unkept() const;
 
   // ---- records
-  // This record is a miss for good, also when it is added later.
+  // This record is a miss for good, also when it is added later. Of segments that are not known,
+  // kMaxEarlyKills records are remembered one by one; a segment of which there are more is a miss
+  // as a whole, and beyond kMaxEarlySegments of those whatever becomes known later is, until the
+  // next start: what was deleted never comes back for want of memory.
+  static constexpr size_t kMaxEarlyKills = size_t{1} << 18;
+  static constexpr size_t kMaxEarlySegments = size_t{1} << 19;
   void Apply(const Kill& kill);
   // A read found that it is not what it is listed as: a miss in this life.
   void Remove(const Digest128& fingerprint, const SegmentName& name, uint32_t page);
   // All records of one identity, as kills.
   [[nodiscard]] std::vector<Kill> Places(const Digest128& fingerprint) const;
 
-  // Brings the index up to date. After an error the index is not used any more in this life.
+  // Brings the index up to date, and gives back what forgotten records took. After an error the
+  // index is not used any more in this life.
   absl::Status Flush();
 
   [[nodiscard]] uint64_t records() const { return table_.size(); }
@@ -97,7 +105,8 @@ class PoolCatalogue {
     uint64_t life_id = 0;
     std::vector<Digest128> listers;        // none: Load brought it, and nobody has named it since
     absl::flat_hash_set<uint32_t> killed;  // pages
-    bool dirty = false;                    // its position is to be written
+    bool all_killed = false;
+    bool dirty = false;  // its position is to be written
   };
 
   absl::Status LoadSegment(const SegmentPosition& position)
@@ -105,10 +114,16 @@ class PoolCatalogue {
   uint32_t NumberLocked(const SegmentName& name, uint32_t file_pages)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool IsUsable(const PoolPlace& place) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // 64 bits that tell segments apart; one that is taken for another is killed with it.
+  [[nodiscard]] uint64_t SegmentId(const SegmentName& name) const;
+  void ApplyEarlyLocked(const Kill& kill) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What of it was killed before it was known.
+  void TakeEarlyLocked(const SegmentName& name, Entry* entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetLocked(const SegmentName& name, absl::flat_hash_set<uint32_t>* gone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RemoveGone(const absl::flat_hash_set<uint32_t>& gone)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
+  void Sweep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mutex_);
 
   const Digest128 pool_;
   BlockIndex* const index_;
@@ -116,6 +131,10 @@ class PoolCatalogue {
   // segment's end.
   absl::Mutex change_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
   PoolTable table_;  // its locks come before mutex_: lookups ask IsUsable
+  // Numbers of segments that are forgotten while the table still has their records, which no lookup
+  // finds: taking them out looks at the whole table, so it is done for many at a time.
+  static constexpr size_t kMaxUnswept = 64;
+  absl::flat_hash_set<uint32_t> unswept_ ABSL_GUARDED_BY(change_mutex_);
   mutable absl::Mutex mutex_;
   std::vector<std::optional<Entry>> entries_ ABSL_GUARDED_BY(mutex_);  // by number
   std::vector<uint32_t> free_numbers_ ABSL_GUARDED_BY(mutex_);
@@ -123,6 +142,9 @@ class PoolCatalogue {
   // Of segments that are not known yet.
   absl::flat_hash_map<SegmentName, absl::flat_hash_set<uint32_t>> early_kills_
       ABSL_GUARDED_BY(mutex_);
+  size_t early_pages_ ABSL_GUARDED_BY(mutex_) = 0;                        // of all in it
+  absl::flat_hash_set<uint64_t> early_segments_ ABSL_GUARDED_BY(mutex_);  // by SegmentId
+  bool early_all_ ABSL_GUARDED_BY(mutex_) = false;
   BlockIndex::Batch batch_ ABSL_GUARDED_BY(mutex_);
   std::vector<uint32_t> freed_ ABSL_GUARDED_BY(mutex_);  // numbers that batch_ forgets
   bool index_failed_ ABSL_GUARDED_BY(mutex_) = false;

@@ -233,6 +233,9 @@ std::string LifePath(const NodeLife& life) {
 std::string HeadPath(const NodeLife& life) {
   return LifePath(life) + "/head";
 }
+std::string BulletinPath(const NodeLife& life) {
+  return LifePath(life) + "/bulletin";
+}
 std::string ManifestPath(const NodeLife& life, uint32_t number) {
   return LifePath(life) + "/m" + Hex(number, 8);
 }
@@ -371,6 +374,7 @@ std::string EncodeReport(const PoolReport& report) {
   writer.U32(static_cast<uint32_t>(report.kills.size()));
   writer.U32(static_cast<uint32_t>(report.generations.size()));
   writer.U32(static_cast<uint32_t>(report.heats.size()));
+  writer.U64(report.since);
   writer.ZerosUpTo(kReportHeaderBytes);
   WriteLists(report, &writer);
   FieldWriter crc(span.subspan(kCrcAt, 4));
@@ -422,7 +426,10 @@ HeaderFault DecodeReport(absl::Span<const char> bytes, PoolReport* out) {
   for (uint32_t& count : counts) {
     count = reader.U32();
   }
-  const bool sound = version == kPoolVersion && (kind == 1 || kind == 2) && ended <= 1 &&
+  report.since = reader.U64();
+  const bool builds =
+      report.kind == ReportKind::kExcerpt ? report.since <= report.serial : report.since == 0;
+  const bool sound = version == kPoolVersion && kind >= 1 && kind <= 4 && builds && ended <= 1 &&
                      reader.ZerosUpTo(kReportHeaderBytes) &&
                      BytesOf(counts[0], counts[1], counts[2], counts[3], counts[4]) == announced;
   if (!sound || !ReadLists(&reader, counts, &report)) {

@@ -4,6 +4,7 @@
 //   members/NODE.EPOCH                empty: this life of the node is, or was, here
 //   members/NODE.EPOCH.claimed        the same life is dead, and what it published is another's now
 //   nodes/NODE/EPOCH/head             a report: what changed since the manifest that it names
+//   nodes/NODE/EPOCH/bulletin         reports about other nodes (pool_bulletin.h)
 //   nodes/NODE/EPOCH/mNUMBER          a report: everything; never changed once it is there
 //   nodes/NODE/EPOCH/GROUP/sNUMBER    a segment (tiers/segment/segment_format.h)
 //
@@ -24,7 +25,7 @@
 //   report     = header of 128 bytes, then its lists in the order of their counts
 //          0    8  magic "TRRCRPT\n"
 //          8    2  version, 1
-//         10    1  kind: 1 head, 2 manifest
+//         10    1  kind: 1 head, 2 manifest, 3 excerpt, 4 title of a bulletin
 //         11    1  1: this life has ended in good order
 //         12    4  CRC-32C of the whole report, these four bytes as zeros
 //         16   16  UUID of the pool
@@ -34,7 +35,8 @@
 //         64    4  number of the manifest that a head builds on; of a manifest its own
 //         68    4  bytes of the whole report
 //         72   20  counts of segments, records, kills, generations, heats: u32 each
-//         92       zeros
+//         92    8  of an excerpt: the serial that it builds on; else 0
+//        100       zeros
 //   segment    = 56 bytes: node, epoch, u32 number, u8 state, 3 zeros, u32 pages of the file, u32
 //   end page,
 //                u32 first page that `records` cover, u32 records, 8 zeros
@@ -130,6 +132,7 @@ std::string ClaimPath(const NodeLife& life);
 std::string NodePath(const Digest128& node);
 std::string LifePath(const NodeLife& life);
 std::string HeadPath(const NodeLife& life);
+std::string BulletinPath(const NodeLife& life);
 std::string ManifestPath(const NodeLife& life, uint32_t number);
 // Last components of these paths; nullopt: the name is none.
 std::optional<uint32_t> ParseManifestName(std::string_view name);
@@ -188,7 +191,7 @@ struct ReportedHeat {
   friend bool operator==(const ReportedHeat&, const ReportedHeat&) = default;
 };
 
-enum class ReportKind : uint8_t { kHead = 1, kManifest = 2 };
+enum class ReportKind : uint8_t { kHead = 1, kManifest = 2, kExcerpt = 3, kTitle = 4 };
 
 struct PoolReport {
   ReportKind kind = ReportKind::kHead;
@@ -197,6 +200,7 @@ struct PoolReport {
   NodeLife life;
   uint64_t serial = 0;
   uint32_t manifest = 0;
+  uint64_t since = 0;  // at most the serial
   std::vector<ReportedSegment> segments;
   std::vector<ReportedRecord> records;  // in the order of their segments, and of pages in them
   std::vector<Kill> kills;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +40,7 @@ PoolTailerOptions TailerOptionsOf(const SharedTierOptions& options) {
   tailer.poll_interval = options.poll_interval;
   tailer.quiet_poll_interval = options.quiet_poll_interval;
   tailer.members_interval = options.members_interval;
+  tailer.bulletins_from = options.bulletins_from;
   return tailer;
 }
 
@@ -315,6 +317,7 @@ absl::Status PoolTier::BeginLife() {
     writer_ = writer;
     life_begun_ = true;
   }
+  opened_->tailer.SetLife(writer->life());
   for (const Kill& kill : before.kills) {
     opened_->catalogue.Apply(kill);
   }
@@ -337,6 +340,7 @@ void PoolTier::FenceLife(const std::string& because) {
     return;
   }
   writer->Fence(because);
+  opened_->tailer.SetLife(std::nullopt);
   claimed_here_.clear();
   absl::MutexLock lock(&mutex_);
   old_writers_.push_back(std::move(writer_));

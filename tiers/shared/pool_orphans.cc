@@ -71,8 +71,8 @@ absl::Status PoolTier::CollectLife(const WholeReport& left) {
       }
       op = PoolOp::kRemoveFolder;
     } else if (entry.kind != EntryKind::kFile ||
-               (entry.name != "head" && !ParseManifestName(entry.name).has_value() &&
-                !IsTemporaryName(entry.name))) {
+               (entry.name != "head" && entry.name != "bulletin" &&
+                !ParseManifestName(entry.name).has_value() && !IsTemporaryName(entry.name))) {
       continue;  // nothing of ours
     }
     const PoolReply removed = parts_.files->Call(opened_->access.CallOf(op, path));

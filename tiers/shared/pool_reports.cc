@@ -67,31 +67,33 @@ class PoolFile final : public File {
   ReadHow how_ = ReadHow::kFresh;  // what it was when it was last open may be long ago
 };
 
-// Reads `path` from its begin; up to kMaxReportBytes, as its header says.
+// Reads `path` from its begin; up to kMaxReportBytes, as its header says. Most are shorter than one
+// glance.
 absl::StatusOr<PoolReport> ReadReport(const PoolAccess& access, const std::string& path) {
-  PoolFile file(access, path);
-  std::string bytes(kFirstRead, '\0');
-  absl::StatusOr<uint64_t> got = file.ReadAt(0, absl::MakeSpan(bytes));
-  if (!got.ok()) {
-    return got.status();
+  absl::StatusOr<std::string> bytes = GlanceAt(access, path, kGlanceBytes);
+  if (!bytes.ok()) {
+    return bytes.status();
   }
-  const absl::StatusOr<uint64_t> whole = access.protection->SealedReportBytes({bytes.data(), *got});
+  const absl::StatusOr<uint64_t> whole = access.protection->SealedReportBytes(*bytes);
   if (!whole.ok()) {
     return whole.status();
   }
-  uint64_t have = std::min(*got, *whole);
-  bytes.resize(*whole);
-  while (have < *whole) {
-    got = file.ReadAt(have, absl::MakeSpan(bytes).subspan(have));
-    if (!got.ok()) {
-      return got.status();
+  if (bytes->size() < *whole) {
+    PoolFile file(access, path);
+    bytes->resize(*whole);
+    for (uint64_t have = 0; have < *whole;) {
+      const absl::StatusOr<uint64_t> got = file.ReadAt(have, absl::MakeSpan(*bytes).subspan(have));
+      if (!got.ok()) {
+        return got.status();
+      }
+      if (*got == 0) {
+        return absl::DataLossError("pool: the report is cut off");
+      }
+      have += *got;
     }
-    if (*got == 0) {
-      return absl::DataLossError("pool: the report is cut off");
-    }
-    have += *got;
   }
-  const absl::StatusOr<std::string> opened = access.protection->OpenReport(std::move(bytes));
+  bytes->resize(*whole);
+  const absl::StatusOr<std::string> opened = access.protection->OpenReport(*std::move(bytes));
   if (!opened.ok()) {
     return opened.status();
   }
@@ -122,6 +124,29 @@ PoolCall PoolAccess::CallOf(PoolOp op, std::string path) const {
   call.path = std::move(path);
   call.deadline = clock->Now() + call_deadline;
   return call;
+}
+
+absl::StatusOr<std::string> GlanceAt(const PoolAccess& access,
+                                     const std::string& path,
+                                     uint64_t room) {
+  PoolCall call = access.CallOf(PoolOp::kRead, path);
+  call.how = ReadHow::kGlance;
+  call.length = std::min(room, access.files->max_buffer_bytes());
+  call.buffer = access.files->TakeBuffer(call.length);
+  if (call.buffer == nullptr) {
+    call.length = std::min(kFirstRead, call.length);  // there may still be so much
+    call.buffer = access.files->TakeBuffer(call.length);
+  }
+  const std::shared_ptr<PoolBuffer> buffer = call.buffer;  // owners: the call and this function
+  if (buffer == nullptr) {
+    return NoBuffer();
+  }
+  const uint64_t wanted = call.length;
+  const PoolReply reply = access.files->Call(std::move(call));
+  if (!reply.status.ok()) {
+    return reply.status;
+  }
+  return std::string(buffer->memory().data(), std::min(reply.bytes, wanted));
 }
 
 absl::StatusOr<PoolReport> ReadHead(const PoolAccess& access, const NodeLife& life) {

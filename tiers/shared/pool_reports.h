@@ -26,6 +26,13 @@ struct PoolAccess {
   [[nodiscard]] PoolCall CallOf(PoolOp op, std::string path) const;
 };
 
+// The begin of a file as it is now, by one glance (ReadHow::kGlance). Errors as of RootedFiles;
+// RESOURCE_EXHAUSTED: no buffer now.
+inline constexpr uint64_t kGlanceBytes = uint64_t{512} << 10;  // more than heads mostly have
+absl::StatusOr<std::string> GlanceAt(const PoolAccess& access,
+                                     const std::string& path,
+                                     uint64_t room);
+
 // As of RootedFiles; RESOURCE_EXHAUSTED: no buffer now; DATA_LOSS: what is there is no report of
 // this life and this pool, or is damaged, forged, or was replaced while it was read.
 absl::StatusOr<PoolReport> ReadHead(const PoolAccess& access, const NodeLife& life);

@@ -1,6 +1,7 @@
 #include "tiers/shared/pool_tailer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <utility>
@@ -18,7 +19,20 @@ namespace terrace {
 namespace {
 
 constexpr double kCallsALook = 3;  // open, read, close
+// However many members there are, so many of the list a second.
+constexpr double kMembersASecond = 100;
+constexpr absl::Duration kAllowanceKept = absl::Seconds(2);
+// In a large fleet it is looked more rarely which nodes are due.
+constexpr size_t kManyNodes = 64;
+// What is kept of one node, so that one that never says the same does not fill the memory: of
+// segments several times what a report may list, of namespaces what a tier keeps of all nodes.
+constexpr size_t kMaxListed = size_t{4} * kMaxReportedSegments;
+constexpr size_t kMaxGenerationsOfANode = 65536;
+constexpr absl::Duration kScanOfMany = absl::Milliseconds(300);
 constexpr uint32_t kMaxBehind = 65536;
+// Until a segment that could not be read is tried again: from the first to the second, doubled.
+constexpr absl::Duration kFirstRetry = absl::Seconds(2);
+constexpr absl::Duration kLastRetry = absl::Minutes(5);
 // A node whose reports cannot be read so often does not keep this one from serving.
 constexpr uint32_t kMaxFailures = 3;
 
@@ -39,6 +53,10 @@ absl::Status PoolTailer::Round(TailNews* news) {
     if (absl::Status status = LookForMembers(); !status.ok()) {
       return status;
     }
+    ChooseAllTellers(now);
+  }
+  if (absl::Status status = ReadBulletins(news); !status.ok()) {
+    return status;
   }
   for (const Digest128& due : DueNodes()) {
     // Only rounds add and remove nodes, so the reference stays.
@@ -50,39 +68,77 @@ absl::Status PoolTailer::Round(TailNews* news) {
     const absl::Status status = LookAt(*node, news);
     {
       absl::MutexLock lock(&mutex_);
-      node->next_look = access_.clock->Now() + IntervalOf(*node, access_.clock->Now());
+      node->last_look = access_.clock->Now();
+      node->look_soon = false;
     }
     if (IsMountFault(status)) {
       return status;
     }
   }
+  if (absl::Status status = WriteBulletin(); !status.ok()) {
+    return status;
+  }
+  NoteHeard();
   return ReadBehind();
 }
 
-std::vector<Digest128> PoolTailer::DueNodes() const {
+void PoolTailer::NoteHeard() {
+  absl::MutexLock lock(&mutex_);
+  all_heard_ = all_heard_ || std::all_of(nodes_.begin(), nodes_.end(), [](const auto& entry) {
+                 return entry.second.heard || entry.second.failures >= kMaxFailures;
+               });
+}
+
+// Those that were never heard, and those that this node tells of, in any case; the others in the
+// order in which they became due, as far as the calls of the time that passed allow.
+std::vector<Digest128> PoolTailer::DueNodes() {
   const absl::Duration now = access_.clock->Now();
+  std::vector<Digest128> nodes;
   std::vector<std::pair<absl::Duration, Digest128>> due;
   absl::MutexLock lock(&mutex_);
+  if (next_scan_ > now) {
+    return nodes;
+  }
+  next_scan_ = now + (nodes_.size() > kManyNodes ? kScanOfMany : absl::ZeroDuration());
+  allowance_ =
+      std::min(allowance_ + options_.calls_per_second * absl::ToDoubleSeconds(now - last_scan_),
+               options_.calls_per_second * absl::ToDoubleSeconds(kAllowanceKept));
+  last_scan_ = now;
   for (const auto& [digest, node] : nodes_) {
-    if (node.next_look <= now) {
-      due.emplace_back(node.next_look, digest);
+    const absl::Duration at = node.last_look + IntervalOf(node, now);
+    if (node.look_soon && !node.heard && node.failures == 0) {
+      nodes.push_back(digest);
+    } else if (node.look_soon || at <= now) {
+      if (!tellers_.empty() && TellsOf(digest)) {
+        nodes.push_back(digest);
+      } else {
+        due.emplace_back(node.look_soon ? node.last_look : at, digest);
+      }
     }
   }
   std::sort(due.begin(), due.end());
-  std::vector<Digest128> nodes;
-  nodes.reserve(due.size());
   for (const auto& [when, digest] : due) {
+    if (allowance_ < kCallsALook) {
+      break;
+    }
+    allowance_ -= kCallsALook;
     nodes.push_back(digest);
   }
   return nodes;
 }
 
 absl::Duration PoolTailer::IntervalOf(const Node& node, absl::Duration now) const {
+  if (!tellers_.empty() && TellsOf(node.life.node)) {
+    return options_.bulletin_poll_interval;
+  }
+  if (IsTold(node, now)) {
+    return options_.told_poll_interval;
+  }
+  if (!tellers_.empty()) {
+    return std::max(options_.poll_interval, options_.bulletin_poll_interval);
+  }
   const bool quiet = node.ended || now - node.last_change > options_.quiet_after;
-  const absl::Duration wanted = quiet ? options_.quiet_poll_interval : options_.poll_interval;
-  const absl::Duration affordable =
-      absl::Seconds(kCallsALook * static_cast<double>(nodes_.size()) / options_.calls_per_second);
-  return std::max(wanted, affordable);
+  return quiet ? options_.quiet_poll_interval : options_.poll_interval;
 }
 
 // ---------------------------------------------------------------- members
@@ -117,7 +173,9 @@ absl::Status PoolTailer::LookForMembers() {
     lives_ = std::move(lives);
     claimed_ = std::move(claimed);
     listed_once_ = true;
-    next_list_ = now + options_.members_interval;
+    next_list_ =
+        now + std::max(options_.members_interval,
+                       absl::Seconds(static_cast<double>(reply.entries.size()) / kMembersASecond));
     for (const auto& [digest, life] : last) {
       if (digest == options_.self) {
         continue;
@@ -128,25 +186,19 @@ absl::Status PoolTailer::LookForMembers() {
       if (node.life != life) {
         node.life = life;
         node.serial = 0;
+        node.head_serial = 0;
         node.manifest = 0;
+        node.hearsay = false;
         node.ended = false;
-        node.next_look = now;
+        node.look_soon = true;
+        node.failures = 0;
+        all_heard_ = false;
+        node.told_at = absl::ZeroDuration();
         node.last_change = now;
         node.last_word = now;
       }
     }
-    // A listing may be stale: a node is gone only when it has been absent for long.
-    for (auto at = nodes_.begin(); at != nodes_.end();) {
-      if (!last.contains(at->first) && now - at->second.last_listed > options_.absent_after) {
-        std::vector<SegmentName>& names = absent.emplace_back(at->first, 0).second;
-        for (const auto& [name, pages] : at->second.listing) {
-          names.push_back(name);
-        }
-        at = nodes_.erase(at);
-      } else {
-        ++at;
-      }
-    }
+    absent = TakeAbsentLocked(last, now);
   }
   for (const auto& [digest, names] : absent) {
     catalogue_.Drop(digest, names);
@@ -154,13 +206,33 @@ absl::Status PoolTailer::LookForMembers() {
   return absl::OkStatus();
 }
 
+// A listing may be stale: a node is gone only when it has been absent for long. What they listed.
+std::vector<std::pair<Digest128, std::vector<SegmentName>>> PoolTailer::TakeAbsentLocked(
+    const std::map<Digest128, NodeLife>& members, absl::Duration now) {
+  std::vector<std::pair<Digest128, std::vector<SegmentName>>> absent;
+  for (auto at = nodes_.begin(); at != nodes_.end();) {
+    if (!members.contains(at->first) && now - at->second.last_listed > options_.absent_after) {
+      std::vector<SegmentName>& names = absent.emplace_back(at->first, 0).second;
+      for (const auto& [name, pages] : at->second.listing) {
+        names.push_back(name);
+      }
+      at = nodes_.erase(at);
+    } else {
+      ++at;
+    }
+  }
+  return absent;
+}
+
 // ---------------------------------------------------------------- one node
 
 absl::Status PoolTailer::LookAt(Node& node, TailNews* news) {
   const absl::StatusOr<PoolReport> head = ReadHead(access_, node.life);
   absl::Status status = head.status();
-  if (status.ok() && (head->serial > node.serial || !node.heard)) {
+  if (status.ok() && (head->serial > node.head_serial || !node.heard || node.hearsay)) {
     status = TakeHead(node, *head, news);
+  } else if (status.ok()) {
+    chronicle_.Seen(node.life, access_.clock->Now());
   }
   absl::MutexLock lock(&mutex_);
   node.failures = status.ok() || IsMountFault(status) ? 0 : node.failures + 1;
@@ -171,7 +243,7 @@ absl::Status PoolTailer::LookAt(Node& node, TailNews* news) {
 
 absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* news) {
   absl::StatusOr<PoolReport> manifest = absl::NotFoundError("");
-  if (head.manifest != node.manifest) {
+  if (head.manifest != node.manifest || node.hearsay) {
     manifest = ReadManifest(access_, node.life, head.manifest);
     if (!manifest.ok()) {
       return manifest.status();  // a newer head names a newer one
@@ -184,6 +256,9 @@ absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* 
     catalogue_.Apply(kill);
   }
   TakeSegments(node, manifest.ok() ? &*manifest : nullptr, head);
+  if (TellsOf(node.life.node)) {
+    chronicle_.Note(manifest.ok() ? &*manifest : nullptr, head, access_.clock->Now());
+  }
   news->heats[node.life.node] = head.heats;
   absl::MutexLock lock(&mutex_);
   if (manifest.ok()) {
@@ -192,8 +267,9 @@ absl::Status PoolTailer::TakeHead(Node& node, const PoolReport& head, TailNews* 
   }
   TakeGenerations(node, head.generations, news);
   node.manifest = head.manifest;
+  node.hearsay = false;
   node.heard = true;
-  node.serial = head.serial;
+  node.serial = node.head_serial = head.serial;
   node.ended = head.ended;
   node.last_word = access_.clock->Now();
   return absl::OkStatus();
@@ -203,6 +279,10 @@ void PoolTailer::TakeGenerations(Node& node,
                                  const std::vector<ReportedGeneration>& generations,
                                  TailNews* news) {
   for (const ReportedGeneration& raised : generations) {
+    if (node.generations.size() >= kMaxGenerationsOfANode &&
+        !node.generations.contains(raised.namespace_digest)) {
+      continue;
+    }
     uint64_t& known = node.generations[raised.namespace_digest];
     if (raised.generation > known) {
       known = raised.generation;
@@ -227,6 +307,11 @@ void PoolTailer::TakeSegments(Node& node, const PoolReport* manifest, const Pool
   for (const ReportedRecord& record : head.records) {
     records[record.position].push_back(record.record);
   }
+  if (node.hearsay && manifest != nullptr) {
+    for (const auto& [name, segment] : listed) {
+      DoubtRecords(*segment);
+    }
+  }
   std::vector<SegmentName> dropped;
   if (manifest != nullptr) {
     for (const auto& [name, pages] : node.listing) {
@@ -242,7 +327,7 @@ void PoolTailer::TakeSegments(Node& node, const PoolReport* manifest, const Pool
       if (known) {
         dropped.push_back(name);
       }
-    } else if (!known) {
+    } else if (!known && node.listing.size() + added.size() < kMaxListed) {
       catalogue_.Keep(node.life.node, name, segment->file_pages);
       added.push_back(segment);
     }
@@ -272,6 +357,22 @@ void PoolTailer::TakeSegments(Node& node, const PoolReport* manifest, const Pool
   }
 }
 
+// What a bulletin said of a segment is held against what the node itself does. Where they differ
+// the segment's own records decide, so that what was told in error is a miss for a while and not
+// for good.
+void PoolTailer::DoubtRecords(const ReportedSegment& segment) {
+  const std::optional<KnownSegment> known = catalogue_.Known(segment.name);
+  if (segment.state == ReportedState::kGone || !known.has_value()) {
+    return;
+  }
+  const bool too_much = known->complete_pages > segment.end_page;
+  const bool another =
+      known->complete_pages == segment.end_page && known->records != segment.records;
+  if (too_much || another || known->file_pages != segment.file_pages) {
+    catalogue_.Unlearn(segment.name, segment.file_pages);
+  }
+}
+
 void PoolTailer::TakeRecords(const ReportedSegment& segment,
                              absl::Span<const IndexedRecord> records) {
   const std::optional<KnownSegment> known = catalogue_.Known(segment.name);
@@ -292,8 +393,12 @@ void PoolTailer::TakeRecords(const ReportedSegment& segment,
     return;
   }
   absl::MutexLock lock(&mutex_);
-  if (behind_.size() < kMaxBehind) {  // the rest is seen again with the next manifest
-    behind_[segment.name] = {segment.name, segment.file_pages, segment.end_page, over};
+  if (behind_.size() < kMaxBehind || behind_.contains(segment.name)) {
+    Behind& behind = behind_[segment.name];  // the rest is seen again with the next manifest
+    behind.name = segment.name;
+    behind.file_pages = segment.file_pages;
+    behind.end_page = segment.end_page;
+    behind.sealed = over;
   }
 }
 
@@ -306,9 +411,10 @@ void PoolTailer::Follow(const ReportedSegment& segment) {
 absl::Status PoolTailer::ReadBehind() {
   std::vector<Behind> due;
   {
+    const absl::Duration now = access_.clock->Now();
     absl::MutexLock lock(&mutex_);
     for (const auto& [name, behind] : behind_) {
-      if (due.size() < options_.segments_a_round) {
+      if (due.size() < options_.segments_a_round && behind.next_try <= now) {
         due.push_back(behind);
       }
     }
@@ -329,8 +435,16 @@ absl::Status PoolTailer::ReadBehind() {
     absl::MutexLock lock(&mutex_);
     figures_.footers_read += scan.ok() && scan->by_footer ? 1 : 0;
     figures_.segments_scanned += scan.ok() && !scan->by_footer ? 1 : 0;
-    figures_.segments_unreadable += scan.ok() ? 0 : 1;
-    behind_.erase(behind.name);
+    if (scan.ok()) {
+      behind_.erase(behind.name);
+      continue;
+    }
+    // A name may not be seen here yet, and what was damaged on its way may come whole.
+    ++figures_.segments_unreadable;
+    Behind& later = behind_[behind.name];
+    ++later.failures;
+    const absl::Duration pause = kFirstRetry * std::exp2(std::min(later.failures - 1, 16U));
+    later.next_try = access_.clock->Now() + std::min(pause, kLastRetry);
   }
   return absl::OkStatus();
 }
@@ -410,9 +524,7 @@ bool PoolTailer::IsClaimed(const NodeLife& life) const {
 
 bool PoolTailer::HeardAll() const {
   absl::MutexLock lock(&mutex_);
-  return listed_once_ && std::all_of(nodes_.begin(), nodes_.end(), [](const auto& entry) {
-           return entry.second.heard || entry.second.failures >= kMaxFailures;
-         });
+  return all_heard_;
 }
 
 bool PoolTailer::SeenByAll(const RaisedGeneration& raised, absl::Duration dead_after) const {
@@ -428,29 +540,46 @@ bool PoolTailer::SeenByAll(const RaisedGeneration& raised, absl::Duration dead_a
   });
 }
 
-std::vector<PoolNodeView> PoolTailer::Nodes() const {
+std::vector<PoolNodeView> PoolTailer::Peers() const {
   std::vector<PoolNodeView> views;
+  const absl::Duration now = access_.clock->Now();
   absl::MutexLock lock(&mutex_);
+  views.reserve(nodes_.size());
   for (const auto& [digest, node] : nodes_) {
-    PoolNodeView view;
+    PoolNodeView& view = views.emplace_back();
     view.node = digest;
     view.epoch = node.life.epoch;
-    view.silence = access_.clock->Now() - node.last_word;
+    view.silence = now - node.last_word;
+    view.segments = node.listing.size();
     for (const auto& [name, pages] : node.listing) {
-      ++view.segments;
       view.bytes += uint64_t{pages} * kPageBytes;
+    }
+  }
+  return views;
+}
+
+std::vector<PoolNodeView> PoolTailer::Nodes() const {
+  std::vector<PoolNodeView> views = Peers();
+  absl::MutexLock lock(&mutex_);
+  for (PoolNodeView& view : views) {
+    const auto node = nodes_.find(view.node);
+    if (node == nodes_.end()) {
+      continue;  // gone meanwhile
+    }
+    for (const auto& [name, pages] : node->second.listing) {
       view.behind_segments += behind_.contains(name) ? 1 : 0;
       const std::optional<KnownSegment> known = catalogue_.Known(name);
       view.records += known.has_value() ? known->records : 0;
     }
-    views.push_back(view);
   }
   return views;
 }
 
 uint64_t PoolTailer::behind_segments() const {
   absl::MutexLock lock(&mutex_);
-  return behind_.size();
+  return static_cast<uint64_t>(std::count_if(behind_.begin(), behind_.end(), [](const auto& entry) {
+    return entry.second.failures == 0;
+  }));
 }
 
 PoolTailerFigures PoolTailer::figures() const {

@@ -325,7 +325,7 @@ absl::Status PoolTier::Reclaim() {
   view.free_reserve_bytes = options_.free_reserve_bytes;
   view.available_bytes = available_bytes_;
   view.own_bytes = writer->figures().own_bytes;
-  for (const PoolNodeView& node : opened_->tailer.Nodes()) {
+  for (const PoolNodeView& node : opened_->tailer.Peers()) {
     view.others_bytes += node.bytes;
     view.other_nodes += node.silence <= options_.dead_after ? 1 : 0;
   }
@@ -345,7 +345,7 @@ absl::Status PoolTier::Reclaim() {
 // One of the living, the same for all who see the same.
 bool PoolTier::IsAdopter(const Digest128& dead) const {
   const uint64_t own = Weight(dead, options_.node);
-  for (const PoolNodeView& node : opened_->tailer.Nodes()) {
+  for (const PoolNodeView& node : opened_->tailer.Peers()) {
     if (!(node.node == dead) && node.silence <= options_.dead_after &&
         Weight(dead, node.node) > own) {
       return false;
@@ -362,7 +362,7 @@ absl::Status PoolTier::AdoptTheDead() {
   if (writer == nullptr) {
     return absl::OkStatus();
   }
-  for (const PoolNodeView& node : opened_->tailer.Nodes()) {
+  for (const PoolNodeView& node : opened_->tailer.Peers()) {
     if (node.silence <= options_.dead_after || !IsAdopter(node.node)) {
       continue;
     }
@@ -419,7 +419,7 @@ absl::StatusOr<bool> PoolTier::TakeClaim(const NodeLife& dead) {
     }
   }
   if (*claimer != options_.node.ToHex()) {
-    for (const PoolNodeView& node : opened_->tailer.Nodes()) {
+    for (const PoolNodeView& node : opened_->tailer.Peers()) {
       if (node.node.ToHex() == *claimer && node.silence <= options_.dead_after) {
         return false;
       }

@@ -205,8 +205,17 @@ class PoolWriter {
   // ---- pool_writer_files.cc: what Work does
   absl::Status OpenSegment();
   absl::Status SyncWritten();
-  absl::Status SealDetached();
-  absl::Status WriteFooter(const Segment& segment);
+  absl::Status SyncSegment(Segment& segment);
+  void EndUnsyncedLocked(Segment& segment,
+                         std::vector<std::unique_ptr<Pending>> covered,
+                         DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nothing is written into it any more, and nobody has been told.
+  [[nodiscard]] bool EndsLocked(const Segment& segment) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] IndexedRecord IndexedOf(uint32_t number, const Pending& pending) const;
+  // `fresh`: records behind those that are synced.
+  absl::Status WriteFooter(const Segment& segment,
+                           absl::Span<const IndexedRecord> fresh,
+                           uint32_t end_page);
   absl::Status PublishReports();
   absl::Status WriteManifest();
   absl::Status WriteHead();

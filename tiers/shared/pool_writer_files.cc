@@ -23,21 +23,6 @@ namespace {
 constexpr int kAwaitedShare = 12;
 constexpr uint32_t kRemovalsATime = 4;  // a removal may take long
 
-IndexedRecord IndexedOf(uint32_t number,
-                        uint32_t page,
-                        uint32_t payload_bytes,
-                        uint32_t metadata_bytes,
-                        uint64_t sequence) {
-  IndexedRecord record;
-  record.segment = number;
-  record.page = page;
-  record.payload_bytes = payload_bytes;
-  record.sequence = sequence;
-  record.kind = static_cast<uint8_t>(RecordKind::kBlock);
-  record.extra_pages = static_cast<uint8_t>(ExtraPages(metadata_bytes));
-  return record;
-}
-
 }  // namespace
 
 // ---------------------------------------------------------------- the begin
@@ -125,10 +110,8 @@ bool PoolWriter::IsAwaitedAndIdleLocked() const {
 bool PoolWriter::WantsReportLocked() {
   const absl::Duration now = parts_.access.clock->Now();
   const bool news =
-      dirty_ || std::any_of(segments_.begin(), segments_.end(), [](const auto& entry) {
-        const Segment& segment = *entry.second;
-        return !segment.written.empty() || (segment.detached && segment.batches.empty() &&
-                                            segment.state == ReportedState::kOpen);
+      dirty_ || std::any_of(segments_.begin(), segments_.end(), [this](const auto& entry) {
+        return !entry.second->written.empty() || EndsLocked(*entry.second);
       });
   news_since_ = news ? std::min(news_since_, now) : absl::InfiniteDuration();
   if (now - last_head_ >= options_.heartbeat) {
@@ -176,21 +159,27 @@ absl::Status PoolWriter::Work() {
   }
   if (report) {
     status = SyncWritten();
-    status = IsMountFault(status) ? status : SealDetached();
     status = IsMountFault(status) ? status : PublishReports();
   }
   if (!IsMountFault(status)) {
     status = RemoveGone();
   }
-  absl::MutexLock lock(&mutex_);
-  if (IsMountFault(status)) {
-    NoteFaultLocked(status);
-    retry_at_ = parts_.access.clock->Now() + options_.retry_interval;
-  } else if (closing_) {
-    const bool open = std::any_of(segments_.begin(), segments_.end(), [](const auto& entry) {
-      return entry.second->state == ReportedState::kOpen;
-    });
-    closed_ = queue_.empty() && batches_in_flight_ == 0 && !open && !dirty_;
+  bool fenced = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    fenced = fenced_;
+    if (IsMountFault(status)) {
+      NoteFaultLocked(status);
+      retry_at_ = parts_.access.clock->Now() + options_.retry_interval;
+    } else if (closing_) {
+      const bool open = std::any_of(segments_.begin(), segments_.end(), [](const auto& entry) {
+        return entry.second->state == ReportedState::kOpen;
+      });
+      closed_ = queue_.empty() && batches_in_flight_ == 0 && !open && !dirty_;
+    }
+  }
+  if (fenced) {
+    Abandon(WriteOutcome::kClosed);  // what was in hand here when it was fenced
   }
   return status;
 }
@@ -261,9 +250,22 @@ absl::Status PoolWriter::OpenSegment() {
   parts_.catalogue->Keep(life_.node, name, segment->file_pages);
   (current_ == nullptr ? current_ : spare_) = segment.get();
   segments_[name] = std::move(segment);
-  dirty_ = true;
   PumpLocked(deferred);
   return absl::OkStatus();
+}
+
+IndexedRecord PoolWriter::IndexedOf(uint32_t number, const Pending& pending) const {
+  IndexedRecord record;
+  record.segment = number;
+  record.page = pending.page;
+  record.payload_bytes = pending.payload_bytes;
+  record.sequence = pending.sequence;
+  record.kind = static_cast<uint8_t>(RecordKind::kBlock);
+  record.extra_pages =
+      static_cast<uint8_t>(ExtraPages(static_cast<uint32_t>(pending.metadata.size())));
+  record.fingerprint = pending.fingerprint;
+  record.checksum = parts_.access.protection->ListedChecksum(pending.checksum, pending.fingerprint);
+  return record;
 }
 
 absl::Status PoolWriter::SyncWritten() {
@@ -271,109 +273,121 @@ absl::Status PoolWriter::SyncWritten() {
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [name, segment] : segments_) {
-      if (!segment->written.empty()) {
+      if (!segment->written.empty() || EndsLocked(*segment)) {
         segments.push_back(segment.get());
       }
     }
   }
   for (Segment* segment : segments) {
-    uint32_t written_page = 0;
-    std::vector<std::unique_ptr<Pending>> covered;
-    {
-      absl::MutexLock lock(&mutex_);
-      written_page = segment->written_page;
-      covered.swap(segment->written);
-    }
-    const absl::Status status =
-        parts_.access.files->Call(parts_.access.CallOf(PoolOp::kSync, SegmentPath(segment->name)))
-            .status;
-    DeferredCalls deferred;
-    absl::MutexLock lock(&mutex_);
-    if (!status.ok()) {
-      // Nobody knows what of it is there; another sync would say nothing about it.
-      NoteFaultLocked(status);
-      segment->failed = true;
-      if (segment == current_) {
-        DetachLocked();
-      }
-      segment->detached = true;
-      for (std::unique_ptr<Pending>& pending : covered) {
-        EndPendingLocked(std::move(pending), WriteOutcome::kFault, deferred);
-      }
-      for (std::unique_ptr<Pending>& pending : segment->written) {
-        EndPendingLocked(std::move(pending), WriteOutcome::kFault, deferred);
-      }
-      segment->written.clear();
+    if (absl::Status status = SyncSegment(*segment); !status.ok()) {
       return status;
     }
-    segment->synced_page = written_page;
-    for (std::unique_ptr<Pending>& pending : covered) {
-      if (pending->rotten) {
-        ++figures_.rotten;
-        EndPendingLocked(std::move(pending), WriteOutcome::kFault, deferred);
-        continue;
-      }
-      IndexedRecord record =
-          IndexedOf(segment->name.number, pending->page, pending->payload_bytes,
-                    static_cast<uint32_t>(pending->metadata.size()), pending->sequence);
-      record.fingerprint = pending->fingerprint;
-      record.checksum =
-          parts_.access.protection->ListedChecksum(pending->checksum, pending->fingerprint);
-      segment->records.push_back(record);
-      ++segment->synced_records;
-      segment->synced.push_back(std::move(pending));
-    }
-    segment->changed = true;
-    dirty_ = true;
   }
   return absl::OkStatus();
 }
 
-absl::Status PoolWriter::SealDetached() {
-  std::vector<Segment*> segments;
+bool PoolWriter::EndsLocked(const Segment& segment) const {
+  return segment.detached && segment.state == ReportedState::kOpen && segment.batches.empty();
+}
+
+// Of a segment that ends here the footer is written first, so that one sync is for both: what a
+// crash leaves of the records that it names is for readers to check in any case.
+absl::Status PoolWriter::SyncSegment(Segment& segment) {
+  uint32_t written_page = 0;
+  std::vector<std::unique_ptr<Pending>> covered;
+  std::vector<IndexedRecord> fresh;
+  bool ends = false;
+  bool footer = false;
   {
     absl::MutexLock lock(&mutex_);
-    for (const auto& [name, segment] : segments_) {
-      if (segment->detached && segment->state == ReportedState::kOpen && segment->batches.empty() &&
-          segment->written.empty()) {
-        segments.push_back(segment.get());
-      }
+    written_page = segment.written_page;
+    covered.swap(segment.written);
+    ends = EndsLocked(segment);
+    footer = ends && !segment.failed;
+    if (ends && !footer && covered.empty()) {
+      segment.state = ReportedState::kCut;
+      segment.changed = true;
+      dirty_ = true;
+      return absl::OkStatus();
     }
   }
-  for (Segment* segment : segments) {
-    absl::Status status = absl::OkStatus();
-    bool failed = false;
-    {
-      absl::MutexLock lock(&mutex_);
-      failed = segment->failed;
+  for (const std::unique_ptr<Pending>& pending : covered) {
+    if (!pending->rotten) {
+      fresh.push_back(IndexedOf(segment.name.number, *pending));
     }
-    if (!failed) {
-      status = WriteFooter(*segment);
-      if (IsMountFault(status)) {
-        return status;
-      }
-    }
+  }
+  bool sealed = false;
+  if (footer) {
+    const absl::Status status = WriteFooter(segment, fresh, written_page);
     absl::MutexLock lock(&mutex_);
-    segment->state = failed || !status.ok() ? ReportedState::kCut : ReportedState::kSealed;
-    segment->changed = true;
-    dirty_ = true;
+    if (IsMountFault(status)) {
+      segment.written = std::move(covered);  // nothing else is written into one that ends
+      return status;
+    }
     if (!status.ok()) {
       NoteFaultLocked(status);
     }
+    sealed = status.ok();
+  }
+  const absl::Status status =
+      parts_.access.files->Call(parts_.access.CallOf(PoolOp::kSync, SegmentPath(segment.name)))
+          .status;
+  DeferredCalls deferred;
+  absl::MutexLock lock(&mutex_);
+  segment.changed = true;
+  dirty_ = true;
+  if (!status.ok()) {
+    EndUnsyncedLocked(segment, std::move(covered), deferred);
+    NoteFaultLocked(status);
+    return status;
+  }
+  segment.synced_page = written_page;
+  segment.records.insert(segment.records.end(), fresh.begin(), fresh.end());
+  segment.synced_records += static_cast<uint32_t>(fresh.size());
+  for (std::unique_ptr<Pending>& pending : covered) {
+    if (pending->rotten) {
+      ++figures_.rotten;
+      EndPendingLocked(std::move(pending), WriteOutcome::kFault, deferred);
+    } else {
+      segment.synced.push_back(std::move(pending));
+    }
+  }
+  if (ends) {
+    segment.state = sealed ? ReportedState::kSealed : ReportedState::kCut;
   }
   return absl::OkStatus();
 }
 
-absl::Status PoolWriter::WriteFooter(const Segment& segment) {
+// Nobody knows what of it is there; another sync would say nothing about it.
+void PoolWriter::EndUnsyncedLocked(Segment& segment,
+                                   std::vector<std::unique_ptr<Pending>> covered,
+                                   DeferredCalls& deferred) {
+  segment.failed = true;
+  if (&segment == current_) {
+    DetachLocked();
+  }
+  segment.detached = true;
+  for (std::vector<std::unique_ptr<Pending>>* list : {&covered, &segment.written}) {
+    for (std::unique_ptr<Pending>& pending : *list) {
+      EndPendingLocked(std::move(pending), WriteOutcome::kFault, deferred);
+    }
+    list->clear();
+  }
+}
+
+absl::Status PoolWriter::WriteFooter(const Segment& segment,
+                                     absl::Span<const IndexedRecord> fresh,
+                                     uint32_t end_page) {
   SegmentTrailer trailer;
   std::vector<IndexedRecord> records;
   {
     absl::MutexLock lock(&mutex_);
     records = segment.records;
     trailer.epoch = life_id_;
-    trailer.end_page = segment.synced_page;
   }
+  records.insert(records.end(), fresh.begin(), fresh.end());
   const uint32_t footer_pages = FooterPages(records.size());
+  trailer.end_page = end_page;
   trailer.tier_uuid = parts_.access.pool;
   trailer.number = segment.name.number;
   trailer.role = SegmentRole::kBlocks;
@@ -391,12 +405,7 @@ absl::Status PoolWriter::WriteFooter(const Segment& segment) {
   EncodeEntries(records, entries);
   trailer.entries_checksum = PayloadChecksum(entries);
   EncodeTrailer(trailer, write.buffer->memory().subspan(entries.size(), kPageBytes));
-  const absl::Status status = parts_.access.files->Call(std::move(write)).status;
-  if (!status.ok()) {
-    return status;
-  }
-  return parts_.access.files->Call(parts_.access.CallOf(PoolOp::kSync, SegmentPath(segment.name)))
-      .status;
+  return parts_.access.files->Call(std::move(write)).status;
 }
 
 absl::Status PoolWriter::RemoveGone() {

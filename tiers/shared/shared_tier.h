@@ -169,6 +169,7 @@ struct SharedTierOptions {
   // nothing more is on its way.
   absl::Duration head_interval = absl::Milliseconds(750);
   absl::Duration quiet_poll_interval = absl::Milliseconds(1500);  // of nodes silent for long
+  uint32_t bulletins_from = 128;  // nodes; in a larger fleet a few tell of the others
   absl::Duration members_interval = absl::Seconds(5);             // between two looks for new nodes
   absl::Duration call_deadline = absl::Seconds(10);               // of one call of the file system
   absl::Duration grace = absl::Seconds(60);       // between a segment's tombstone and its removal

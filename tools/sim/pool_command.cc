@@ -40,6 +40,9 @@ CLI::App* AddPoolCommand(CLI::App& app, PoolCommandLine& line) {
   pool->add_option("--dead-after", plan.dead_after_seconds,
                    "seconds of silence after which a node is adopted; default: 60")
       ->check(CLI::Range(1.0, 1e6));
+  pool->add_option("--bulletins-from", plan.bulletins_from,
+                   "in fleets of more nodes a few tell of the others; default: the tier's")
+      ->check(CLI::Range(1U, 1'000'000U));
   pool->add_option("--seed", plan.seed, "the same seed gives the same figures")
       ->capture_default_str();
   pool->add_flag("--json", line.json, "one JSON object on standard output, nothing else");

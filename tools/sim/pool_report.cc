@@ -59,6 +59,7 @@ std::string PoolJson(const std::vector<PoolFigures>& results) {
         {"capacity_bytes", row.plan.capacity_bytes},
         {"grace_seconds", row.plan.grace_seconds},
         {"dead_after_seconds", row.plan.dead_after_seconds},
+        {"bulletins_from", row.plan.bulletins_from},
         {"seed", row.plan.seed},
         {"calls_median", row.calls_median},
         {"calls_max", row.calls_max},

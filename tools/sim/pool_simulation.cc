@@ -135,6 +135,7 @@ void PoolFleet::MakeMembers() {
   options.free_reserve_bytes = 0;
   options.grace = absl::Seconds(plan_.grace_seconds);
   options.dead_after = absl::Seconds(plan_.dead_after_seconds);
+  options.bulletins_from = plan_.bulletins_from;
   const absl::Duration spread = std::min(absl::Seconds(10), 0.05 * seconds_);
   members_.resize(plan_.nodes);
   for (uint32_t i = 0; i < plan_.nodes; ++i) {
@@ -404,6 +405,7 @@ PoolPlan FilledIn(PoolPlan plan) {
   fill(plan.capacity_bytes, plan.nodes * kSegmentsANode * plan.segment_bytes);
   fill(plan.grace_seconds, 10.0);
   fill(plan.dead_after_seconds, 60.0);
+  fill(plan.bulletins_from, SharedTierOptions().bulletins_from);
   return plan;
 }
 

@@ -30,12 +30,14 @@ struct PoolPlan {
   uint64_t capacity_bytes = 0;
   double grace_seconds = 0;
   double dead_after_seconds = 0;
+  uint32_t bulletins_from = 0;
   uint64_t seed = 1;
 };
 
 // With the defaults: 240 s; 4 blocks a second, or as many as make 512 of all nodes, so that the
 // catalogues of 1,000 nodes fit into 8 GiB; blocks of 16 KiB; segments that last for 16 s; seven of
-// them a node; 10 s of grace; 60 s until a silent node is dead.
+// them a node; 10 s of grace; 60 s until a silent node is dead; bulletins from where the tier has
+// them.
 PoolPlan FilledIn(PoolPlan plan);
 
 struct Spread {

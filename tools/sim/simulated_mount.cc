@@ -192,10 +192,8 @@ absl::StatusOr<std::vector<FolderEntry>> SimulatedMount::List(const std::string&
   }
   std::vector<FolderEntry> entries;
   for (const std::string& name : folder->second) {
-    const auto file = files_.find(path.empty() ? name : absl::StrCat(path, "/", name));
-    const bool is_file = file != files_.end();
-    entries.push_back(
-        {name, is_file ? EntryKind::kFile : EntryKind::kFolder, is_file ? file->second.bytes : 0});
+    const bool is_file = files_.contains(path.empty() ? name : absl::StrCat(path, "/", name));
+    entries.push_back({name, is_file ? EntryKind::kFile : EntryKind::kFolder, 0});
   }
   return entries;
 }

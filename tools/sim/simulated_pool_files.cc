@@ -16,9 +16,11 @@ namespace terrace::sim {
 namespace {
 
 constexpr size_t kMaxOpenFiles = 512;     // as tiers/os/rooted_files.cc
-constexpr uint64_t kEntriesACall = 1024;  // of readdir
+constexpr size_t kMaxOpenFolders = 16;    // as tiers/os/kept_folders.h
+constexpr uint64_t kEntriesACall = 1800;  // of getdents, with names of members
 constexpr size_t kMaxShelved = 16;        // of one size
-constexpr absl::string_view kReportHead = "/head";
+constexpr absl::string_view kHeadName = "/head";
+constexpr absl::string_view kBulletinName = "/bulletin";
 constexpr absl::string_view kManifestBegin = "/m";
 constexpr absl::string_view kSegmentBegin = "/s";
 
@@ -29,7 +31,8 @@ bool LastNameBegins(const std::string& path, absl::string_view with) {
 }
 
 bool IsReport(const std::string& path) {
-  return absl::EndsWith(path, kReportHead) || LastNameBegins(path, kManifestBegin);
+  return absl::EndsWith(path, kHeadName) || absl::EndsWith(path, kBulletinName) ||
+         LastNameBegins(path, kManifestBegin);
 }
 
 class ShelvedBuffer final : public PoolBuffer {
@@ -130,7 +133,7 @@ CallPurpose SimulatedPoolFiles::PurposeOf(const PoolCall& call) const {
   }
   const bool own = absl::StartsWith(call.path, own_folder_);
   const bool follows = (call.op == PoolOp::kRead && !own && call.path != kPoolSuperblockName) ||
-                       call.op == PoolOp::kList;
+                       call.op == PoolOp::kList || absl::EndsWith(call.path, kBulletinName);
   if (follows) {
     return CallPurpose::kFollowing;
   }
@@ -152,11 +155,30 @@ void SimulatedPoolFiles::Open(const OpenName& name) {
   }
   Count(FileCall::kOpen);
   Count(FileCall::kStat);
+  Keep(name);
+}
+
+void SimulatedPoolFiles::Keep(const OpenName& name) {
   order_.push_front(name);
   open_[name] = order_.begin();
   if (order_.size() > kMaxOpenFiles) {
     const OpenName last = order_.back();
     Forget(last.first, last.second);
+  }
+}
+
+void SimulatedPoolFiles::OpenFolderOf(const std::string& path) {
+  const std::string folder = path.substr(0, path.find_last_of('/') + 1);
+  const auto found = std::find(folders_.begin(), folders_.end(), folder);
+  if (found != folders_.end()) {
+    folders_.splice(folders_.begin(), folders_, found);
+    return;
+  }
+  Count(FileCall::kOpen);
+  folders_.push_front(folder);
+  if (folders_.size() > kMaxOpenFolders) {
+    Count(FileCall::kClose);
+    folders_.pop_back();
   }
 }
 
@@ -213,6 +235,8 @@ PoolReply SimulatedPoolFiles::Make(const PoolCall& call) {
       break;
     case PoolOp::kCheckRoot:
       Count(FileCall::kStat, 2);
+      Count(FileCall::kClose, folders_.size());
+      folders_.clear();
       break;
   }
   return reply;
@@ -226,15 +250,21 @@ PoolReply SimulatedPoolFiles::Read(const PoolCall& call) {
     reply.status = absl::NotFoundError(absl::StrCat(call.path, ": absent"));
     return reply;
   }
-  const bool stays = call.how == ReadHow::kKept || Forget(call.path, Access::kRead);
-  Open({call.path, Access::kRead});
+  const bool glance = call.how == ReadHow::kGlance;
+  const bool stays = !glance && (call.how == ReadHow::kKept || Forget(call.path, Access::kRead));
+  if (glance) {
+    Count(FileCall::kOpen);
+    Count(FileCall::kClose);
+  } else {
+    Open({call.path, Access::kRead});
+  }
   absl::StatusOr<uint64_t> got =
       mount_.Read(call.path, call.offset, call.buffer->memory().first(call.length));
   reply.status = got.status();
   reply.bytes = got.ok() ? *got : 0;
   // Whoever gets less than he asked for asks once more, to see that it is the end.
-  Count(FileCall::kRead, reply.bytes < call.length ? 2 : 1);
-  if (!stays) {
+  Count(FileCall::kRead, !glance && reply.bytes < call.length ? 2 : 1);
+  if (!stays && !glance) {
     Forget(call.path, Access::kRead);
   }
   if (purpose_ == CallPurpose::kFollowing && IsReport(call.path)) {
@@ -256,23 +286,28 @@ absl::Status SimulatedPoolFiles::Sync(const PoolCall& call) {
                                    : absl::NotFoundError(absl::StrCat(call.path, ": absent"));
 }
 
-// Its folder is opened, and synced for the name.
+// Its folder is synced for the name; the file stays open.
 absl::Status SimulatedPoolFiles::MakeSegment(const PoolCall& call) {
-  Count(FileCall::kOpen, 2);
+  OpenFolderOf(call.path);
+  Count(FileCall::kOpen);
   Count(FileCall::kAllocate);
   Count(FileCall::kSync);
-  Count(FileCall::kClose, 2);
   ForgetAll(call.path);
-  return mount_.Make(call.path, call.length);
+  absl::Status status = mount_.Make(call.path, call.length);
+  if (status.ok()) {
+    Keep({call.path, Access::kReadWrite});
+  }
+  return status;
 }
 
-// Under a temporary name first, by a second descriptor; then the name, and the folder's sync.
+// Under a temporary name first; then the name, and the folder's sync.
 absl::Status SimulatedPoolFiles::PutWhole(const PoolCall& call) {
-  Count(FileCall::kOpen, 2);
+  OpenFolderOf(call.path);
+  Count(FileCall::kOpen);
   Count(FileCall::kWrite, call.length > 0 ? 1 : 0);
   Count(FileCall::kSync);
   Count(FileCall::kRename);
-  Count(FileCall::kClose, 3);
+  Count(FileCall::kClose);
   const absl::Status status =
       mount_.Put(call.path, call.buffer->memory().first(call.length),
                  call.op == PoolOp::kReplace ? SimulatedMount::Existing::kReplace
@@ -283,17 +318,15 @@ absl::Status SimulatedPoolFiles::PutWhole(const PoolCall& call) {
 }
 
 absl::Status SimulatedPoolFiles::Remove(const PoolCall& call) {
-  Count(FileCall::kOpen);
+  OpenFolderOf(call.path);
   Count(FileCall::kUnlink);
-  Count(FileCall::kClose);
   ForgetAll(call.path);
   return mount_.Remove(call.path);
 }
 
 absl::Status SimulatedPoolFiles::MakeFolder(const PoolCall& call) {
-  Count(FileCall::kOpen);
+  OpenFolderOf(call.path);
   Count(FileCall::kMakeFolder);
-  Count(FileCall::kClose);
   if (mount_.HasFolder(call.path)) {
     Count(FileCall::kOpen);  // whether it is a folder
     Count(FileCall::kClose);
@@ -304,13 +337,13 @@ absl::Status SimulatedPoolFiles::MakeFolder(const PoolCall& call) {
 }
 
 absl::Status SimulatedPoolFiles::RemoveFolder(const PoolCall& call) {
-  Count(FileCall::kOpen);
+  Count(FileCall::kClose, folders_.remove(call.path + "/"));
+  OpenFolderOf(call.path);
   Count(FileCall::kUnlink);
-  Count(FileCall::kClose);
   return mount_.RemoveFolder(call.path);
 }
 
-// The size of every file is asked for.
+// Until it says that there is no more.
 PoolReply SimulatedPoolFiles::List(const PoolCall& call) {
   PoolReply reply;
   Count(FileCall::kOpen);
@@ -320,10 +353,7 @@ PoolReply SimulatedPoolFiles::List(const PoolCall& call) {
     return reply;
   }
   reply.entries = *std::move(entries);
-  Count(FileCall::kReadFolder, reply.entries.size() / kEntriesACall + 1);
-  Count(FileCall::kStat, static_cast<uint64_t>(std::count_if(
-                             reply.entries.begin(), reply.entries.end(),
-                             [](const FolderEntry& e) { return e.kind == EntryKind::kFile; })));
+  Count(FileCall::kReadFolder, (reply.entries.size() + kEntriesACall - 1) / kEntriesACall + 1);
   Count(FileCall::kClose);
   return reply;
 }

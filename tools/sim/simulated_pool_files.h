@@ -105,6 +105,8 @@ class SimulatedPoolFiles final : public PoolFiles {
   void Count(FileCall call, uint64_t times = 1);
   // Counts what it takes to have the file open.
   void Open(const OpenName& name);
+  void Keep(const OpenName& name);
+  void OpenFolderOf(const std::string& path);
   bool Forget(const std::string& path, Access access);
   void ForgetAll(const std::string& path);
 
@@ -118,6 +120,7 @@ class SimulatedPoolFiles final : public PoolFiles {
   PoolFilesFigures figures_;
   std::list<OpenName> order_;  // of open files, the last used one first
   std::map<OpenName, std::list<OpenName>::iterator> open_;
+  std::list<std::string> folders_;  // that are open, likewise
 };
 
 }  // namespace terrace::sim

@@ -43,6 +43,9 @@ class PoolModel {
     fleet_.secret = secret;
     fleet_.options.dead_after = absl::Minutes(2);
     fleet_.options.grace = absl::Seconds(20);
+    if (seed % 2 == 0) {
+      fleet_.options.bulletins_from = 1;  // nodes tell of each other
+    }
     fleet_.StartAll();
   }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -124,6 +125,24 @@ TEST_F(SickRootedFiles, AReadOfAForgottenFileIsTriedOnceWithOneThatIsOpenedAnew)
   EXPECT_EQ(mount_->calls(SickOp::kRead), reads + 2);
 }
 
+TEST_F(SickRootedFiles, AFileIsOpenedOnceForAllWhoReadItAtATime) {
+  Plant("a", std::string(4096, 'x'));
+  const uint64_t opened = mount_->calls(SickOp::kOpen);
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 8; ++i) {
+    readers.emplace_back([this] { EXPECT_TRUE(ReadStatus("a", ReadHow::kKept).ok()); });
+  }
+  for (std::thread& reader : readers) {
+    reader.join();
+  }
+  EXPECT_EQ(mount_->calls(SickOp::kOpen), opened + 1);
+  Plant("b", std::string(4096, 'x'));
+  mount_->Fail(SickOp::kOpen, EIO);
+  EXPECT_TRUE(absl::IsInternal(ReadStatus("b", ReadHow::kKept)));
+  mount_->Heal();
+  EXPECT_TRUE(ReadStatus("b", ReadHow::kKept).ok());
+}
+
 TEST_F(SickRootedFiles, AWriteAndASyncAreNeverRepeated) {
   ASSERT_TRUE(files_->Make("a", 4096).ok());
   AlignedBuffer page(4096);
@@ -163,6 +182,10 @@ TEST_F(SickRootedFiles, ShortReadsAreCompleted) {
     EXPECT_EQ(std::string(room.bytes(), *got), text.substr(0, *got)) << at_most;
     // Less than a unit at a time is what the end of a file looks like.
     EXPECT_EQ(*got, at_most < 4096 ? at_most : text.size()) << at_most;
+    const absl::StatusOr<uint64_t> seen = files_->Read("a", 0, room.span(), ReadHow::kGlance);
+    ASSERT_TRUE(seen.ok()) << seen.status();
+    EXPECT_GT(*seen, 0U);
+    EXPECT_EQ(std::string(room.bytes(), *seen), text.substr(0, *seen)) << at_most;
   }
 }
 

@@ -139,6 +139,7 @@ TEST_F(RootedFilesTest, PipesAndDevicesAreRefusedAtOnce) {
     EXPECT_TRUE(absl::IsInvalidArgument(files_->Sync(path))) << path;
     EXPECT_TRUE(absl::IsInvalidArgument(files_->List(path).status())) << path;
   }
+  EXPECT_TRUE(absl::IsInvalidArgument(ReadStatus("pipe", ReadHow::kGlance)));
   const absl::StatusOr<std::vector<FolderEntry>> entries = files_->List("");
   ASSERT_TRUE(entries.ok());
   ASSERT_EQ(entries->size(), planted.size());
@@ -188,6 +189,17 @@ TEST_F(RootedFilesTest, AKeptReaderGoesOnWithWhatItOpenedAndAFreshOneDoesNot) {
   EXPECT_EQ(Text("a", ReadHow::kKept), "old");
   EXPECT_EQ(Text("a", ReadHow::kFresh), "new");
   EXPECT_EQ(Text("a", ReadHow::kKept), "new");
+}
+
+TEST_F(RootedFilesTest, AFolderThatIsMovedAwayIsNotWrittenToAfterTheRootWasChecked) {
+  ASSERT_TRUE(files_->MakeFolder("f").ok());
+  ASSERT_TRUE(files_->Replace("f/a", std::string("first")).ok());
+  std::filesystem::rename(At("f"), At("away"));
+  std::filesystem::create_directory(At("f"));
+  ASSERT_TRUE(files_->CheckRoot().ok());
+  ASSERT_TRUE(files_->Replace("f/a", std::string("second")).ok());
+  EXPECT_EQ(TextAt(At("f/a")), "second");
+  EXPECT_EQ(TextAt(At("away/a")), "first");
 }
 
 TEST_F(RootedFilesTest, NoMoreFilesStayOpenThanAreCounted) {

@@ -48,6 +48,18 @@ TEST(PoolFormat, AReportReadsBackAsItWasWritten) {
   EXPECT_EQ(read, report);
 }
 
+TEST(PoolFormat, OnlyAnExcerptBuildsOnASerial) {
+  PoolReport report = SomeReport();
+  report.since = 5;
+  PoolReport read;
+  EXPECT_EQ(DecodeReport(EncodeReport(report), &read), HeaderFault::kField);
+  report.kind = ReportKind::kExcerpt;
+  ASSERT_EQ(DecodeReport(EncodeReport(report), &read), HeaderFault::kNone);
+  EXPECT_EQ(read, report);
+  report.since = report.serial + 1;
+  EXPECT_EQ(DecodeReport(EncodeReport(report), &read), HeaderFault::kField);
+}
+
 TEST(PoolFormat, EveryFlippedBitOfAReportIsFound) {
   std::string bytes = EncodeReport(SomeReport());
   for (size_t at = 0; at < bytes.size(); ++at) {

@@ -60,6 +60,17 @@ TEST(PoolSimulation, AFleetPublishesReclaimsAndAdopts) {
   EXPECT_EQ(figures.living_adopted, 0U);
 }
 
+TEST(PoolSimulation, EightNodesFindEachOthersBlocksInTimeAndInFewCalls) {
+  PoolPlan plan;
+  plan.nodes = 8;
+  plan.seconds = 60;
+  const absl::StatusOr<PoolFigures> figures = SimulatePool(plan, [](double) { return true; });
+  ASSERT_TRUE(figures.ok()) << figures.status();
+  EXPECT_EQ(figures->unseen, 0U);
+  EXPECT_LE(figures->visible_seconds.p99, 2);
+  EXPECT_LE(figures->calls_max, 100);
+}
+
 TEST(PoolSimulation, TheSameSeedGivesTheSameFigures) {
   PoolPlan plan;
   plan.nodes = 3;

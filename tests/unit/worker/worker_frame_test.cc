@@ -134,7 +134,7 @@ TEST(WorkerFrame, ValuesThatDoNotExistAreNotDecoded) {
   EXPECT_FALSE(DecodeRequest(with(request, 4, 2)));   // version
   EXPECT_FALSE(DecodeRequest(with(request, 16, 0)));  // op
   EXPECT_FALSE(DecodeRequest(with(request, 16, kPoolOps + 1)));
-  EXPECT_FALSE(DecodeRequest(with(request, 17, 2)));  // how
+  EXPECT_FALSE(DecodeRequest(with(request, 17, 3)));  // how
   EXPECT_FALSE(DecodeRequest(with(request, 20, 1)));  // padding
   EXPECT_FALSE(DecodeRequest(EncodeRequest(
       {1, PoolOp::kSync, ReadHow::kKept, std::string(kMaxPathBytes + 1, 'x'), 0, 0, 0})));
