@@ -16,6 +16,7 @@
 #include "tiers/segment/payload_hash.h"
 #include "tiers/segment/sealed_record_format.h"
 #include "tiers/segment/segment_format.h"
+#include "tiers/shared/pool_bulletin.h"
 #include "tiers/shared/pool_format.h"
 
 namespace terrace {
@@ -118,6 +119,35 @@ class ProtectedFleet : public testing::TestWithParam<PoolAuth> {
   const std::unique_ptr<PoolSecret> secret_;
   PoolFleet fleet_;
 };
+
+TEST_P(ProtectedFleet, WhatAFewTellOfManyIsSealedToo) {
+  PoolFleet fleet(7);
+  fleet.secret = secret_.get();
+  fleet.options.bulletins_from = 3;
+  fleet.StartAll();
+  fleet.Pass(absl::Seconds(20));
+  const FleetBlock block(1);
+  ASSERT_EQ(fleet.Publish(0, block), WriteOutcome::kWritten);
+  fleet.Pass(absl::Seconds(20));
+  const std::vector<std::string> bulletins = PathsIn(fleet, "/bulletin");
+  EXPECT_EQ(bulletins.size(), 7U);
+  const std::unique_ptr<PoolProtection> protection = secret_->ProtectionOf(fleet.node(0).pool);
+  size_t told = 0;
+  for (const std::string& path : bulletins) {
+    const std::string content = fleet.mount.Content(path);
+    EXPECT_EQ(content.find("TRRCRPT"), std::string::npos) << path;
+    const absl::StatusOr<std::string> opened = protection->OpenReport(content);
+    ASSERT_TRUE(opened.ok()) << path << opened.status();
+    PoolReport title;
+    std::vector<PoolReport> excerpts;
+    EXPECT_TRUE(ReadBulletin(*opened, &title, &excerpts)) << path;
+    told += excerpts.size();
+  }
+  EXPECT_GE(told, 6U) << "of all nodes but those whose teller is new";
+  for (size_t node = 0; node < 7; ++node) {
+    EXPECT_EQ(fleet.Read(node, block), ReadOutcome::kVerified) << node;
+  }
+}
 
 INSTANTIATE_TEST_SUITE_P(Auth,
                          ProtectedFleet,
