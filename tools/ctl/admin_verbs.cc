@@ -201,7 +201,9 @@ absl::StatusOr<Answer> RunPool(const Run& run) {
   if (!reply.ok()) {
     return reply.status();
   }
-  return AnswerOf(*reply, PoolText(*reply, run.terminal.style));
+  const Reclaim reclaim =
+      run.line.pool_reclaim_bytes > 0 ? Reclaim::kAskedFor : Reclaim::kNotAskedFor;
+  return AnswerOf(*reply, PoolText(*reply, reclaim, run.terminal.style));
 }
 
 }  // namespace terrace::ctl

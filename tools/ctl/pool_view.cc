@@ -91,7 +91,7 @@ std::string NodesText(const v1::PoolStatus& pool, const Style& style) {
 
 std::string ReclaimText(const v1::PoolStatus& pool, const Style& style) {
   if (pool.reclaim().empty()) {
-    return "";
+    return "this node has no file that may go\n";
   }
   Table table({Left("WOULD GO"), Right("BYTES"), Right("BLOCKS"), Right("HEAT")});
   uint64_t bytes = 0;
@@ -107,7 +107,7 @@ std::string ReclaimText(const v1::PoolStatus& pool, const Style& style) {
 
 }  // namespace
 
-std::string PoolText(const v1::PoolReply& reply, const Style& style) {
+std::string PoolText(const v1::PoolReply& reply, Reclaim reclaim, const Style& style) {
   if (reply.pools().empty()) {
     return "no shared tier is configured\n";
   }
@@ -115,7 +115,8 @@ std::string PoolText(const v1::PoolReply& reply, const Style& style) {
   for (const v1::PoolStatus& pool : reply.pools()) {
     absl::StrAppend(&text, text.empty() ? "" : "\n",
                     style.Paint(Tone::kStrong, Printable(pool.tier())), "\n",
-                    FactsText(pool, style), NodesText(pool, style), ReclaimText(pool, style));
+                    FactsText(pool, style), NodesText(pool, style),
+                    reclaim == Reclaim::kAskedFor ? ReclaimText(pool, style) : "");
   }
   return text;
 }

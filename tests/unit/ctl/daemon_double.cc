@@ -325,7 +325,7 @@ class DaemonDouble::AdminService final : public v1::Admin::Service {
     v1::PoolNode* node = pool->add_nodes();
     node->set_node(std::string(16, '\1'));
     node->set_self(true);
-    if (request->reclaim_bytes() > 0) {
+    if (request->reclaim_bytes() > 4096) {  // no file is so small
       v1::PoolSegment* segment = pool->add_reclaim();
       segment->set_path("nodes/01/s1");
       segment->set_bytes(request->reclaim_bytes());

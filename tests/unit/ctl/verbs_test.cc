@@ -284,6 +284,8 @@ TEST_F(Verbs, PoolShowsWhatWouldGoForRoom) {
   for (const char* part : {"WOULD GO", "nodes/01/s1", "1.2", "young", "together 3 GiB"}) {
     EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
   }
+  const Outcome nothing = Run({"pool", "g4", "--reclaim", "4KiB"});
+  EXPECT_NE(nothing.out.find("no file that may go"), std::string::npos) << nothing.out;
   const Json json = RunJson({"pool", "g4", "--reclaim", "3GiB"}, 0);
   EXPECT_EQ(json["pools"][0]["reclaim"].size(), 2U);
   EXPECT_NE(Run({"pool", "--reclaim", "lots"}).err.find("--reclaim"), std::string::npos);
