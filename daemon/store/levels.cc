@@ -155,7 +155,7 @@ bool Store::WritePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCal
       put->result.levels[i] = static_cast<char>(Level::kLocalWritten);
     } else {
       ++put->waiting;
-      RequestLocalWriteLocked(id, {put, i, nullptr, Awaited::kYes}, deferred);
+      RequestLocalWriteLocked(id, {put, i, nullptr}, deferred);
     }
   }
   if (put->waiting > 0) {

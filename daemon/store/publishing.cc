@@ -236,10 +236,11 @@ void Store::RequestPublishLocked(Outlet& outlet,
   const std::string name = LocalName(IdentityOfLocked(block));
   const auto [at, inserted] = outlet.publications.try_emplace(name);
   Publication& publication = at->second;
-  if (waiter.awaited == Awaited::kYes) {
+  const bool told = waiter.put != nullptr || waiter.barrier != nullptr;
+  if (told || waiter.awaited == Awaited::kYes) {
     publication.awaited = Awaited::kYes;
   }
-  if (waiter.put != nullptr || waiter.barrier != nullptr) {
+  if (told) {
     publication.waiters.push_back(std::move(waiter));
   }
   if (publication.running) {
@@ -496,7 +497,7 @@ bool Store::PublishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredC
       put->result.levels[i] = static_cast<char>(Level::kPool);
     } else {
       ++put->waiting;
-      RequestPublishLocked(*outlet, id, {put, i, nullptr, Awaited::kYes}, deferred);
+      RequestPublishLocked(*outlet, id, {put, i, nullptr}, deferred);
     }
   }
   if (--put->waiting > 0) {
@@ -517,7 +518,7 @@ bool Store::FlushToPoolLocked(const std::shared_ptr<FlushOperation>& flush,
     return false;
   }
   ++flush->writes->left;
-  RequestPublishLocked(*outlet, id, {nullptr, 0, flush->writes, Awaited::kYes}, deferred);
+  RequestPublishLocked(*outlet, id, {nullptr, 0, flush->writes}, deferred);
   return true;
 }
 

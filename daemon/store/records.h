@@ -219,8 +219,8 @@ struct WriteBarrier {
 };
 
 // Who wants to know how the write of a block ended: a put, or a barrier (whose owners are these
-// waiters and the operation that made it). With neither, nobody is told; a put may come to wait
-// later, which `awaited` says.
+// waiters and the operation that made it). With neither, nobody is told; `awaited` then says
+// whether a put will come to wait.
 struct WriteWaiter {
   std::shared_ptr<PutOperation> put;
   uint32_t position = 0;  // of the put's key
