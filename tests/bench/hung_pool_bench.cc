@@ -5,10 +5,11 @@
 //
 // One daemon with all three tiers. For each operation of the file system windows in which it hangs
 // alternate with windows in which the pool is well; in both, one client gets blocks that lie in
-// DRAM, and now and then one that lies on the local tier, while others put, and blocks of the pool
-// are asked for. Printed: the median of the pairs' ratios of p99 (hanging over well), with minimum
-// and maximum; the longest get; how long after its healing the pool was back; the most workers that
-// were stuck.
+// DRAM, and now and then one that lies on the local tier, while another puts what is published at
+// once. Nothing is got from the pool, so that a read that hangs stops only what the daemon reads of
+// the pool by itself. Printed: the median of the pairs' ratios of p99 (hanging over well), with
+// minimum and maximum; the longest get; how long after its healing the pool was back; the most
+// workers that were stuck.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -128,7 +129,7 @@ class Bench {
     Require(session_->Release((*got)->lease, {}), "release");
   }
 
-  // Blocks that are published as they come, and so are those that a reader wants back.
+  // Blocks that are published as they come.
   void Others() {
     const std::unique_ptr<bench::ClientSession> session = Connect();
     const std::unique_ptr<bench::BlockSet> fresh = Make(*session, "fresh", 8);
