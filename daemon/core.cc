@@ -515,7 +515,9 @@ class DaemonCore final : public Core {
       log_.Error("reload refused", {{"error", std::string(status.message())}});
       return absl::FailedPreconditionError(std::string(status.message()));
     }
-    store_->SetNamespaceRules(NamespaceRulesOf(next));
+    if (next.namespaces != running->namespaces) {
+      store_->SetNamespaceRules(NamespaceRulesOf(next));
+    }
     log_.SetLevel(next.log_level);
     {
       absl::MutexLock lock(&mutex_);

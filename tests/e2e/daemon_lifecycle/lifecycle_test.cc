@@ -146,11 +146,12 @@ TEST(Lifecycle, ReloadAppliesWhatCanChangeAndNamesTheRest) {
 
   static_cast<void>(
       run.Write("t.toml", rest + "\"128MiB\"\n[daemon]\nlog_level = \"debug\"\n"
-                                 "[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = \"1MiB\"\n"));
+                                 "[[tenant]]\nalias = \"a\"\nuids = [1]\nguaranteed = \"1MiB\"\n"
+                                 "[[namespace]]\nmodel = \"*\"\npublish = \"never\"\n"));
   run.Signal(SIGHUP);
   EXPECT_TRUE(run.Told("RELOADING=1"));
   EXPECT_TRUE(run.Told("READY=1"));
-  EXPECT_TRUE(run.Logged("msg=\"configuration reloaded\" changed=2 needs_restart=1")) << run.err();
+  EXPECT_TRUE(run.Logged("msg=\"configuration reloaded\" changed=3 needs_restart=1")) << run.err();
   EXPECT_TRUE(run.Logged("setting=dram.capacity")) << run.err();
 
   static_cast<void>(run.Write("t.toml", "[dram]\ncapacity = \"lots\"\n"));
