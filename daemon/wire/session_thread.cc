@@ -107,8 +107,7 @@ int SessionThread::Wait(absl::Span<epoll_event> events) {
     return epoll_wait(epoll_.get(), events.data(), most, 0);
   }
   int ready = 0;
-  // While calls are in flight the cores belong to the copies.
-  if (worked_ && poll_ > absl::ZeroDuration() && shared_->calls_in_flight.load() == 0) {
+  if (worked_ && poll_ > absl::ZeroDuration()) {
     ready = Poll(events);
   }
   if (ready == 0) {
