@@ -43,6 +43,9 @@ struct Namespace {
   bool removed_from = false;           // cleared, or some of it deleted, in this life
   // Cleared while a pool's generation could not be known.
   bool cleared_blindly = false;
+  // The last generation that this node raised itself; no clear after it is known while it is the
+  // present one.
+  uint64_t own_clear = 0;
   uint64_t blocks = 0;
   uint64_t bytes = 0;
 };
