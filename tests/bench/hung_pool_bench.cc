@@ -6,10 +6,10 @@
 // One daemon with all three tiers. For each operation of the file system windows in which it hangs
 // alternate with windows in which the pool is well; in both, one client gets blocks that lie in
 // DRAM, and now and then one that lies on the local tier, while another puts what is published at
-// once. Nothing is got from the pool, so that a read that hangs stops only what the daemon reads of
-// the pool by itself. Printed: the median of the pairs' ratios of p99 (hanging over well), with
-// minimum and maximum; the longest get; how long after its healing the pool was back; the most
-// workers that were stuck.
+// once, and a third gets what only the pool has, fifty times a second. Printed: the median of the
+// pairs' ratios of p99 (hanging over well), with minimum and maximum; the longest get of the first
+// client; how long after its healing the pool was back; the most workers that were stuck; what the
+// third got.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -39,6 +39,10 @@ constexpr uint64_t kBytes = uint64_t{256} << 10;
 constexpr uint32_t kHot = 64;
 constexpr uint32_t kCold = 1500;  // three times the DRAM
 constexpr uint32_t kHotPerCold = 20;
+// Of a neighbour. What has been got once lies on the local tier soon, so there are enough for ten
+// minutes.
+constexpr uint32_t kTheirs = 32'000;
+constexpr uint64_t kTheirBytes = uint64_t{16} << 10;
 
 double Microseconds(Clock::duration duration) {
   return std::chrono::duration<double, std::micro>(duration).count();
@@ -65,11 +69,12 @@ struct Window {
 class Bench {
  public:
   Bench(const std::string& pool, absl::Duration window) : window_(window) {
+    PublishTheirs(pool);
     absl::StatusOr<std::unique_ptr<StartedDaemon>> daemon =
         StartedDaemon::Start({.dram = "128MiB", .more_config = PoolText(pool, "1300MiB")});
     Require(daemon.status(), "terraced");
     daemon_ = *std::move(daemon);
-    session_ = Connect();
+    session_ = ConnectTo(*daemon_);
     hot_ = Make(*session_, "hot", kHot);
     cold_ = Make(*session_, "cold", kCold);
     Require(hot_->Put(0, kHot, TERRACE_LEVEL_LOCAL_WRITTEN), "put");
@@ -77,10 +82,12 @@ class Bench {
       Require(cold_->Put(begin, 100, TERRACE_LEVEL_LOCAL_WRITTEN), "put");
     }
     others_ = std::thread([this] { Others(); });
+    reader_ = std::thread([this] { ReadTheirs(); });
   }
   ~Bench() {
     stop_ = true;
     others_.join();
+    reader_.join();
   }
   Bench(const Bench&) = delete;
   Bench& operator=(const Bench&) = delete;
@@ -106,15 +113,16 @@ class Bench {
   }
 
  private:
-  std::unique_ptr<bench::ClientSession> Connect() {
-    auto session = bench::ClientSession::Connect(daemon_->runtime_dir());
+  static std::unique_ptr<bench::ClientSession> ConnectTo(const StartedDaemon& daemon) {
+    auto session = bench::ClientSession::Connect(daemon.runtime_dir());
     Require(session.status(), "session");
     return *std::move(session);
   }
   static std::unique_ptr<bench::BlockSet> Make(bench::ClientSession& session,
                                                const char* name,
-                                               uint32_t count) {
-    auto set = bench::BlockSet::Create(session, {name, 1, 0, count, kBytes});
+                                               uint32_t count,
+                                               uint64_t bytes = kBytes) {
+    auto set = bench::BlockSet::Create(session, {name, 1, 0, count, bytes});
     Require(set.status(), "blocks");
     return *std::move(set);
   }
@@ -129,9 +137,42 @@ class Bench {
     Require(session_->Release((*got)->lease, {}), "release");
   }
 
+  // By a daemon that is gone afterwards.
+  static void PublishTheirs(const std::string& pool) {
+    absl::StatusOr<std::unique_ptr<StartedDaemon>> daemon =
+        StartedDaemon::Start({.dram = "512MiB", .more_config = PoolText(pool, "0B")});
+    Require(daemon.status(), "the neighbour");
+    const std::unique_ptr<bench::ClientSession> session = ConnectTo(**daemon);
+    const std::unique_ptr<bench::BlockSet> theirs = Make(*session, "theirs", kTheirs, kTheirBytes);
+    for (uint32_t begin = 0; begin < kTheirs; begin += 1000) {
+      absl::Status put = theirs->Put(begin, 1000, TERRACE_LEVEL_POOL);
+      for (int i = 0; i < 100 && !put.ok(); ++i) {  // until the pool is open
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        put = theirs->Put(begin, 1000, TERRACE_LEVEL_POOL);
+      }
+      Require(put, "publish");
+    }
+    Require((*daemon)->Stop() == 0 ? absl::OkStatus() : absl::InternalError("no clean end"),
+            "stop");
+  }
+
+  // Misses while the pool hangs: that is what is measured against.
+  void ReadTheirs() {
+    const std::unique_ptr<bench::ClientSession> session = ConnectTo(*daemon_);
+    const std::unique_ptr<bench::BlockSet> theirs = Make(*session, "theirs", kTheirs, kTheirBytes);
+    for (uint32_t i = 0; !stop_; i = (i + 1) % kTheirs) {
+      const absl::StatusOr<bench::Completion> got =
+          session->GetLease(theirs->Chain(i, 1), {}, bench::ClientSession::Pending::kWait);
+      if (got.ok() && (*got)->outcomes[0] == TERRACE_GET_OK) {
+        Require(session->Release((*got)->lease, {}), "release");
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+  }
+
   // Blocks that are published as they come.
   void Others() {
-    const std::unique_ptr<bench::ClientSession> session = Connect();
+    const std::unique_ptr<bench::ClientSession> session = ConnectTo(*daemon_);
     const std::unique_ptr<bench::BlockSet> fresh = Make(*session, "fresh", 8);
     for (uint64_t turn = 1; !stop_; ++turn) {
       fresh->Renew(turn * 8);
@@ -150,6 +191,7 @@ class Bench {
   uint32_t next_cold_ = 0;
   std::atomic<bool> stop_{false};
   std::thread others_;
+  std::thread reader_;
 };
 
 struct Ratios {
@@ -168,6 +210,7 @@ void RunOp(Bench& bench, SickMount& mount, SickOp op, int pairs) {
   double back = 0;
   uint64_t missed = 0;
   uint64_t stuck = 0;
+  const uint64_t hits_before = bench.Pool().hits();
   for (int pair = 0; pair < pairs; ++pair) {
     const Window well = bench.Measure();
     mount.Hang(op);
@@ -188,9 +231,12 @@ void RunOp(Bench& bench, SickMount& mount, SickOp op, int pairs) {
   std::printf("%-8s p99 hanging over well:", std::string(NameOf(op)).c_str());
   dram.Print("DRAM");
   local.Print("local");
-  std::printf(";  longest get %.1f ms, missed %llu, back after %.1f s, stuck %llu\n", longest / 1e3,
-              static_cast<unsigned long long>(missed), back,
-              static_cast<unsigned long long>(stuck));
+  std::printf(
+      ";  longest get %.1f ms, missed %llu, back after %.1f s, stuck %llu, %llu got from the "
+      "pool\n",
+      longest / 1e3, static_cast<unsigned long long>(missed), back,
+      static_cast<unsigned long long>(stuck),
+      static_cast<unsigned long long>(bench.Pool().hits() - hits_before));
   std::fflush(stdout);
 }
 
