@@ -16,6 +16,8 @@ namespace {
 // With nobody else on the core a turn of polling takes a microsecond; a long one means that
 // somebody wants it.
 constexpr int64_t kLongestYieldNs = 10 * kNsPerUs;
+// Another thread had the core: hypervisors, too, take it away, but rarely for so long.
+constexpr int64_t kTimeSliceNs = 500 * kNsPerUs;
 
 bool Control(int epoll, int operation, int fd, uint32_t events) {
   epoll_event event{};
@@ -90,14 +92,17 @@ void Wakeup::Wait(int ms) const {
   ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), ms);
 }
 
-bool Wakeup::Poll(Instant until) const {
+Wakeup::Polled Wakeup::Poll(Instant until) const {
   for (Instant now = Now(), before = now;; before = std::exchange(now, Now())) {
     epoll_event event;
     if (::epoll_wait(epoll_.get(), &event, 1, 0) > 0) {
-      return true;
+      return now - before > kTimeSliceNs ? Polled::kContended : Polled::kReadable;
+    }
+    if (now - before > kTimeSliceNs) {
+      return Polled::kContended;
     }
     if (now >= until || now - before > kLongestYieldNs) {
-      return false;
+      return Polled::kNothing;
     }
     ::sched_yield();
   }

@@ -30,9 +30,10 @@ class Wakeup {
 
   // Until the descriptor is readable or `ms` have passed. May run without the client's lock.
   void Wait(int ms) const;
-  // The same for a time too short to sleep: polls, until somebody else wants this core. Whether the
-  // descriptor is readable. May also run without the lock.
-  [[nodiscard]] bool Poll(Instant until) const;
+  // The same for a time too short to sleep: polls, until somebody else wants this core. kContended:
+  // it was lost for a time slice; the descriptor may be readable. May also run without the lock.
+  enum class Polled { kReadable, kNothing, kContended };
+  [[nodiscard]] Polled Poll(Instant until) const;
 
  private:
   Descriptor epoll_;

@@ -19,6 +19,10 @@ constexpr int kTickMs = 50;
 constexpr uint32_t kMostPollsSkipped = 64;
 // With nobody else on the core a turn of polling takes a microsecond.
 constexpr absl::Duration kLongestYield = absl::Microseconds(10);
+// Who polls where another thread wants the core loses it for a time slice, of milliseconds; who
+// sleeps has it back at once. Hypervisors, too, take cores away, but rarely for so long.
+constexpr absl::Duration kTimeSlice = absl::Microseconds(500);
+constexpr absl::Duration kContended = absl::Milliseconds(50);
 
 // Shared by key and source: two low bits say which.
 constexpr uint64_t KeyOf(uint64_t id, uint64_t source) {
@@ -123,12 +127,18 @@ int SessionThread::Poll(absl::Span<epoll_event> events) {
     return 0;
   }
   absl::Duration now = BootClock().Now();
+  if (now < contended_until_) {
+    return 0;
+  }
   const absl::Duration until = now + poll_;
   int ready = 0;
   while (ready == 0 && now < until) {
     sched_yield();
     const absl::Duration before = std::exchange(now, BootClock().Now());
     ready = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
+    if (now - before > kTimeSlice) {
+      contended_until_ = now + kContended;
+    }
     if (now - before > kLongestYield) {
       break;  // somebody else wants this core
     }

@@ -99,6 +99,7 @@ class SessionThread {
   bool worked_ = false;         // in the last turn
   uint32_t polls_skipped_ = 0;  // after the last poll in vain: doubled by each such one
   uint32_t polls_to_skip_ = 0;
+  absl::Duration contended_until_;  // somebody else wanted the core: no polls
   std::vector<char> scratch_;
   google::protobuf::Arena arena_;
 

@@ -169,10 +169,10 @@ absl::StatusOr<Completion> ClientSession::Probe(const KeyChain& chain,
       "probe");
 }
 
-absl::StatusOr<Completion> ClientSession::Get(const KeyChain& chain,
-                                              const terrace_id128& hold,
-                                              terrace_delivery delivery,
-                                              Pending pending) {
+terrace_status ClientSession::SubmitGet(const KeyChain& chain,
+                                        const terrace_id128& hold,
+                                        terrace_delivery delivery,
+                                        Pending pending) {
   const terrace_part part = PartOf(chain);
   const terrace_call call = CallOf(part);
   terrace_get_options options{};
@@ -180,18 +180,27 @@ absl::StatusOr<Completion> ClientSession::Get(const KeyChain& chain,
   options.delivery = delivery;
   options.hold = hold;
   options.wait_pending = pending == Pending::kWait ? 1 : 0;
-  return Await(terrace_submit_get(client_, &call, &options, nullptr), "get");
+  return terrace_submit_get(client_, &call, &options, nullptr);
 }
 
 absl::StatusOr<Completion> ClientSession::GetLease(const KeyChain& chain,
                                                    const terrace_id128& hold,
                                                    Pending pending) {
-  return Get(chain, hold, TERRACE_DELIVER_LEASE, pending);
+  return Await(SubmitGet(chain, hold, TERRACE_DELIVER_LEASE, pending), "get");
+}
+
+absl::Status ClientSession::BeginGetLease(const KeyChain& chain) {
+  const terrace_status status = SubmitGet(chain, {}, TERRACE_DELIVER_LEASE, Pending::kMiss);
+  return status == TERRACE_OK ? absl::OkStatus() : LastError(status, "get");
+}
+
+absl::StatusOr<Completion> ClientSession::AwaitLease() {
+  return Await(TERRACE_OK, "get");
 }
 
 absl::StatusOr<Completion> ClientSession::GetIntoRegion(const KeyChain& chain,
                                                         const terrace_id128& hold) {
-  return Get(chain, hold, TERRACE_DELIVER_REGION, Pending::kMiss);
+  return Await(SubmitGet(chain, hold, TERRACE_DELIVER_REGION, Pending::kMiss), "get");
 }
 
 absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,

@@ -76,6 +76,9 @@ class ClientSession {
   absl::StatusOr<Completion> GetLease(const KeyChain& chain,
                                       const terrace_id128& hold,
                                       Pending pending = Pending::kMiss);
+  // The same in two halves, with no other call but Release between them.
+  absl::Status BeginGetLease(const KeyChain& chain);
+  absl::StatusOr<Completion> AwaitLease();
   // Begins to move blocks of lower tiers up; does not wait for them.
   absl::Status Prefetch(const KeyChain& chain);
   absl::StatusOr<Completion> GetIntoRegion(const KeyChain& chain, const terrace_id128& hold);
@@ -97,10 +100,10 @@ class ClientSession {
  private:
   explicit ClientSession(terrace_client* client) : client_(client) {}
   absl::StatusOr<Completion> Await(terrace_status submitted, const char* verb);
-  absl::StatusOr<Completion> Get(const KeyChain& chain,
-                                 const terrace_id128& hold,
-                                 terrace_delivery delivery,
-                                 Pending pending);
+  terrace_status SubmitGet(const KeyChain& chain,
+                           const terrace_id128& hold,
+                           terrace_delivery delivery,
+                           Pending pending);
   terrace_call CallOf(const terrace_part& part);
 
   terrace_client* client_;
