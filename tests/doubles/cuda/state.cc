@@ -50,14 +50,16 @@ bool Ends(cuda::Result result) {
 cuda::Result DueFault(const char* function) {
   Shared& shared = Everything();
   const std::lock_guard<std::mutex> lock(shared.mutex);
-  for (auto fault = shared.faults.begin(); fault != shared.faults.end(); ++fault) {
+  cuda::Result due = cuda::kSuccess;
+  for (auto fault = shared.faults.begin(); fault != shared.faults.end();) {
     if (fault->function == function && --fault->calls_left == 0) {
-      const cuda::Result result = fault->result;
-      shared.faults.erase(fault);
-      return result;
+      due = fault->result;
+      fault = shared.faults.erase(fault);
+    } else {
+      ++fault;
     }
   }
-  return cuda::kSuccess;
+  return due;
 }
 
 }  // namespace

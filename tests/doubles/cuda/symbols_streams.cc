@@ -66,7 +66,11 @@ STAND_IN_SYMBOL Result cuStreamDestroy_v2(Stream stream) {
 }
 
 STAND_IN_SYMBOL Result cuStreamSynchronize(Stream stream) {
-  STAND_IN_ENTER(Needs::kContext);
+  if (const Result entered = Enter(__func__, Needs::kContext);
+      entered != kSuccess && entered != LostWith()) {
+    return entered;
+  }
+  // Also after the context was lost, so that no thread of the stand-in is in a test's memory then.
   QueueOf(stream).Drain();
   return LostWith();
 }
