@@ -79,13 +79,14 @@ TEST_P(EnginePathTest, CancelDuringACopyAnswersWhenNoneCanTouchTheMemory) {
   ASSERT_TRUE(doubles::Eventually([] { return Counters().queued_bytes_to_host > 0; }));
   engine_->Cancel(token);
   engine_->Cancel(token);
-  Submit(Load(0, kKiB), 1);  // by then the engine has heard
-  stand_in_let(1);
+  Submit(Load(0, kKiB), 1);
+  ASSERT_TRUE(doubles::Eventually([] { return Counters().queued_bytes_to_device > 0; }))
+      << "the engine has heard of both";
   ASSERT_FALSE(endings_.Has(0)) << "copies of it are with the driver";
   stand_in_hold_back(0);
   EXPECT_EQ(endings_.Await(0).code(), absl::StatusCode::kCancelled);
-  FillHost('b');
   EXPECT_TRUE(endings_.Await(1).ok());
+  FillHost('b');
   EXPECT_EQ(Counters().queued_bytes_to_host, 0U);
   EXPECT_EQ(std::string(host_.bytes(), kDeviceBytes), std::string(kDeviceBytes, 'b'));
   engine_->Cancel(token);

@@ -1,5 +1,6 @@
 #include "tiers/gpu/copy_plan.h"
 
+#include <ostream>
 #include <string>
 
 #include <gmock/gmock.h>
@@ -86,6 +87,10 @@ struct Layout {
   RegionGeometry (*make)();
   uint32_t planes_per_layer;
 };
+
+void PrintTo(const Layout& layout, std::ostream* out) {
+  *out << layout.name;
+}
 
 class LayoutTest : public testing::TestWithParam<Layout> {};
 
