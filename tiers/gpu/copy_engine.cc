@@ -239,34 +239,43 @@ absl::Status CopyEngineCore::RemoveHostMemory(absl::Span<char> memory) {
   return absl::OkStatus();
 }
 
+bool CopyEngineCore::Holds(const HostMemories::value_type& memory, const cuda::CopyRange& piece) {
+  const uintptr_t begin = AddressOf(piece.host);
+  const uint64_t bytes = memory.second.bytes;
+  const uint64_t offset = begin - memory.first;
+  return begin >= memory.first && offset <= bytes && piece.bytes <= bytes - offset;
+}
+
 CopyEngineCore::HostMemories::iterator CopyEngineCore::FindMemoryLocked(
     const cuda::CopyRange& piece) {
-  const uintptr_t begin = AddressOf(piece.host);
-  const auto after = memories_.upper_bound(begin);
+  const auto after = memories_.upper_bound(AddressOf(piece.host));
   if (after == memories_.begin()) {
     return memories_.end();
   }
   const auto found = std::prev(after);
-  const uint64_t offset = begin - found->first;
-  const bool inside = found->second.ready && offset < found->second.bytes &&
-                      piece.bytes <= found->second.bytes - offset;
-  return inside ? found : memories_.end();
+  return found->second.ready && Holds(*found, piece) ? found : memories_.end();
 }
 
+// `token` will be the transfer's.
 absl::Status CopyEngineCore::CheckTransferLocked(const DeviceTransfer& transfer,
+                                                 uint64_t token,
                                                  std::vector<HostPath>* paths,
                                                  std::vector<uintptr_t>* named) {
   const bool saves = transfer.direction == cuda::CopyDirection::kToHost;
+  auto memory = memories_.end();
   for (const cuda::CopyRange& piece : transfer.plan.pieces) {
-    const auto memory = piece.bytes == 0 ? memories_.end() : FindMemoryLocked(piece);
-    if (memory == memories_.end()) {
+    // Neighbours mostly lie in one slab, and there may be a million of them.
+    if (memory == memories_.end() || !Holds(*memory, piece)) {
+      memory = FindMemoryLocked(piece);
+    }
+    if (memory == memories_.end() || piece.bytes == 0) {
       return absl::InvalidArgumentError("pieces: at least 1 byte, in host memory that was added");
     }
     if (saves && !memory->second.writable) {
       return absl::InvalidArgumentError("pieces: host memory that is read-only");
     }
     paths->push_back(memory->second.path);
-    if (std::find(named->rbegin(), named->rend(), memory->first) == named->rend()) {
+    if (std::exchange(memory->second.last_named_by, token) != token) {
       named->push_back(memory->first);
     }
   }
@@ -289,10 +298,11 @@ absl::StatusOr<uint64_t> CopyEngineCore::Submit(DeviceTransfer transfer,
     return absl::ResourceExhaustedError(
         absl::StrCat("transfers: at most ", options_.max_transfers, " at a time"));
   }
-  if (const absl::Status status = CheckTransferLocked(transfer, &paths, &named); !status.ok()) {
+  const uint64_t token = ++last_token_;
+  if (const absl::Status status = CheckTransferLocked(transfer, token, &paths, &named);
+      !status.ok()) {
     return status;
   }
-  const uint64_t token = ++last_token_;
   for (const uintptr_t begin : named) {
     ++memories_[begin].transfers;
   }

@@ -50,6 +50,7 @@ class CopyEngineCore {
     HostPath path = HostPath::kRing;
     std::optional<cuda::PinnedMemory> pinned;
     uint32_t transfers = 0;  // that name it
+    uint64_t last_named_by = 0;  // a token
   };
   using HostMemories = std::map<uintptr_t, HostMemory>;  // by where they begin
 
@@ -99,9 +100,11 @@ class CopyEngineCore {
   absl::StatusOr<HostPath> AddToRing(absl::Span<char> memory, const absl::Status& reason);
   void DropMemory(absl::Span<char> memory);
   absl::Status CheckTransferLocked(const DeviceTransfer& transfer,
+                                   uint64_t token,
                                    std::vector<HostPath>* paths,
                                    std::vector<uintptr_t>* named)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static bool Holds(const HostMemories::value_type& memory, const cuda::CopyRange& piece);
   HostMemories::iterator FindMemoryLocked(const cuda::CopyRange& piece)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
