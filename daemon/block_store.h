@@ -41,6 +41,7 @@
 #include "tiers/vocab/lower_tier.h"
 #include "tiers/vocab/namespace_record.h"
 #include "tiers/vocab/outcome.h"
+#include "tiers/vocab/region_geometry.h"
 
 namespace terrace {
 
@@ -75,24 +76,6 @@ struct StorePart {
     return KeyView(keys).substr(size_t{i} * key_bytes, key_bytes);
   }
 };
-
-// Byte ranges of one block in a region; see proto/terrace/v1/session.proto.
-struct RegionSegment {
-  uint64_t offset = 0;
-  uint64_t bytes = 0;
-};
-struct RegionPlane {
-  uint64_t offset = 0;
-  uint64_t block_stride = 0;
-  std::vector<RegionSegment> segments;
-};
-struct RegionGeometry {
-  uint32_t block_count = 0;
-  std::vector<RegionPlane> planes;
-};
-// Payload bytes of one block, or INVALID_ARGUMENT naming what breaks bounds (region_bytes) or
-// overlaps.
-absl::StatusOr<uint64_t> ValidateGeometry(const RegionGeometry& geometry, uint64_t region_bytes);
 
 struct OpenedNamespace {
   Digest128 digest;
