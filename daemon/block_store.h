@@ -33,6 +33,7 @@
 #include "tiers/os/descriptor.h"
 #include "tiers/os/fault_guard.h"
 #include "tiers/placement/eviction_policy.h"
+#include "tiers/placement/recompute_curve.h"
 #include "tiers/segment/segment_tier.h"
 #include "tiers/shared/shared_tier.h"
 #include "tiers/vocab/block_key.h"
@@ -119,6 +120,8 @@ struct ProbeResult {
   std::vector<uint32_t> part_boundary_keys;
   uint64_t boundary_tokens = 0;
   absl::Duration load_time;
+  absl::Duration recompute_time;  // of what lies under the boundary; zero: not known
+  uint64_t worth_tokens = 0;      // the boundary up to which loading saves most time
   uint64_t hit_bytes = 0;
   Digest128 hold_id;  // zero: none
   absl::Duration hold;
@@ -318,6 +321,13 @@ struct LocalTierUsage {
   std::vector<DriveView> drives;  // in the order of the configuration
 };
 
+// Of loading from a tier, where the namespace is concerned for which it pays latest.
+struct TierCost {
+  std::string name;
+  std::optional<uint64_t> break_even_tokens;  // nullopt: no namespace's computing is known
+  bool never_pays = false;                    // there is no such number of tokens
+};
+
 struct StoreUsage {
   uint64_t blocks = 0;
   uint64_t payload_bytes = 0;
@@ -340,6 +350,9 @@ struct StoreUsage {
   uint64_t metadata_bytes = 0;  // index, block metadata and placement
   uint64_t local_writes_in_flight = 0;
   uint64_t waiting_for_room = 0;  // blocks that wait for a victim to be written
+  std::vector<TierCost> costs;  // of lower tiers, nearest first
+  uint64_t recompute_spans = 0;          // that told what it takes to compute
+  uint64_t recompute_spans_refused = 0;  // and that did not, as absurd or mixed with other work
   std::vector<LocalTierUsage> local_tiers;
   std::vector<SharedTierUsage> shared_tiers;
   StoreCounters counters;
@@ -384,11 +397,13 @@ enum class PublishWhen : uint8_t {
   kNever = 3,
 };
 
-// Which namespaces' blocks are published otherwise than their tenant and the tiers say.
+// What holds for the namespaces that match, whatever their tenant and the tiers say. Of each thing
+// the first rule counts that matches and says it.
 struct NamespaceRule {
   std::string tenant;  // alias; "": of every tenant
   std::string model;   // of the namespace's record; a pattern of glob(7) in which * goes beyond "/"
-  PublishWhen publish = PublishWhen::kNever;
+  std::optional<PublishWhen> publish;
+  std::optional<RecomputeModel> recompute = std::nullopt;  // what it takes to compute their blocks
 };
 
 struct SharedTierPolicy {
