@@ -33,7 +33,7 @@
 #include "tiers/os/descriptor.h"
 #include "tiers/os/fault_guard.h"
 #include "tiers/placement/eviction_policy.h"
-#include "tiers/placement/recompute_curve.h"
+#include "tiers/placement/load_advice.h"
 #include "tiers/segment/segment_tier.h"
 #include "tiers/shared/shared_tier.h"
 #include "tiers/vocab/block_key.h"
@@ -321,13 +321,6 @@ struct LocalTierUsage {
   std::vector<DriveView> drives;  // in the order of the configuration
 };
 
-// Of loading from a tier, where the namespace is concerned for which it pays latest.
-struct TierCost {
-  std::string name;
-  std::optional<uint64_t> break_even_tokens;  // nullopt: no namespace's computing is known
-  bool never_pays = false;                    // there is no such number of tokens
-};
-
 struct StoreUsage {
   uint64_t blocks = 0;
   uint64_t payload_bytes = 0;
@@ -350,8 +343,8 @@ struct StoreUsage {
   uint64_t metadata_bytes = 0;  // index, block metadata and placement
   uint64_t local_writes_in_flight = 0;
   uint64_t waiting_for_room = 0;  // blocks that wait for a victim to be written
-  std::vector<TierCost> costs;  // of lower tiers, nearest first
-  uint64_t recompute_spans = 0;          // that told what it takes to compute
+  std::vector<TierCost> costs;    // of lower tiers, nearest first
+  uint64_t recompute_spans = 0;   // that told what it takes to compute
   uint64_t recompute_spans_refused = 0;  // and that did not, as absurd or mixed with other work
   std::vector<LocalTierUsage> local_tiers;
   std::vector<SharedTierUsage> shared_tiers;
@@ -471,8 +464,7 @@ class BlockStore {
                                 uint64_t limit_bytes) = 0;
   // When the tenant's blocks are published, to whichever shared tier; nullopt: as the tiers'
   // policies say.
-  // Of namespaces that are open and of those to come: the first that matches. Replaces those
-  // before.
+  // Of namespaces that are open and of those to come. Replaces those before.
   virtual void SetNamespaceRules(std::vector<NamespaceRule> rules) = 0;
   virtual void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) = 0;
   // leases: the process is known by a pidfd, so leases may be granted.

@@ -76,6 +76,8 @@ inline constexpr Field kHitBytes = 7;
 inline constexpr Field kHoldId = 8;
 inline constexpr Field kHoldMs = 9;
 inline constexpr Field kTicket = 10;
+inline constexpr Field kRecomputeUs = 11;
+inline constexpr Field kWorthTokens = 12;
 }  // namespace probe_reply
 
 namespace prefetch_request {

@@ -121,9 +121,8 @@ void LoadCosts::LearnLocked(const OpenSpan& span, absl::Duration now) {
 RecomputeCurve& LoadCosts::CurveLocked(const Digest128& ns, absl::Duration now) {
   if (!curves_.contains(ns) && curves_.size() >= kMaxCurves) {
     curves_.erase(
-        std::min_element(curves_.begin(), curves_.end(), [](const auto& a, const auto& b) {
-          return a.second.fed < b.second.fed;
-        }));
+        std::min_element(curves_.begin(), curves_.end(),
+                         [](const auto& a, const auto& b) { return a.second.fed < b.second.fed; }));
   }
   Curve& curve = curves_[ns];
   curve.fed = now;

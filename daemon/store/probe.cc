@@ -139,8 +139,8 @@ ProbeResult Store::ProbeLocked(const Caller& caller, const ProbeCall& call, Prob
   size_t lower_at = 0;
   for (size_t p = 0; p < view.parts.size(); ++p) {
     const bool independent = call.parts[p].rule == Rule::kIndependent;
-    const uint32_t under = independent ? call.parts[p].key_count()
-                                       : view.parts[p].KeysUpTo(result.boundary_tokens);
+    const uint32_t under =
+        independent ? call.parts[p].key_count() : view.parts[p].KeysUpTo(result.boundary_tokens);
     result.part_boundary_keys.push_back(under);
     for (; at < view.seen_end[p] && view.seen[at].key < under; ++at) {
       result.hit_bytes += view.seen[at].payload_bytes;

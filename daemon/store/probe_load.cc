@@ -178,11 +178,11 @@ std::vector<LoadCosts::Miss> MissesOf(const ProbeView& view, const ProbeResult& 
     if (part.rule != Rule::kPrefix || view_of_part.run >= count) {
       continue;
     }
-    misses.push_back({part.namespace_digest,
-                      LoadCosts::NameOf(part.namespace_digest, part.salt,
-                                        part.key(view_of_part.run)),
-                      std::max(result.boundary_tokens, part.first_token),
-                      view_of_part.End(count - 1), result.load_time});
+    misses.push_back(
+        {part.namespace_digest,
+         LoadCosts::NameOf(part.namespace_digest, part.salt, part.key(view_of_part.run)),
+         std::max(result.boundary_tokens, part.first_token), view_of_part.End(count - 1),
+         result.load_time});
   }
   return misses;
 }

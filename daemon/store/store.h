@@ -494,6 +494,7 @@ class Store final : public BlockStore {
                     WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- operator.cc
+  [[nodiscard]] std::vector<TierCost> TierCosts() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The block of all pools, or of one tenant's, that is worth least; kNoBlock: all are locked.
   BlockId NextVictimLocked(std::optional<TenantId> only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict, DeferredCalls& deferred)

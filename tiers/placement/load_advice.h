@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "absl/types/span.h"
 
@@ -32,5 +33,12 @@ struct LoadLine {
 // The length from which on a prompt's prefix is loaded faster than computed, in tokens, exactly: 1
 // where it always is. nullopt: not within kMostPromptTokens.
 std::optional<uint64_t> BreakEvenTokens(const RecomputeModel& recompute, const LoadLine& load);
+
+// The break-even of a tier, over several namespaces the longest.
+struct TierCost {
+  std::string name;
+  std::optional<uint64_t> break_even_tokens;  // nullopt: of none it is known what computing takes
+  bool never_pays = false;                    // of one of them there is no break-even
+};
 
 }  // namespace terrace

@@ -95,9 +95,8 @@ bool RecomputeCurve::Learn(uint64_t first_token, uint64_t tokens, absl::Duration
     return true;
   }
   std::vector<Sample> sorted = like.samples;
-  const auto typical =
-      sorted.begin() +
-      static_cast<std::ptrdiff_t>(kQuantile * static_cast<double>(sorted.size() - 1));
+  const auto typical = sorted.begin() + static_cast<std::ptrdiff_t>(
+                                            kQuantile * static_cast<double>(sorted.size() - 1));
   std::nth_element(sorted.begin(), typical, sorted.end(), [](const Sample& a, const Sample& b) {
     return a.seconds_per_token < b.seconds_per_token;
   });

@@ -4,7 +4,8 @@
 // The model is that of a transformer's prefill: a constant a token, and attention, which looks back
 // at all tokens before. Of [from, to) the seconds are
 //   seconds_per_token x (to - from) + seconds_per_square x (to^2 - from^2)
-// so that the seconds a token of a span are a straight line over from + to, which is what is fitted.
+// so that the seconds a token of a span are a straight line over from + to, which is what is
+// fitted.
 //
 // What is seen of an engine is never shorter than its computing and often longer: requests wait
 // their turn, share a batch, decode in between. So of the samples of like position a low quantile

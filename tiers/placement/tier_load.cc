@@ -59,9 +59,8 @@ void TierLoad::Ended(const Mark& mark, uint64_t bytes, absl::Duration now) {
   Class& like = classes_[ClassOf(bytes)];
   (together < kSeveral ? like.alone : like.shared).Add(took / together, now);
   const auto size = static_cast<double>(bytes);
-  like.mean_bytes = like.mean_bytes == 0
-                        ? size
-                        : like.mean_bytes + kNewestShare * (size - like.mean_bytes);
+  like.mean_bytes =
+      like.mean_bytes == 0 ? size : like.mean_bytes + kNewestShare * (size - like.mean_bytes);
 }
 
 const TierLoad::Class* TierLoad::Nearest(uint64_t block_bytes) const {

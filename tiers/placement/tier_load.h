@@ -2,9 +2,9 @@
 //
 // By classes of block size, two moving averages: how long a read takes that is alone, and how much
 // time passes for each block while several are read at once. The second is what a block costs a
-// tier that is busy, be it bound by bandwidth or by how many reads it does side by side: the time of
-// a read divided by the mean number of reads under way during it (Little's law). So n blocks take
-// one read alone, and n - 1 times the time of one among many.
+// tier that is busy, be it bound by bandwidth or by how many reads it does side by side: the time
+// of a read divided by the mean number of reads under way during it (Little's law). So n blocks
+// take one read alone, and n - 1 times the time of one among many.
 //
 // A tier that reads slow is not recommended, and then is not read, and would read slow for ever. So
 // what was measured more than a minute ago counts less, by half for each further minute, until

@@ -87,6 +87,8 @@ std::vector<NumberedField> CacheFields() {
       {probe, "hold_id", wire::probe_reply::kHoldId},
       {probe, "hold_ms", wire::probe_reply::kHoldMs},
       {probe, "ticket", wire::probe_reply::kTicket},
+      {probe, "recompute_us", wire::probe_reply::kRecomputeUs},
+      {probe, "worth_tokens", wire::probe_reply::kWorthTokens},
       {get, "parts", wire::get_request::kParts},
       {get, "delivery", wire::get_request::kDelivery},
       {get, "regions", wire::get_request::kRegions},

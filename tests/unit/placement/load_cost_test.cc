@@ -133,7 +133,8 @@ TEST(LoadAdviceTest, TheBreakEvenIsExact) {
   const LoadLine load{0.25, 1e-4};
   const uint64_t tokens = BreakEvenTokens(model, load).value_or(0);
   const auto saved = [&](uint64_t n) {
-    return model.Seconds(0, n) - load.seconds_at_all - load.seconds_per_token * static_cast<double>(n);
+    return model.Seconds(0, n) - load.seconds_at_all -
+           load.seconds_per_token * static_cast<double>(n);
   };
   EXPECT_GE(saved(tokens), 0);
   EXPECT_LT(saved(tokens - 1), 0);

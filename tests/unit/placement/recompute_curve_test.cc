@@ -28,11 +28,13 @@ TEST(RecomputeModelTest, OnePointIsALineAndTwoAreAttentionAsWell) {
   ASSERT_TRUE(line.ok());
   EXPECT_DOUBLE_EQ(line->seconds_per_token, 250e-6);
   EXPECT_EQ(line->seconds_per_square, 0);
-  const auto curve = ModelThrough({{131072, TimeOf(kLlama, 0, 131072)}, {8192, TimeOf(kLlama, 0, 8192)}});
+  const auto curve =
+      ModelThrough({{131072, TimeOf(kLlama, 0, 131072)}, {8192, TimeOf(kLlama, 0, 8192)}});
   ASSERT_TRUE(curve.ok()) << curve.status();
   EXPECT_NEAR(curve->seconds_per_token, kLlama.seconds_per_token, 1e-10);
   EXPECT_NEAR(curve->seconds_per_square, kLlama.seconds_per_square, 1e-15);
-  const auto straight = ModelThrough({{1000, absl::Milliseconds(100)}, {3000, absl::Milliseconds(300)}});
+  const auto straight =
+      ModelThrough({{1000, absl::Milliseconds(100)}, {3000, absl::Milliseconds(300)}});
   ASSERT_TRUE(straight.ok()) << "a rounding must not refuse it: " << straight.status();
   EXPECT_NEAR(straight->Seconds(0, 2000), 0.2, 1e-9);
 }
