@@ -78,13 +78,7 @@ StoreUsage Store::Usage() const {
     shared.unraised_generations = outlet.unraised.size();
     shared.hits = counters_.tier_hits[outlet.hits_index];
   }
-  for (const auto& [id, ns] : [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-         std::vector<std::pair<uint32_t, const Namespace*>> all;
-         for (uint32_t i = 0; i < namespaces_.size(); ++i) {
-           all.emplace_back(i, namespaces_[i].get());
-         }
-         return all;
-       }()) {
+  for (const std::unique_ptr<Namespace>& ns : namespaces_) {
     usage.blocks += ns->blocks;
   }
   usage.payload_bytes = payload_bytes_;

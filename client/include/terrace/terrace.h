@@ -90,9 +90,8 @@ typedef struct terrace_options {
   const char* client_name;       /* [A-Za-z0-9._-]{1,64}; NULL: "libterrace" */
   uint32_t default_deadline_ms;  /* for submits with deadline 0; 0: 1,000 */
   uint32_t reconnect_ms;         /* least time between attempts to reach an absent daemon; 0: 1,000 */
-  uint32_t spin_us; /* how long terrace_drain polls before it sleeps, as long as that pays: at most
-                       1,000; 0: 100, where there is more than one core; TERRACE_NO_SPIN: it sleeps
-                       at once */
+  uint32_t spin_us;              /* how long terrace_drain polls before it sleeps, as long as that pays: at most 1,000;
+                                    0: 100, where there is more than one core; TERRACE_NO_SPIN: it sleeps at once */
 } terrace_options;
 #define TERRACE_NO_SPIN UINT32_MAX
 
@@ -316,9 +315,8 @@ typedef struct terrace_completion {
   uint32_t count;                 /* release: released; delete: deleted; unpin: unpinned; cancel: 1 found */
   uint64_t generation;            /* clear */
   const char* error;              /* "" when OK */
-  uint64_t recompute_us; /* probe: to compute what lies under boundary_tokens; 0: not known */
-  uint64_t worth_tokens; /* probe: up to here loading is worth it, at most boundary_tokens; 0: none
-                            of it is */
+  uint64_t recompute_us;          /* probe: to compute what lies under boundary_tokens; 0: not known */
+  uint64_t worth_tokens;          /* probe: up to here loading is worth it, at most boundary_tokens; 0: none of it is */
 } terrace_completion;
 
 /* For poll, epoll, asyncio: readable when terrace_drain has something to do. */

@@ -144,6 +144,14 @@ inline std::vector<BadConfig> BadShared() {
        "t.toml:6: tier.grace: must be a time such as \"90s\", not an integer"},
       {"SharedDeadAfterTooShort", SharedText("/a", "dead_after = \"1s\"\n"),
        "t.toml:6: tier.dead_after: must be 10s to 720h, not 1s"},
+      {"TooManyShared", many, "t.toml:41: tier: at most 8 shared tiers"},
+      {"TenantPublishUnknown", "[[tenant]]\nalias = \"a\"\nuids = [1]\npublish = \"now\"\n",
+       "t.toml:4: tenant.publish: must be commit, reuse, eviction or never, not 'now'"},
+  };
+}
+
+inline std::vector<BadConfig> BadNamespaces() {
+  return {
       {"NamespaceAsTable", "[namespace]\nmodel = \"*\"\n",
        "t.toml:1: namespace: write [[namespace]], once for each rule"},
       {"NamespaceAsKey", "namespace = 1\n",
@@ -173,9 +181,6 @@ inline std::vector<BadConfig> BadShared() {
        "t.toml:2: namespace.recompute: one or two points are needed"},
       {"NamespaceRecomputeFalls", "[[namespace]]\nrecompute = \"1000: 1s, 2000: 1500ms\"\n",
        "t.toml:2: namespace.recompute: the longer prompt must take as much a token as *"},
-      {"TooManyShared", many, "t.toml:41: tier: at most 8 shared tiers"},
-      {"TenantPublishUnknown", "[[tenant]]\nalias = \"a\"\nuids = [1]\npublish = \"now\"\n",
-       "t.toml:4: tenant.publish: must be commit, reuse, eviction or never, not 'now'"},
   };
 }
 
