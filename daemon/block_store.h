@@ -165,6 +165,7 @@ struct GetCall {
   bool wait_pending = false;
   absl::Duration deadline;  // absolute, on the clock
   uint64_t call_id = 0;     // for Cancel; unique in the session; 0: cannot be cancelled
+  bool alone = false;       // nobody else waits: see BlockStoreOptions::copied_by_caller
 };
 struct GetResult {
   std::string outcomes;  // a byte a key: GetOutcome
@@ -205,6 +206,7 @@ struct PutCall {
   Level wait_for = Level::kDram;
   absl::Duration deadline;
   uint64_t call_id = 0;
+  bool alone = false;  // as of a get
 };
 struct PutResult {
   std::string outcomes;  // a byte a key: PutOutcome
@@ -419,6 +421,9 @@ struct BlockStoreOptions {
   uint32_t max_holds_per_tenant = 16384;
   uint32_t max_regions_per_session = 64;
   uint32_t max_tickets_per_tenant = 4096;
+  // Gets and puts of so much are copied by the thread that calls, where nobody else waits; beside
+  // others, those of at most 128 KiB: to hand a copy on costs a wake-up. 0: the executor copies all.
+  uint64_t copied_by_caller = uint64_t{2} << 20;
   // When a block is written to the local tier, beside what puts and Flush ask for.
   LocalWrites local_writes = LocalWrites::kOnEviction;
   // Larger blocks stay in DRAM; 0: any.

@@ -265,6 +265,7 @@ class Client {
   bool watched_ = false;  // somebody has asked for the event descriptor
   uint32_t waiters_ = 0;  // threads in Drain's wait
   Patience patience_;
+  Patience patience_with_copies_;
   uint32_t copying_calls_ = 0;  // of callers_in_flight_, those for which the daemon copies payload
 };
 

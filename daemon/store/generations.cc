@@ -4,6 +4,7 @@
 // comes from one of them is handed on to the rest, so that a namespace that is cleared anywhere is
 // cleared everywhere, also where the node that cleared it died in between.
 #include <algorithm>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,7 @@
 #include "daemon/store/generation_format.h"
 #include "daemon/store/store.h"
 #include "tiers/vocab/check.h"
+#include "tiers/vocab/clear_order.h"
 
 namespace terrace {
 namespace {
@@ -86,12 +88,20 @@ void Store::LearnRaised(size_t index, const std::vector<RaisedGeneration>& news)
     const Digest128& digest = raised.namespace_digest;
     uint64_t& recorded = outlets_[index].recorded[digest];
     recorded = std::max(recorded, raised.generation);
-    const Namespace* opened = FindOpenedLocked(digest);
-    // A clear that knew nothing of this generation was meant for its blocks as well.
-    const bool blind =
-        opened != nullptr && opened->cleared_blindly && raised.generation >= opened->generation;
+    Namespace* opened = FindOpenedLocked(digest);
     const uint64_t before = KnownGenerationLocked(digest);
-    const uint64_t known = RaiseHereLocked(digest, raised.generation + (blind ? 1 : 0));
+    uint64_t generation = raised.generation;
+    // A clear that knew nothing of this generation was meant for its blocks as well.
+    const bool blind = opened != nullptr && opened->cleared_blindly && generation >= before;
+    const bool concurrent =
+        opened != nullptr && opened->own_clear == before &&
+        AreConcurrent(before, generation,
+                      generation > before ? WhenFarApart::kConcurrent : WhenFarApart::kOrdered);
+    if (blind || concurrent) {
+      generation = EndOfBoth(before, generation);
+      opened->own_clear = generation;
+    }
+    const uint64_t known = RaiseHereLocked(digest, generation);
     if (known != before && local_ != nullptr) {
       unnoted_[digest] = known;
     }
@@ -148,7 +158,10 @@ void Store::ClearNamespace(TenantId tenant,
   auto clear = std::make_shared<ClearProgress>();
   clear->tenant = tenant;
   clear->digest = digest;
-  clear->generation = RaiseHereLocked(digest, ns->generation + 1);
+  clear->generation = RaiseHereLocked(
+      digest, outlets_.empty() ? ns->generation + 1
+                               : ClearedAfter(ns->generation, std::random_device{}()));
+  ns->own_clear = clear->generation;
   clear->local_left = local_ != nullptr;
   clear->give_up = clock_.Now() + kPoolPatience;
   clear->done = std::move(done);

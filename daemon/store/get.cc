@@ -55,7 +55,9 @@ void Store::Get(const Caller& caller,
   }
   ++in_flight_;
   TrackLocked(get);
+  get->copied_by_caller = CopiedByCaller(options_, get->call.alone);
   ResolveGetLocked(get, deferred);
+  get->copied_by_caller = 0;
   PumpReadsLocked(deferred);
 }
 
@@ -186,11 +188,14 @@ void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, DeferredCall
   PlanSlicesLocked(*get, bytes);
   const uint64_t most =
       std::min<uint64_t>(get->slices.size(), static_cast<uint64_t>(executor_.parallelism()));
-  const uint64_t jobs = std::clamp<uint64_t>((bytes + kBytesPerJob - 1) / kBytesPerJob, 1, most);
-  get->jobs = static_cast<uint32_t>(jobs);
+  uint64_t jobs = std::clamp<uint64_t>((bytes + kBytesPerJob - 1) / kBytesPerJob, 1, most);
   get->copy_began = clock_.Now();
-  for (uint64_t i = 0; i < jobs; ++i) {
+  const bool by_caller = bytes <= get->copied_by_caller;
+  for (jobs -= by_caller ? 1 : 0; jobs > 0; --jobs) {
     deferred.Add([this, get] { RunJob(Priority::kHigh, [this, get] { RunGetJob(get); }); });
+  }
+  if (by_caller) {
+    deferred.Add([this, get] { RunGetJob(get); });
   }
 }
 
@@ -218,6 +223,7 @@ void Store::PlanSlicesLocked(GetOperation& get, uint64_t bytes) {
     }
     get.slices.push_back({i, begin, whole - begin, verify});
   }
+  get.slices_left = static_cast<uint32_t>(get.slices.size());
 }
 
 void Store::PrepareTargetLocked(GetOperation& get, GetTarget& target) {
@@ -368,19 +374,21 @@ void Store::RunGetJob(const std::shared_ptr<GetOperation>& get) {
   for (;;) {
     const uint32_t index = get->next.fetch_add(1);
     if (index >= get->slices.size()) {
-      break;
+      return;
     }
     CopySlice(*get, get->slices[index]);
     turn += get->slices[index].bytes;
+    // Whoever copied the last slice finishes: a job that has yet to begin is not waited for.
+    if (get->slices_left.fetch_sub(1) == 1) {
+      DeferredCalls deferred;
+      Lock lock(&mutex_);
+      FinishGetLocked(*get, deferred);
+      return;
+    }
     if (turn >= kBytesPerTurn) {
       RunJob(Priority::kHigh, [this, get] { RunGetJob(get); });
       return;
     }
-  }
-  if (get->jobs.fetch_sub(1) == 1) {
-    DeferredCalls deferred;
-    Lock lock(&mutex_);
-    FinishGetLocked(*get, deferred);
   }
 }
 

@@ -87,6 +87,10 @@ void Store::Put(const Caller& caller,
   if (!put->ended && put->stage == PutStage::kStoring && put->waiting > 0) {
     waiting_.push_back(put);
   }
+  if (jobs == 1 && bytes <= CopiedByCaller(options_, put->call.alone)) {
+    deferred.Add([this, put] { RunPutJob(put); });
+    return;
+  }
   for (uint64_t i = 0; i < jobs; ++i) {
     deferred.Add([this, put] { RunJob(Priority::kNormal, [this, put] { RunPutJob(put); }); });
   }

@@ -3,6 +3,7 @@
 // otherwise.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -42,6 +43,9 @@ struct Namespace {
   bool removed_from = false;           // cleared, or some of it deleted, in this life
   // Cleared while a pool's generation could not be known.
   bool cleared_blindly = false;
+  // The last generation that this node raised itself; no clear after it is known while it is the
+  // present one.
+  uint64_t own_clear = 0;
   uint64_t blocks = 0;
   uint64_t bytes = 0;
 };
@@ -128,6 +132,12 @@ struct Hold {
   std::vector<BlockId> blocks;
 };
 
+// The bytes of a get or put that the calling thread copies itself: at most.
+inline uint64_t CopiedByCaller(const BlockStoreOptions& options, bool alone) {
+  constexpr uint64_t kBesideOthers = uint64_t{128} << 10;
+  return alone ? options.copied_by_caller : std::min(options.copied_by_caller, kBesideOthers);
+}
+
 // A get or put between its call and its done. Shared by the jobs that work on it and the tables
 // that wait for it.
 struct Operation {
@@ -145,7 +155,6 @@ struct Operation {
   // Lock-free: read and advanced by jobs while they copy.
   std::atomic<bool> cancelled{false};
   std::atomic<uint32_t> next{0};
-  std::atomic<uint32_t> jobs{0};
   absl::Duration copy_began;
   std::atomic<uint64_t> copied_bytes{0};
 };
@@ -179,6 +188,8 @@ struct GetOperation : Operation {
   GetResult result;
   std::vector<GetTarget> targets;  // one a key
   std::vector<GetSlice> slices;    // what is to be copied; Operation::next counts these
+  std::atomic<uint32_t> slices_left{0};
+  uint64_t copied_by_caller = 0;  // at most; 0: the call has returned
   std::function<void(absl::StatusOr<GetResult>)> done;
 };
 
@@ -204,6 +215,7 @@ struct PutOperation : Operation {
   const Region* region = nullptr;
   BlockId parent = kNoBlock;
   GrowthTicket growth;
+  std::atomic<uint32_t> jobs{0};                       // that have not ended
   std::atomic<uint32_t> declined_from{UINT32_MAX};  // the first position that was not let in
   std::vector<BlockId> chain;  // per key: the block that it names, kNoBlock when it is not stored
   std::vector<PutTarget> targets;  // what this put has to copy

@@ -40,6 +40,7 @@ struct CallContext {
   uint64_t call_id = 0;                                // of the session's frame; 0: cannot be cancelled
   uint32_t keys = 0;                                   // set by the handler once it has checked the request
   uint64_t max_inline_bytes = kMaxInlineBytes;         // of a put's payload
+  bool alone = false;                                  // no other call was in flight when it arrived
 
   [[nodiscard]] absl::Duration Deadline(absl::Duration cap) const {
     return arrived + (timeout < cap ? timeout : cap);

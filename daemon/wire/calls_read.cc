@@ -85,6 +85,7 @@ GetCall TakeGet(const CallContext& context, v1::GetRequest& request, absl::Durat
   call.wait_pending = request.wait_pending() != 0;
   call.deadline = context.Deadline(cap);
   call.call_id = context.call_id;
+  call.alone = context.alone;
   return call;
 }
 

@@ -161,6 +161,7 @@ void Calls::Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutR
   call.wait_for = LevelFrom(request.wait_for());
   call.deadline = context.Deadline(limits_.put_cap);
   call.call_id = context.call_id;
+  call.alone = context.alone;
   store_.Put(context.caller, std::move(call),
              [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<PutResult> result) {
                if (!result.ok()) {

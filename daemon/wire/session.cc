@@ -201,7 +201,7 @@ std::shared_ptr<SessionCall> Session::Begin(const Frame& frame) {
   call->context.call_id = frame.header.call_id;
   const absl::Duration cap = shared_->calls.CapOf(call->method);
   const absl::Duration answer_by = call->context.Deadline(cap) + kSafetyMargin;
-  shared_->calls_in_flight.fetch_add(1);
+  call->context.alone = shared_->calls_in_flight.fetch_add(1) == 0 && !assembly_.HasWhole();
   absl::MutexLock lock(&mutex_);
   in_flight_[call->call_id] = {call->sequence, answer_by, call};
   return call;

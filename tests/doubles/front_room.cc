@@ -104,6 +104,9 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
   const Clock& clock = options.clock == nullptr ? BootClock() : *options.clock;
   BlockStoreOptions store_options;
   store_options.dram_bytes = options.dram_bytes;
+  if (!own_executor_) {
+    store_options.copied_by_caller = 0;  // the test steps the executor
+  }
   absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(
       store_options,
       {&clock, options.executor, slabs_.get(), nullptr, {}, options.lower_tiers, nullptr});

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "tiers/vocab/clear_order.h"
 
 namespace terrace::doubles {
 namespace {
@@ -154,7 +155,7 @@ class SharedPoolDouble::Tier final : public SharedTier {
     absl::MutexLock lock(&pool_.mutex_);
     return std::all_of(pool_.nodes_.begin(), pool_.nodes_.end(), [&](const auto& node) {
       const auto found = node->generations.find(raised.namespace_digest);
-      return found != node->generations.end() && found->second >= raised.generation;
+      return found != node->generations.end() && HasLearned(found->second, raised.generation);
     });
   }
 

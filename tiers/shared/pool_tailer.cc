@@ -14,6 +14,7 @@
 
 #include "tiers/segment/record_format.h"
 #include "tiers/segment/segment_scan.h"
+#include "tiers/vocab/clear_order.h"
 
 namespace terrace {
 namespace {
@@ -536,7 +537,7 @@ bool PoolTailer::SeenByAll(const RaisedGeneration& raised, absl::Duration dead_a
       return true;  // when it comes back it learns of it before it serves
     }
     const auto known = node.generations.find(raised.namespace_digest);
-    return known != node.generations.end() && known->second >= raised.generation;
+    return known != node.generations.end() && HasLearned(known->second, raised.generation);
   });
 }
 

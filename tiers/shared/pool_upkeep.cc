@@ -16,6 +16,7 @@
 #include "tiers/segment/payload_hash.h"
 #include "tiers/shared/pool_space.h"
 #include "tiers/shared/pool_tier.h"
+#include "tiers/vocab/clear_order.h"
 
 namespace terrace {
 namespace {
@@ -177,7 +178,7 @@ void PoolTier::Learn(const std::vector<RaisedGeneration>& news) {
 }
 
 void PoolTier::TakeNews(const TailNews& news) {
-  std::vector<RaisedGeneration> raised_here;  // which nobody here knew
+  std::vector<RaisedGeneration> raised_here;  // which nobody here knew; smaller ones, too
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [node, heats] : news.heats) {
@@ -189,8 +190,8 @@ void PoolTier::TakeNews(const TailNews& news) {
         continue;
       }
       uint64_t& known = known_generations_[raised.namespace_digest];
-      if (known < raised.generation) {
-        known = raised.generation;
+      if (!HasLearned(known, raised.generation)) {
+        known = std::max(known, raised.generation);
         raised_here.push_back(raised);
       }
     }

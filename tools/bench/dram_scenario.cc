@@ -227,9 +227,10 @@ absl::StatusOr<double> DramScenario::GetSingles() {
         !status.ok()) {
       return status;
     }
-    if (verify()) {
-      report_.AddWrongBytes(set_->WrongBytesInRegion(block));
-    }
+  }
+  // Afterwards: the other side's copies follow each other without a pause too.
+  for (uint32_t i = 0; verify() && i < kSinglesAPair; ++i) {
+    report_.AddWrongBytes(set_->WrongBytesInRegion((single_ + i) % set_->count()));
   }
   single_ += kSinglesAPair;
   return SpreadOf(times).median;

@@ -76,6 +76,7 @@ std::unique_ptr<Engine> Engine::Open(const std::string& runtime_dir,
   options.runtime_dir = runtime_dir.c_str();
   options.client_name = name.c_str();
   options.reconnect_ms = 20;
+  options.default_deadline_ms = deadline_ms;  // releases name none of their own
   engine->deadline_ms_ = deadline_ms;
   if (terrace_open(&options, &engine->client_) != TERRACE_OK) {
     return nullptr;

@@ -174,6 +174,7 @@ class Client {
     call.region = Blocks(keys.size());
     call.wait_for = random_() % 4 == 0 ? Level::kPool : Level::kDram;
     call.deadline = BootClock().Now() + absl::Seconds(20);
+    call.alone = random_() % 2 == 0;
     call.call_id = ++call_id_;
     absl::Notification done;
     store_.Put(caller_, std::move(call), [&](const absl::StatusOr<PutResult>& result) {
@@ -194,6 +195,7 @@ class Client {
     }
     call.wait_pending = random_() % 2 == 0;
     call.deadline = BootClock().Now() + absl::Seconds(20);
+    call.alone = random_() % 2 == 0;
     GetResult result;
     absl::Notification done;
     store_.Get(caller_, std::move(call), [&](absl::StatusOr<GetResult> reply) {

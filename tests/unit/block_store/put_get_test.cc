@@ -188,6 +188,49 @@ TEST_F(StoreTest, APutUnderWayWhenTheGenerationRisesIsNotStored) {
   EXPECT_EQ(store_->Usage().used_slot_bytes, 0U);
 }
 
+TEST_F(StoreTest, TheCallingThreadCopiesWhatIsSmallAndALoneBlock) {
+  copied_by_caller_ = BlockStoreOptions{}.copied_by_caller;
+  Make(BlockStoreOptions{});
+  constexpr uint32_t kLarge = 1 << 20;
+  for (const auto& [bytes, alone, at_once] : {std::tuple(kPayload, false, true),
+                                              std::tuple(kLarge, false, false),
+                                              std::tuple(kLarge, true, true)}) {
+    const uint64_t key = bytes + (alone ? 1 : 0);
+    std::optional<absl::StatusOr<PutResult>> put;
+    PutCall put_call = InlinePut({key}, bytes);
+    put_call.alone = alone;
+    store_->Put(caller_, std::move(put_call), [&](auto result) { put = std::move(result); });
+    EXPECT_EQ(put.has_value(), at_once) << bytes;
+    executor_.RunAll();
+    ASSERT_EQ(OutcomeAt(**put, 0), PutOutcome::kStored);
+    std::optional<absl::StatusOr<GetResult>> get;
+    GetCall get_call = GetOf({key}, Delivery::kInline);
+    get_call.alone = alone;
+    store_->Get(caller_, std::move(get_call), [&](auto result) { get = std::move(result); });
+    EXPECT_EQ(get.has_value(), at_once) << bytes;
+    executor_.RunAll();
+    EXPECT_TRUE((*get)->payload == PayloadOf(key, bytes));
+  }
+}
+
+// Another copy thread is asked for help, and whoever copies the last slice answers.
+TEST_F(StoreTest, ALoneGetIsCompleteThoughNoOtherThreadCameToHelp) {
+  copied_by_caller_ = BlockStoreOptions{}.copied_by_caller;
+  Make(BlockStoreOptions{});
+  constexpr uint32_t kBytes = 1 << 20;
+  PutKeys({1, 2}, kBytes);
+  std::optional<absl::StatusOr<GetResult>> get;
+  GetCall call = GetOf({1, 2}, Delivery::kInline);
+  call.alone = true;
+  store_->Get(caller_, std::move(call), [&](auto result) { get = std::move(result); });
+  ASSERT_TRUE(get.has_value());
+  EXPECT_TRUE((*get)->payload == PayloadOf(1, kBytes) + PayloadOf(2, kBytes));
+  EXPECT_EQ(store_->Usage().calls_in_flight, 1U) << "the job that helps has yet to run";
+  EXPECT_TRUE(Delete(Part({1, 2})).ok());
+  executor_.RunAll();
+  EXPECT_EQ(store_->Usage().calls_in_flight, 0U);
+}
+
 TEST_F(StoreTest, InlineGetsDeliverThePrefixThatFits) {
   constexpr uint32_t kBig = 1 << 20;
   PutKeys({1, 2, 3, 4}, kBig);

@@ -122,6 +122,7 @@ class StoreTest : public ::testing::Test {
     if (options.dram_bytes == uint64_t{1} << 30) {
       options.dram_bytes = uint64_t{128} << 20;
     }
+    options.copied_by_caller = copied_by_caller_;
     BlockStore::Parts parts;
     parts.clock = &clock_;
     parts.executor = &executor_;
@@ -257,6 +258,7 @@ class StoreTest : public ::testing::Test {
   ReachableSlabSource slabs_;
   doubles::SlowTier lower_;
   std::vector<SharedTier*> shared_;  // of the next Make; outlive the store
+  uint64_t copied_by_caller_ = 0;    // of the next Make
   CountingObserver observer_;
   std::unique_ptr<BlockStore> store_;
   TenantId tenant_{0};
