@@ -1,6 +1,8 @@
 #include "daemon/store/probe_load.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 namespace terrace {
 namespace {
@@ -14,6 +16,27 @@ struct Hit {
   uint32_t payload_bytes = 0;
   bool is_queued = false;
 };
+
+double DramSeconds(const ProbeView& view, uint64_t bytes) {
+  return view.dram_bytes_per_second > 0 ? static_cast<double>(bytes) / view.dram_bytes_per_second
+                                        : 0;
+}
+
+bool IsIndependent(const PartView& view) {
+  return view.part->rule == Rule::kIndependent;
+}
+
+// Of hits in DRAM.
+uint64_t IndependentBytes(const ProbeView& view) {
+  uint64_t bytes = 0;
+  for (size_t part = 0; part < view.parts.size(); ++part) {
+    const size_t first = part == 0 ? 0 : view.seen_end[part - 1];
+    for (size_t i = first; IsIndependent(view.parts[part]) && i < view.seen_end[part]; ++i) {
+      bytes += view.seen[i].payload_bytes;
+    }
+  }
+  return bytes;
+}
 
 // What a load has to move, summed up hit by hit.
 class Burden {
@@ -34,9 +57,7 @@ class Burden {
   // One tier after the other, which is too long where drives and pools read at the same time; and
   // all of it once more from DRAM, where it is copied out.
   [[nodiscard]] double Seconds() const {
-    double seconds = view_.dram_bytes_per_second > 0
-                         ? static_cast<double>(bytes_) / view_.dram_bytes_per_second
-                         : 0;
+    double seconds = DramSeconds(view_, bytes_);
     for (size_t tier = 0; tier < demands_.size(); ++tier) {
       if (demands_[tier].blocks > 0 || demands_[tier].queued_bytes > 0) {
         seconds += costs_.LoadSeconds(tier, demands_[tier]);
@@ -51,10 +72,6 @@ class Burden {
   std::array<LoadDemand, kMaxTiers> demands_{};
   uint64_t bytes_ = 0;
 };
-
-bool IsIndependent(const PartView& view) {
-  return view.part->rule == Rule::kIndependent;
-}
 
 // Of one part, those under the boundary; of an independent one all, at token 0.
 void AppendHits(const ProbeView& view, size_t part, uint64_t boundary, std::vector<Hit>& out) {
@@ -139,30 +156,39 @@ std::vector<LoadStep> StepsOf(const ProbeView& view,
 void JudgeLoad(const ProbeView& view, const LoadCosts& costs, ProbeResult& result) {
   const uint64_t boundary = result.boundary_tokens;
   result.worth_tokens = boundary;
-  std::vector<Hit> hits;
-  Burden all(view, costs);
-  for (size_t part = 0; part < view.parts.size(); ++part) {
-    const size_t before = hits.size();
-    AppendHits(view, part, boundary, hits);
-    for (size_t i = before; i < hits.size(); ++i) {
-      all.Add(hits[i]);
+  const Recomputing recomputing(view, costs);
+  std::vector<LoadStep> steps;
+  if (view.lower.empty()) {
+    // What most probes find: one run, of which the bytes are known.
+    result.load_time = absl::Seconds(DramSeconds(view, result.hit_bytes));
+    const uint64_t bytes = result.hit_bytes - IndependentBytes(view);
+    steps.push_back({boundary, DramSeconds(view, bytes), recomputing.Seconds(boundary)});
+  } else {
+    Burden all(view, costs);
+    std::vector<Hit> hits;
+    for (size_t part = 0; part < view.parts.size(); ++part) {
+      const size_t before = hits.size();
+      AppendHits(view, part, boundary, hits);
+      for (size_t i = before; i < hits.size(); ++i) {
+        all.Add(hits[i]);
+      }
+      if (IsIndependent(view.parts[part])) {
+        hits.resize(before);
+      }
     }
-    if (IsIndependent(view.parts[part])) {
-      hits.resize(before);
+    result.load_time = absl::Seconds(all.Seconds());
+    if (recomputing.known()) {
+      std::stable_sort(hits.begin(), hits.end(),
+                       [](const Hit& a, const Hit& b) { return a.end_token < b.end_token; });
+      steps = StepsOf(view, hits, boundary, recomputing, Burden(view, costs));
     }
   }
-  result.load_time = absl::Seconds(all.Seconds());
-  const Recomputing recomputing(view, costs);
   if (boundary == 0 || !recomputing.known()) {
     return;
   }
   // 0 says that nothing is known.
   result.recompute_time =
       std::max(absl::Seconds(recomputing.Seconds(boundary)), absl::Microseconds(1));
-  std::stable_sort(hits.begin(), hits.end(),
-                   [](const Hit& a, const Hit& b) { return a.end_token < b.end_token; });
-  const std::vector<LoadStep> steps =
-      StepsOf(view, hits, boundary, recomputing, Burden(view, costs));
   const std::optional<size_t> worth = LongestWorthLoading(steps);
   result.worth_tokens = worth.has_value() ? steps[*worth].end_token : 0;
 }
