@@ -151,6 +151,16 @@ TEST_F(WorthLoading, TheAdviceIsLegalForEveryPart) {
   EXPECT_EQ(probe.hit_bytes, 4U * kPayload) << "of both, wherever they lie";
 }
 
+TEST_F(WorthLoading, WhatNoBoundaryNeedsDoesNotWeigh) {
+  Declare(RecomputeModel{7.5e-3, 0});
+  PutKeys(Range(1, 5));
+  Hold(Range(50, 52));
+  Measure(absl::Seconds(10));
+  const ProbeResult probe = Probe({Part(Range(1, 5)), Part(Range(50, 52), Rule::kIndependent)});
+  EXPECT_EQ(probe.load_time, absl::Seconds(20));
+  EXPECT_EQ(probe.worth_tokens, 64U);
+}
+
 TEST_F(WorthLoading, WhatIsBeingReadAlreadyMakesALoadLonger) {
   Hold(Range(1, 5));
   Measure(absl::Milliseconds(10));
