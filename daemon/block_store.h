@@ -206,7 +206,8 @@ struct PutCall {
   Level wait_for = Level::kDram;
   absl::Duration deadline;
   uint64_t call_id = 0;
-  bool alone = false;  // as of a get
+  bool alone = false;           // as of a get
+  absl::Duration compute_time;  // of all of its blocks, as the engine says; zero: it does not
 };
 struct PutResult {
   std::string outcomes;  // a byte a key: PutOutcome

@@ -144,6 +144,7 @@ inline constexpr Field kOutputTokens = 1;
 inline constexpr Field kStopReason = 2;
 inline constexpr Field kSessionEnd = 3;
 inline constexpr Field kExpectedReturnMs = 4;
+inline constexpr Field kComputeUs = 5;
 }  // namespace hints
 namespace put_request {
 inline constexpr Field kPart = 1;

@@ -68,11 +68,17 @@ RecomputeCost LoadCosts::CostOf(const Digest128& ns) const {
   if (const auto declared = declared_.find(ns); declared != declared_.end()) {
     return {CostSource::kDeclared, declared->second};
   }
-  const auto curve = curves_.find(ns);
-  if (curve == curves_.end() || !curve->second.learnt.Model().has_value()) {
+  const auto found = curves_.find(ns);
+  if (found == curves_.end()) {
     return {};
   }
-  return {CostSource::kMeasured, *curve->second.learnt.Model()};
+  const Curve& curve = found->second;
+  if (curve.told.Model().has_value()) {
+    return {CostSource::kTold, *curve.told.Model()};
+  }
+  return curve.learnt.Model().has_value()
+             ? RecomputeCost{CostSource::kMeasured, *curve.learnt.Model()}
+             : RecomputeCost{};
 }
 
 uint64_t LoadCosts::NameOf(const Digest128& ns, std::string_view salt, KeyView key) {
@@ -112,13 +118,24 @@ void LoadCosts::NotePut(const Growth& growth) {
 void LoadCosts::LearnLocked(const OpenSpan& span, absl::Duration now) {
   const absl::Duration took = now - span.at;
   const Miss& miss = span.miss;
-  const bool taken =
-      miss.end_token > miss.first_token && miss.load_time <= kMostLoading * took &&
-      CurveLocked(miss.ns, now).Learn(miss.first_token, miss.end_token - miss.first_token, took);
+  const bool taken = miss.end_token > miss.first_token && miss.load_time <= kMostLoading * took &&
+                     CurveLocked(miss.ns, now)
+                         .learnt.Learn(miss.first_token, miss.end_token - miss.first_token, took);
   ++(taken ? counts_.taken : counts_.refused);
 }
 
-RecomputeCurve& LoadCosts::CurveLocked(const Digest128& ns, absl::Duration now) {
+void LoadCosts::NoteTold(const Digest128& ns,
+                         uint64_t first_token,
+                         uint64_t end_token,
+                         absl::Duration took) {
+  const absl::Duration now = clock_.Now();
+  absl::MutexLock lock(&mutex_);
+  const bool taken = end_token > first_token &&
+                     CurveLocked(ns, now).told.Learn(first_token, end_token - first_token, took);
+  ++(taken ? counts_.taken : counts_.refused);
+}
+
+LoadCosts::Curve& LoadCosts::CurveLocked(const Digest128& ns, absl::Duration now) {
   if (!curves_.contains(ns) && curves_.size() >= kMaxCurves) {
     curves_.erase(
         std::min_element(curves_.begin(), curves_.end(),
@@ -126,7 +143,7 @@ RecomputeCurve& LoadCosts::CurveLocked(const Digest128& ns, absl::Duration now) 
   }
   Curve& curve = curves_[ns];
   curve.fed = now;
-  return curve.learnt;
+  return curve;
 }
 
 LoadCosts::Counts LoadCosts::counts() const {

@@ -1,13 +1,14 @@
 // What the store knows of costs: how long each lower tier takes to load, and how long engines take
 // to compute what they did not find. What either means is decided in tiers/placement.
 //
-// How an engine's time is learnt: a probe ends at its first miss, from which on the engine computes
-// as far as the probe asked. The put that begins with that very block, and those that go on where
-// it ended, end the span once they have come as far: engines store in one piece or in many, while
-// they compute or when they have. In between may lie more than computing, and the curve allows for
-// that (recompute_curve.h). Not taken are spans before which the engine had to load for more than
-// an eighth of the time, and those of which a put goes beyond what the probe named, because it
-// holds what was decoded as well.
+// An engine's time is what a rule declares, else what the engine says of its puts, else what is
+// learnt from when it probes and puts: a probe ends at its first miss, from which on the engine
+// computes as far as the probe asked. The put that begins with that very block, and those that go
+// on where it ended, end the span once they have come as far: engines store in one piece or in
+// many, while they compute or when they have. In between may lie more than computing, and the curve
+// allows for that (recompute_curve.h). Not taken are spans before which the engine had to load for
+// more than an eighth of the time, and those of which a put goes beyond what the probe named,
+// because it holds what was decoded as well.
 //
 // Thread-safe: a lock of its own, held for a few microseconds at most and taken last; no other lock
 // is taken under it.
@@ -34,7 +35,7 @@
 
 namespace terrace {
 
-enum class CostSource : uint8_t { kUnknown = 0, kMeasured = 1, kDeclared = 2 };
+enum class CostSource : uint8_t { kUnknown = 0, kMeasured = 1, kTold = 2, kDeclared = 3 };
 
 struct RecomputeCost {
   CostSource source = CostSource::kUnknown;
@@ -61,7 +62,7 @@ class LoadCosts {
       ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- what engines take
-  // Wins over what is learnt, until it is nullopt again.
+  // Wins over all else, until it is nullopt again.
   void Declare(const Digest128& ns, std::optional<RecomputeModel> model)
       ABSL_LOCKS_EXCLUDED(mutex_);
   [[nodiscard]] RecomputeCost CostOf(const Digest128& ns) const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -88,6 +89,9 @@ class LoadCosts {
     absl::Duration at;
   };
   void NotePut(const Growth& growth) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What the engine says of a put that begins at `first_token`. Wins over what is learnt.
+  void NoteTold(const Digest128& ns, uint64_t first_token, uint64_t end_token, absl::Duration took)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   // Spans that the curves took and refused.
   struct Counts {
     uint64_t taken = 0;
@@ -112,14 +116,14 @@ class LoadCosts {
   };
   struct Curve {
     RecomputeCurve learnt;
+    RecomputeCurve told;
     absl::Duration fed;
   };
   OpenSpan& PlaceLocked(uint64_t name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return open_[name % open_.size()];
   }
   void LearnLocked(const OpenSpan& span, absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  RecomputeCurve& CurveLocked(const Digest128& ns, absl::Duration now)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Curve& CurveLocked(const Digest128& ns, absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Clock& clock_;
   const std::vector<LowerTier*> lower_tiers_;

@@ -15,7 +15,9 @@ constexpr uint32_t kVerifySlice = 64;  // blocks a job
 constexpr uint32_t kEvictSlice = 256;  // blocks under one lock
 
 std::string_view SourceText(CostSource source) {
-  return source == CostSource::kDeclared ? " (declared)" : " (measured)";
+  return source == CostSource::kDeclared ? " (declared)"
+         : source == CostSource::kTold   ? " (as the engine says)"
+                                         : " (measured)";
 }
 
 // What computing a block takes of which the namespace's blocks have so many tokens.

@@ -66,7 +66,12 @@ void Store::Put(const Caller& caller,
   if (!put->targets.empty() && put->call.part.rule == Rule::kPrefix) {
     deferred.Add([this, put, first = put->targets.front().position, now = clock_.Now(),
                   block_tokens = NamespaceOf(put->scope).record.block_tokens] {
+      const StorePart& part = put->call.part;
       costs_.NotePut(GrowthOf(put->call, first, block_tokens, now));
+      if (put->call.compute_time > absl::ZeroDuration()) {
+        costs_.NoteTold(part.namespace_digest, part.first_token,
+                        EndToken(part, block_tokens, part.key_count() - 1), put->call.compute_time);
+      }
     });
   }
   uint64_t bytes = 0;

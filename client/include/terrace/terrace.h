@@ -257,6 +257,7 @@ typedef struct terrace_put_options {
   const char* stop_reason;
   int32_t session_end;
   uint32_t expected_return_ms;
+  uint64_t compute_us;            /* what computing the blocks took, alone */
 } terrace_put_options;
 /* From the part's region, or inline when part.region is 0 and `payload` holds the payloads end to end (3 MiB at most). */
 TERRACE_API terrace_status terrace_submit_put(terrace_client* client, const terrace_call* call,

@@ -134,6 +134,28 @@ TEST_P(Verbs, ProbeTellsHowFarLoadingIsWorthIt) {
   EXPECT_EQ(fast.boundary_tokens(), 32U) << "which says what can be had";
 }
 
+TEST_P(Verbs, PutTellsWhatComputingTook) {
+  const std::string digest = OpenNamespace();
+  for (uint64_t first = 0; first < 400; first += 100) {
+    v1::PutRequest request;
+    for (uint64_t key = first; key < first + 16; ++key) {
+      request.mutable_part()->mutable_keys()->append(TestKey(key));
+      request.mutable_payload()->append(TestPayload(key, kBlockBytes));
+    }
+    request.mutable_part()->set_namespace_digest(digest);
+    request.mutable_hints()->set_compute_us(25'600'000);
+    v1::PutReply reply;
+    ASSERT_TRUE(client_->Call(v1::METHOD_PUT, request, &reply).ok());
+  }
+  v1::ProbeRequest request;
+  *request.add_parts() = PartOf(digest, {0, 1, 2});
+  v1::ProbeReply reply;
+  ASSERT_TRUE(Eventually([&] {
+    return client_->Call(v1::METHOD_PROBE, request, &reply).ok() && reply.recompute_us() > 0;
+  }));
+  EXPECT_EQ(reply.recompute_us(), 4'800'000U) << "a tenth of a second a token";
+}
+
 TEST_P(Verbs, HoldsAreClampedToTenMinutes) {
   const std::string digest = OpenNamespace();
   Put(digest, {1});

@@ -197,6 +197,20 @@ TEST_F(WorthLoading, WhatComputingTakesIsLearntFromProbesAndPuts) {
   EXPECT_EQ(Probe({Part(Range(0, 8))}).recompute_time, absl::Milliseconds(128));
 }
 
+TEST_F(WorthLoading, WhatTheEngineSaysWinsOverWhatIsLearnt) {
+  for (uint64_t i = 0; i < 4; ++i) {
+    const std::vector<uint64_t> keys = Range(100 * i, 100 * i + 16);
+    Probe({Part(keys)});
+    clock_.Advance(absl::Milliseconds(512));
+    PutCall put = InlinePut(keys, 4096);
+    put.compute_time = absl::Milliseconds(128);
+    Put(std::move(put));
+  }
+  EXPECT_EQ(Probe({Part(Range(0, 8))}).recompute_time, absl::Milliseconds(64));
+  EXPECT_NE(ExplainText(2).find("about 8ms (as the engine says)."), std::string::npos)
+      << ExplainText(2);
+}
+
 TEST_F(WorthLoading, PutsInPiecesEndTheSpanTogether) {
   for (uint64_t i = 0; i < 4; ++i) {
     Compute(Range(100 * i, 100 * i + 32), absl::Milliseconds(512), 8);

@@ -163,6 +163,7 @@ TEST_F(Calls, PutOptionsReachTheDaemon) {
   options.stop_reason = "stop";
   options.session_end = 1;
   options.expected_return_ms = 900;
+  options.compute_us = uint64_t{1} << 33;
   const std::string payload(300, 'p');
   ASSERT_EQ(terrace_submit_put(client_, &call, &options, payload.data(), payload.size(), nullptr),
             TERRACE_OK);
@@ -183,6 +184,7 @@ TEST_F(Calls, PutOptionsReachTheDaemon) {
   EXPECT_EQ(sent.hints().stop_reason(), "stop");
   EXPECT_TRUE(sent.hints().session_end());
   EXPECT_EQ(sent.hints().expected_return_ms(), 900U);
+  EXPECT_EQ(sent.hints().compute_us(), uint64_t{1} << 33);
   const uint32_t given = server_->LastDeadlineMs(v1::METHOD_PUT);
   EXPECT_GT(given, 0U);
   EXPECT_LT(given, 5000U) << "the daemon has to answer before the caller's deadline";

@@ -144,6 +144,7 @@ std::vector<NumberedField> SmallFields() {
       {hints, "stop_reason", wire::hints::kStopReason},
       {hints, "session_end", wire::hints::kSessionEnd},
       {hints, "expected_return_ms", wire::hints::kExpectedReturnMs},
+      {hints, "compute_us", wire::hints::kComputeUs},
       {v1::PutReply::descriptor(), "outcomes", wire::put_reply::kOutcomes},
       {v1::PutReply::descriptor(), "reasons", wire::put_reply::kReasons},
       {v1::PutReply::descriptor(), "levels", wire::put_reply::kLevels},
