@@ -120,7 +120,7 @@ class LoadCosts {
     absl::Duration fed;
   };
   OpenSpan& PlaceLocked(uint64_t name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return open_[name % open_.size()];
+    return open_[(name >> 1U) % open_.size()];  // the lowest bit is always set
   }
   void LearnLocked(const OpenSpan& span, absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Curve& CurveLocked(const Digest128& ns, absl::Duration now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
