@@ -33,6 +33,7 @@
 #include "tiers/os/descriptor.h"
 #include "tiers/os/fault_guard.h"
 #include "tiers/placement/eviction_policy.h"
+#include "tiers/placement/load_advice.h"
 #include "tiers/segment/segment_tier.h"
 #include "tiers/shared/shared_tier.h"
 #include "tiers/vocab/block_key.h"
@@ -102,6 +103,8 @@ struct ProbeResult {
   std::vector<uint32_t> part_boundary_keys;
   uint64_t boundary_tokens = 0;
   absl::Duration load_time;
+  absl::Duration recompute_time;  // of what lies under the boundary; zero: not known
+  uint64_t worth_tokens = 0;      // the boundary up to which loading saves most time
   uint64_t hit_bytes = 0;
   Digest128 hold_id;  // zero: none
   absl::Duration hold;
@@ -186,7 +189,8 @@ struct PutCall {
   Level wait_for = Level::kDram;
   absl::Duration deadline;
   uint64_t call_id = 0;
-  bool alone = false;  // as of a get
+  bool alone = false;           // as of a get
+  absl::Duration compute_time;  // of all of its blocks, as the engine says; zero: it does not
 };
 struct PutResult {
   std::string outcomes;  // a byte a key: PutOutcome
@@ -325,6 +329,9 @@ struct StoreUsage {
   uint64_t metadata_bytes = 0;  // index, block metadata and placement
   uint64_t local_writes_in_flight = 0;
   uint64_t waiting_for_room = 0;  // blocks that wait for a victim to be written
+  std::vector<TierCost> costs;    // of lower tiers, nearest first
+  uint64_t recompute_spans = 0;   // that told what it takes to compute
+  uint64_t recompute_spans_refused = 0;  // and that did not, as absurd or mixed with other work
   std::vector<LocalTierUsage> local_tiers;
   std::vector<SharedTierUsage> shared_tiers;
   StoreCounters counters;
@@ -369,11 +376,13 @@ enum class PublishWhen : uint8_t {
   kNever = 3,
 };
 
-// Which namespaces' blocks are published otherwise than their tenant and the tiers say.
+// What holds for the namespaces that match, whatever their tenant and the tiers say. Of each thing
+// the first rule counts that matches and says it.
 struct NamespaceRule {
   std::string tenant;  // alias; "": of every tenant
   std::string model;   // of the namespace's record; a pattern of glob(7) in which * goes beyond "/"
-  PublishWhen publish = PublishWhen::kNever;
+  std::optional<PublishWhen> publish;
+  std::optional<RecomputeModel> recompute = std::nullopt;  // what it takes to compute their blocks
 };
 
 struct SharedTierPolicy {
@@ -444,8 +453,7 @@ class BlockStore {
                                 uint64_t limit_bytes) = 0;
   // When the tenant's blocks are published, to whichever shared tier; nullopt: as the tiers'
   // policies say.
-  // Of namespaces that are open and of those to come: the first that matches. Replaces those
-  // before.
+  // Of namespaces that are open and of those to come. Replaces those before.
   virtual void SetNamespaceRules(std::vector<NamespaceRule> rules) = 0;
   virtual void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) = 0;
   // leases: the process is known by a pidfd, so leases may be granted.

@@ -42,11 +42,13 @@ struct TenantConfig {
   friend bool operator==(const TenantConfig&, const TenantConfig&) = default;
 };
 
-// A [[namespace]] section: a rule for those that match; the first of them counts.
+// A [[namespace]] section: a rule for those that match; of each thing, the first of them that says
+// it counts.
 struct NamespaceConfig {
   std::string tenant = {};                            // alias; "": of every tenant
   std::string model = {};                             // pattern
-  std::optional<PublishWhen> publish = std::nullopt;  // required
+  std::optional<PublishWhen> publish = std::nullopt;  // this or `recompute` is required
+  std::vector<PrefillTime> recompute = {};            // none: it is learnt
   friend bool operator==(const NamespaceConfig&, const NamespaceConfig&) = default;
 };
 

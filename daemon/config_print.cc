@@ -3,6 +3,7 @@
 
 #include "daemon/concat.h"
 #include "daemon/config.h"
+#include "daemon/config_recompute.h"
 #include "daemon/quoted_text.h"
 #include "daemon/settings.h"
 
@@ -53,7 +54,12 @@ void AppendNamespace(std::string* out, const NamespaceConfig& rule, std::string_
     AppendLine(out, "tenant", QuotedText(rule.tenant), origin);
   }
   AppendLine(out, "model", QuotedText(rule.model), origin);
-  AppendLine(out, "publish", QuotedText(PublishText(*rule.publish)), origin);
+  if (rule.publish.has_value()) {
+    AppendLine(out, "publish", QuotedText(PublishText(*rule.publish)), origin);
+  }
+  if (!rule.recompute.empty()) {
+    AppendLine(out, "recompute", QuotedText(RecomputeText(rule.recompute)), origin);
+  }
 }
 
 void AppendTier(std::string* out, const TierConfig& tier, std::string_view origin) {
@@ -105,10 +111,14 @@ std::string SharedJson(const TierConfig& tier) {
                 ",\"dead_after_ms\":", absl::ToInt64Milliseconds(tier.dead_after), KeyJson(tier));
 }
 
-std::string PublishJson(const TenantConfig& tenant) {
-  return tenant.publish.has_value()
-             ? Concat(",\"publish\":", QuotedText(PublishText(*tenant.publish)))
-             : "";
+std::string PublishJson(std::optional<PublishWhen> publish) {
+  return publish.has_value() ? Concat(",\"publish\":", QuotedText(PublishText(*publish))) : "";
+}
+
+std::string RecomputeJson(const NamespaceConfig& rule) {
+  return rule.recompute.empty()
+             ? ""
+             : Concat(",\"recompute\":", QuotedText(RecomputeText(rule.recompute)));
 }
 
 // Whether a setting of [local] is said by [[tier]] sections instead.
@@ -189,15 +199,14 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
     out.append(Concat(i == 0 ? "" : ",", "{\"alias\":", QuotedText(tenant.alias),
                       ",\"uids\":", IdsText(tenant.uids), ",\"gids\":", IdsText(tenant.gids),
                       ",\"guaranteed_bytes\":", tenant.guaranteed_bytes,
-                      ",\"limit_bytes\":", tenant.limit_bytes, PublishJson(tenant),
+                      ",\"limit_bytes\":", tenant.limit_bytes, PublishJson(tenant.publish),
                       ",\"origin\":", QuotedText(loaded.tenant_origins[i]), "}"));
   }
   out.append("],\"namespaces\":[");
   for (size_t i = 0; i < loaded.config.namespaces.size(); ++i) {
     const NamespaceConfig& rule = loaded.config.namespaces[i];
-    out.append(Concat(i == 0 ? "" : ",", "{\"tenant\":", QuotedText(rule.tenant),
-                      ",\"model\":", QuotedText(rule.model),
-                      ",\"publish\":", QuotedText(PublishText(*rule.publish)),
+    out.append(Concat(i == 0 ? "" : ",", "{\"tenant\":", QuotedText(rule.tenant), ",\"model\":",
+                      QuotedText(rule.model), PublishJson(rule.publish), RecomputeJson(rule),
                       ",\"origin\":", QuotedText(loaded.namespace_origins[i]), "}"));
   }
   return out + "]}";

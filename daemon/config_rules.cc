@@ -11,6 +11,7 @@
 #include <grp.h>
 
 #include "daemon/concat.h"
+#include "daemon/config_recompute.h"
 #include "daemon/config_tiers.h"
 #include "daemon/quoted_text.h"
 #include "daemon/settings.h"
@@ -18,7 +19,7 @@
 namespace terrace {
 namespace {
 
-constexpr std::string_view kNamespaceKeys[] = {"tenant", "model", "publish"};
+constexpr std::string_view kNamespaceKeys[] = {"tenant", "model", "publish", "recompute"};
 constexpr std::string_view kNamespaceForm = "namespace: write [[namespace]], once for each rule";
 constexpr size_t kMaxModelBytes = 256;
 constexpr size_t kMaxNamespaceRules = 256;
@@ -134,9 +135,11 @@ class FileReader {
       if (i >= kMaxNamespaceRules) {
         return Refuse(origin, Concat("namespace: at most ", kMaxNamespaceRules, " rules"));
       }
-      if (rule.model.empty() || !rule.publish.has_value()) {
-        return Refuse(
-            origin, Concat("namespace: ", rule.model.empty() ? "model" : "publish", " is missing"));
+      const bool says = rule.publish.has_value() || !rule.recompute.empty();
+      if (rule.model.empty() || !says) {
+        return Refuse(origin,
+                      Concat("namespace: ", rule.model.empty() ? "model" : "publish or recompute",
+                             " is missing"));
       }
     }
     return absl::OkStatus();
@@ -302,6 +305,8 @@ class FileReader {
       PublishWhen publish = PublishWhen::kOnCommit;
       status = SetPublish(entry.value, &publish);
       rule.publish = publish;
+    } else if (entry.key == "recompute") {
+      status = SetRecompute(entry.value, &rule.recompute);
     } else {
       return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[namespace]]",
                                     Suggestion(entry.key, kNamespaceKeys)));

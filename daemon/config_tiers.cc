@@ -313,7 +313,11 @@ std::vector<NamespaceRule> NamespaceRulesOf(const Config& config) {
   std::vector<NamespaceRule> rules;
   rules.reserve(config.namespaces.size());
   for (const NamespaceConfig& rule : config.namespaces) {
-    rules.push_back({rule.tenant, rule.model, rule.publish.value_or(PublishWhen::kOnCommit)});
+    std::optional<RecomputeModel> recompute;
+    if (const auto model = ModelThrough(rule.recompute); model.ok()) {
+      recompute = *model;
+    }
+    rules.push_back({rule.tenant, rule.model, rule.publish, recompute});
   }
   return rules;
 }

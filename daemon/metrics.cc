@@ -239,6 +239,24 @@ void AddOccupancy(const StoreUsage& usage, Families* out) {
   out->Gauge("calls_in_flight", "Calls that the store works on.").Add({}, usage.calls_in_flight);
 }
 
+void AddCosts(const StoreUsage& usage, Families* out) {
+  out->Gauge("tier_break_even_tokens",
+             "Length of a prefix from which on loading it from the tier is faster than computing "
+             "it, of the namespace where that is longest; +Inf: it never is.");
+  for (const TierCost& cost : usage.costs) {
+    if (cost.break_even_tokens.has_value()) {
+      out->Add({Label("tier", cost.name)}, cost.never_pays
+                                               ? std::numeric_limits<double>::infinity()
+                                               : static_cast<double>(*cost.break_even_tokens));
+    }
+  }
+  out->Counter("recompute_spans_total",
+               "Times between a probe that missed and the put of what it missed, by whether they "
+               "tell what computing takes.")
+      .Add({Label("result", "taken")}, usage.recompute_spans)
+      .Add({Label("result", "refused")}, usage.recompute_spans_refused);
+}
+
 // The tenants with the most bytes keep their names; the others are summed.
 std::vector<TenantUsage> BoundedTenants(std::vector<TenantUsage> tenants) {
   if (tenants.size() <= kMaxTenantSeries) {
@@ -318,6 +336,7 @@ class Collector final : public prometheus::Collectable {
       AddTraffic(snapshot->usage.counters, &families);
       AddEvictions(snapshot->usage.counters, &families);
       AddOccupancy(snapshot->usage, &families);
+      AddCosts(snapshot->usage, &families);
       AddTenants(snapshot->tenants, &families);
       AddLocalTiers(snapshot->usage, snapshot->io, &families);
       AddSharedTiers(snapshot->usage, &families);

@@ -375,6 +375,7 @@ Verdict CheckPut(const terrace_call* call,
   request->stop_reason = TextOf(given.stop_reason);
   request->session_end = given.session_end != 0;
   request->expected_return_ms = given.expected_return_ms;
+  request->compute_us = given.compute_us;
   return {};
 }
 

@@ -84,6 +84,8 @@ void Completion::Clear() {
   bytes_arrived = 0;
   count = 0;
   generation = 0;
+  recompute_us = 0;
+  worth_tokens = 0;
 }
 
 void Completion::Fail(terrace_status why, std::string_view text) {

@@ -142,10 +142,18 @@ bool DecodeProbe(std::string_view message, Completion* completion) {
         return TakeNumber(reader, &completion->hold_ms);
       case wire::probe_reply::kTicket:
         return TakeNumber(reader, &completion->ticket);
+      case wire::probe_reply::kRecomputeUs:
+        return TakeNumber(reader, &completion->recompute_us);
+      case wire::probe_reply::kWorthTokens:
+        return TakeNumber(reader, &completion->worth_tokens);
       default:
         return Skip(reader);
     }
   });
+  // A daemon from before these fields says neither.
+  if (completion->recompute_us == 0 || completion->worth_tokens > completion->boundary_tokens) {
+    completion->worth_tokens = completion->boundary_tokens;
+  }
   return read && states;
 }
 

@@ -164,7 +164,7 @@ void EncodePut(const Request& request, Encoder& encoder) {
   AddNumber(writer, wire::put_request::kWaitFor, request.wait_for);
   const size_t hints = NumberSize(request.output_tokens) + BytesSize(request.stop_reason.size()) +
                        NumberSize(request.session_end ? 1 : 0) +
-                       NumberSize(request.expected_return_ms);
+                       NumberSize(request.expected_return_ms) + NumberSize(request.compute_us);
   if (hints > 0) {
     pbf_writer parent(encoder.frame());
     pbf_writer hint_writer(parent, wire::put_request::kHints, hints);
@@ -172,6 +172,7 @@ void EncodePut(const Request& request, Encoder& encoder) {
     AddBytes(hint_writer, wire::hints::kStopReason, request.stop_reason);
     AddFlag(hint_writer, wire::hints::kSessionEnd, request.session_end);
     AddNumber(hint_writer, wire::hints::kExpectedReturnMs, request.expected_return_ms);
+    AddNumber(hint_writer, wire::hints::kComputeUs, request.compute_us);
   }
   AddBytes(writer, wire::put_request::kRequestId, request.request_id);
 }

@@ -60,6 +60,7 @@ struct Request {
   std::string_view stop_reason;
   bool session_end = false;
   uint32_t expected_return_ms = 0;
+  uint64_t compute_us = 0;
 
   // ticket, cancel, pin, clear
   uint64_t ticket = 0;

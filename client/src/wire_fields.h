@@ -76,6 +76,8 @@ inline constexpr Field kHitBytes = 7;
 inline constexpr Field kHoldId = 8;
 inline constexpr Field kHoldMs = 9;
 inline constexpr Field kTicket = 10;
+inline constexpr Field kRecomputeUs = 11;
+inline constexpr Field kWorthTokens = 12;
 }  // namespace probe_reply
 
 namespace prefetch_request {
@@ -142,6 +144,7 @@ inline constexpr Field kOutputTokens = 1;
 inline constexpr Field kStopReason = 2;
 inline constexpr Field kSessionEnd = 3;
 inline constexpr Field kExpectedReturnMs = 4;
+inline constexpr Field kComputeUs = 5;
 }  // namespace hints
 namespace put_request {
 inline constexpr Field kPart = 1;

@@ -142,6 +142,7 @@ void Store::CancelOrphanReadsLocked(DeferredCalls& deferred) {
                                      [block](const auto& entry) { return entry.second == block; });
     if (queued != waiting.end()) {
       waiting.erase(queued);
+      reads_[flight.tier].bytes -= flight.lower.payload_bytes;
       CloseFlightLocked(block, GetOutcome::kCancelled, deferred);
       UnlockBlockLocked(block);
     } else if (flight.reading && flight.read_token != 0) {
@@ -209,6 +210,7 @@ void Store::QueueReadLocked(BlockId block) {
       std::upper_bound(waiting.begin(), waiting.end(), flight.priority,
                        [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
   waiting.insert(at, {flight.priority, block});
+  reads_[flight.tier].bytes += flight.lower.payload_bytes;
 }
 
 bool Store::IsShared(size_t tier) const {
@@ -234,7 +236,7 @@ void Store::StartRead(BlockId block) {
   LowerTier::ReadRequest request;
   std::string salt;
   std::string key;
-  LowerTier* tier = nullptr;
+  uint32_t tier = 0;
   bool wanted = false;
   bool has_slot = false;
   uint64_t payload_bytes = 0;
@@ -246,7 +248,7 @@ void Store::StartRead(BlockId block) {
     has_slot = blocks_.at(block).has_slot;  // of a read from a nearer tier
     flight.give_up = std::min(flight.give_up, clock_.Now() + options_.max_wait_for_room);
     give_up = flight.give_up;
-    tier = lower_tiers_[flight.tier];
+    tier = flight.tier;
     request.block = flight.lower;
     request.priority = flight.priority;
     payload_bytes = flight.lower.payload_bytes;
@@ -277,9 +279,12 @@ void Store::StartRead(BlockId block) {
     request.destination = PayloadLocked(blocks_.at(block));
     request.header_page_in_front = true;
   }
-  const uint64_t token = tier->Read(request, [this, block](ReadOutcome outcome) {
+  const TierLoad::Mark mark = costs_.ReadBegan(tier);
+  const auto ended = [this, block, tier, mark, payload_bytes](ReadOutcome outcome) {
+    costs_.ReadEnded(tier, mark, outcome == ReadOutcome::kVerified ? payload_bytes : 0);
     RunJob(Priority::kHigh, [this, block, outcome] { ReadEnded(block, outcome); });
-  });
+  };
+  const uint64_t token = lower_tiers_[tier]->Read(request, ended);
   bool cancel = false;
   {
     Lock lock(&mutex_);
@@ -290,7 +295,7 @@ void Store::StartRead(BlockId block) {
     }
   }
   if (cancel) {
-    tier->Cancel(token);
+    lower_tiers_[tier]->Cancel(token);
   }
 }
 
@@ -301,6 +306,7 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
   Block& entry = blocks_.at(block);
   const Flight& flight = flights_.at(block);
   --reads_[flight.tier].running;
+  reads_[flight.tier].bytes -= flight.lower.payload_bytes;
   const bool current =
       scopes_[static_cast<uint32_t>(entry.scope)].generation == NamespaceOf(entry.scope).generation;
   if (outcome == ReadOutcome::kVerified && entry.state == BlockState::kFilling && current) {

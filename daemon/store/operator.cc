@@ -14,6 +14,43 @@ namespace {
 constexpr uint32_t kVerifySlice = 64;  // blocks a job
 constexpr uint32_t kEvictSlice = 256;  // blocks under one lock
 
+std::string_view SourceText(CostSource source) {
+  return source == CostSource::kDeclared ? " (declared)"
+         : source == CostSource::kTold   ? " (as the engine says)"
+                                         : " (measured)";
+}
+
+// What computing a block takes of which the namespace's blocks have so many tokens.
+std::string RecomputeText(const RecomputeCost& cost, uint64_t first_token, uint32_t block_tokens) {
+  if (!cost.known() || block_tokens == 0) {
+    return " What it takes to compute is not known.";
+  }
+  const absl::Duration took =
+      absl::Seconds(cost.model.Seconds(first_token, first_token + block_tokens));
+  return absl::StrCat(" To compute it at token ", first_token, " takes about ",
+                      absl::FormatDuration(absl::Trunc(took, absl::Microseconds(1))),
+                      std::string(SourceText(cost.source)), ".");
+}
+
+// From which prefix on a load from the tier pays, of blocks like this one.
+std::string BreakEvenText(const LoadCosts& costs,
+                          const RecomputeCost& cost,
+                          size_t tier,
+                          uint32_t block_tokens,
+                          const LoadDemand& block) {
+  if (!cost.known() || block_tokens == 0) {
+    return " What it takes to compute is not known: every load counts as worth it.";
+  }
+  const std::optional<uint64_t> tokens = costs.BreakEven(cost.model, tier, block_tokens, block);
+  if (!tokens.has_value()) {
+    return absl::StrCat(" Computing", std::string(SourceText(cost.source)),
+                        " is always faster than loading from there.");
+  }
+  return absl::StrCat(" Loading from there is faster than computing",
+                      std::string(SourceText(cost.source)), " from ", *tokens,
+                      " tokens of prefix on.");
+}
+
 }  // namespace
 
 StoreUsage Store::Usage() const {
@@ -28,6 +65,9 @@ StoreUsage Store::Usage() const {
     usage.shared_tiers.back().figures = tier->figures();
     usage.shared_tiers.back().nodes = tier->Nodes();
   }
+  usage.costs = TierCosts();
+  usage.recompute_spans = costs_.counts().taken;
+  usage.recompute_spans_refused = costs_.counts().refused;
   Lock lock(&mutex_);
   for (size_t i = 0; i < outlets_.size(); ++i) {
     const Outlet& outlet = outlets_[i];
@@ -40,13 +80,7 @@ StoreUsage Store::Usage() const {
     shared.unraised_generations = outlet.unraised.size();
     shared.hits = counters_.tier_hits[outlet.hits_index];
   }
-  for (const auto& [id, ns] : [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-         std::vector<std::pair<uint32_t, const Namespace*>> all;
-         for (uint32_t i = 0; i < namespaces_.size(); ++i) {
-           all.emplace_back(i, namespaces_[i].get());
-         }
-         return all;
-       }()) {
+  for (const std::unique_ptr<Namespace>& ns : namespaces_) {
     usage.blocks += ns->blocks;
   }
   usage.payload_bytes = payload_bytes_;
@@ -83,6 +117,41 @@ StoreUsage Store::Usage() const {
   usage.waiting_for_room = room_waiters_.size();
   usage.counters = counters_;
   return usage;
+}
+
+std::vector<TierCost> Store::TierCosts() const {
+  struct Shape {
+    Digest128 ns;
+    uint64_t block_bytes = 0;
+    uint32_t block_tokens = 0;
+  };
+  std::vector<Shape> shapes;
+  std::vector<uint64_t> queued;
+  {
+    Lock lock(&mutex_);
+    for (const std::unique_ptr<Namespace>& ns : namespaces_) {
+      shapes.push_back({ns->digest, ns->record.block_bytes, ns->record.block_tokens});
+    }
+    for (const ReadQueue& reads : reads_) {
+      queued.push_back(reads.bytes);
+    }
+  }
+  std::vector<TierCost> result(lower_tiers_.size());
+  for (size_t tier = 0; tier < result.size(); ++tier) {
+    result[tier].name = std::string(lower_tiers_[tier]->name());
+  }
+  for (const Shape& shape : shapes) {
+    const RecomputeCost cost = costs_.CostOf(shape.ns);
+    for (size_t tier = 0; cost.known() && shape.block_tokens > 0 && tier < result.size(); ++tier) {
+      const std::optional<uint64_t> tokens = costs_.BreakEven(cost.model, tier, shape.block_tokens,
+                                                              {1, shape.block_bytes, queued[tier]});
+      TierCost& worst = result[tier];
+      worst.never_pays = worst.never_pays || !tokens.has_value();
+      worst.break_even_tokens =
+          std::max(worst.break_even_tokens.value_or(0), tokens.value_or(kMostPromptTokens));
+    }
+  }
+  return result;
 }
 
 std::vector<PoolSegmentView> Store::ReclaimOrder(std::string_view tier) const {
@@ -141,10 +210,13 @@ absl::StatusOr<Explanation> Store::Explain(std::string_view tenant, const StoreP
     out.state = KeyState::kLower;
     out.tier = std::string(lower_tiers_[tier]->name());
     out.payload_bytes = lower.payload_bytes;
+    const Namespace& ns = *FindNamespaceLocked(id, part.namespace_digest);
+    const LoadDemand demand{1, lower.payload_bytes, reads_[tier].bytes};
+    const absl::Duration takes = absl::Seconds(costs_.LoadSeconds(tier, demand));
     out.text = absl::StrCat(
         "On tier ", out.tier, ", not in DRAM; a get that waits, or a prefetch, ",
-        "reads it in about ",
-        absl::FormatDuration(lower_tiers_[tier]->EstimateRead(lower.payload_bytes)), ".");
+        "reads it in about ", absl::FormatDuration(absl::Trunc(takes, absl::Microseconds(1))), ".",
+        BreakEvenText(costs_, costs_.CostOf(ns.digest), tier, ns.record.block_tokens, demand));
     return out;
   }
   if (block == kNoBlock) {
@@ -187,6 +259,9 @@ void Store::ExplainBlockLocked(BlockId id, Explanation& out) {
     absl::StrAppend(&out.text, "Policy ", std::string(policy.name()), " would evict ",
                     out.eviction_rank, " of ", policy.resident(), " blocks of its size before it.");
   }
+  const Namespace& ns = NamespaceOf(block.scope);
+  absl::StrAppend(&out.text, RecomputeText(costs_.CostOf(ns.digest), block.first_token,
+                                           ns.record.block_tokens));
   ExplainPublishingLocked(block, out);
 }
 

@@ -90,4 +90,21 @@ struct PartView {
   }
 };
 
+// The largest boundary <= `limit` that every part finds legal. Boundaries shrink until all agree;
+// each round lowers at least one part's end or stops.
+inline uint64_t LargestLegalOf(const std::vector<PartView>& views, uint64_t limit) {
+  uint64_t boundary = limit;
+  for (bool agreed = false; !agreed && boundary > 0;) {
+    agreed = true;
+    for (const PartView& view : views) {
+      const uint64_t legal = view.LargestLegal(boundary);
+      if (legal < boundary) {
+        boundary = legal;
+        agreed = false;
+      }
+    }
+  }
+  return boundary;
+}
+
 }  // namespace terrace

@@ -4,31 +4,21 @@
 #include <utility>
 
 #include "daemon/store/part_view.h"
+#include "daemon/store/probe_load.h"
 #include "daemon/store/store.h"
 
 namespace terrace {
 namespace {
 
-// Boundaries shrink until every part agrees; each round lowers at least one part's end or stops.
 uint64_t LegalBoundary(const std::vector<PartView>& views) {
-  uint64_t boundary = 0;
+  uint64_t furthest = 0;
   for (const PartView& view : views) {
     const uint32_t count = view.part->key_count();
     if (view.part->rule != Rule::kIndependent && count > 0) {
-      boundary = std::max(boundary, view.End(count - 1));
+      furthest = std::max(furthest, view.End(count - 1));
     }
   }
-  for (bool agreed = false; !agreed && boundary > 0;) {
-    agreed = true;
-    for (const PartView& view : views) {
-      const uint64_t legal = view.LargestLegal(boundary);
-      if (legal < boundary) {
-        boundary = legal;
-        agreed = false;
-      }
-    }
-  }
-  return boundary;
+  return LargestLegalOf(views, furthest);
 }
 
 }  // namespace
@@ -36,10 +26,10 @@ uint64_t LegalBoundary(const std::vector<PartView>& views) {
 void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) {
   DeferredCalls deferred;
   ProbeResult result;
-  std::vector<SeenBlock> seen;
+  ProbeView view;
   {
     Lock lock(&mutex_);
-    result = ProbeLocked(caller, call, seen);
+    result = ProbeLocked(caller, call, view);
     if (call.prefetch) {
       PrefetchCall prefetch{call.parts, call.priority, clock_.Now() + absl::Seconds(10),
                             absl::ZeroDuration()};
@@ -47,11 +37,16 @@ void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(Probe
     }
   }
   deferred.Run();
+  JudgeLoad(view, costs_, result);
+  const std::vector<LoadCosts::Miss> misses = MissesOf(view, result);
   done(std::move(result));
   // After the answer, which does not depend on it: the touch is a third of a probe's work.
+  for (const LoadCosts::Miss& miss : misses) {
+    costs_.NoteMiss(miss);
+  }
   Lock lock(&mutex_);
   NoteUseLocked(caller, call);
-  TouchSeenLocked(seen);
+  TouchSeenLocked(view.seen);
 }
 
 void Store::FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out) {
@@ -66,13 +61,15 @@ void Store::FindPartLocked(TenantId tenant, const StorePart& part, std::vector<B
                   absl::MakeSpan(out));
 }
 
-// One part's states, in the order of its keys; `seen` grows by its ready blocks. A probe spends its
-// time in this loop, which therefore looks at each block once.
+// One part's states, in the order of its keys; `all.seen` grows by its ready blocks, `all.lower` by
+// what lies or is read below. A probe spends its time in this loop, which therefore looks at each
+// block once.
 void Store::ProbePartLocked(TenantId tenant,
                             const StorePart& part,
-                            PartView& view,
-                            std::vector<SeenBlock>& seen,
+                            ProbeView& all,
                             ProbeResult& result) {
+  PartView& view = all.parts.emplace_back();
+  std::vector<SeenBlock>& seen = all.seen;
   view.part = &part;
   const Namespace* ns = FindNamespaceLocked(tenant, part.namespace_digest);
   view.block_tokens = ns == nullptr ? 0 : ns->record.block_tokens;
@@ -98,10 +95,13 @@ void Store::ProbePartLocked(TenantId tenant,
       if (block.state == BlockState::kReady) {
         state = KeyState::kReady;
         seen.push_back({found[i], block.serial, block.payload_bytes, i});
+      } else if (const auto flight = flights_.find(found[i]);
+                 flight != flights_.end() && flight->second.is_read) {
+        all.lower.push_back({i, flight->second.tier, block.payload_bytes, true});
       }
     } else if (has_lower && LookupLowerLocked(tenant, part, i, &lower, &tier)) {
       state = KeyState::kLower;
-      result.load_time += lower_tiers_[tier]->EstimateRead(lower.payload_bytes);
+      all.lower.push_back({i, tier, lower.payload_bytes, false});
       ++tier;  // 0 is DRAM
     }
     if (state == KeyState::kMiss) {
@@ -116,39 +116,43 @@ void Store::ProbePartLocked(TenantId tenant,
     view.run += broken ? 0 : 1;
     states[i] = static_cast<char>(static_cast<uint32_t>(state) | (tier << 4U));
   }
+  all.seen_end.push_back(seen.size());
+  all.lower_end.push_back(all.lower.size());
   result.part_hits.push_back(is_prefix ? view.run : hits);
   counters_.probe_keys += count;
   counters_.probe_hits += hits;
 }
 
-ProbeResult Store::ProbeLocked(const Caller& caller,
-                               const ProbeCall& call,
-                               std::vector<SeenBlock>& seen) {
+ProbeResult Store::ProbeLocked(const Caller& caller, const ProbeCall& call, ProbeView& view) {
   ProbeResult result;
-  std::vector<PartView> views(call.parts.size());
-  std::vector<size_t> ends;  // of each part's blocks in `seen`
-  for (size_t p = 0; p < call.parts.size(); ++p) {
-    ProbePartLocked(caller.tenant, call.parts[p], views[p], seen, result);
-    ends.push_back(seen.size());
+  view.parts.reserve(call.parts.size());
+  for (const StorePart& part : call.parts) {
+    ProbePartLocked(caller.tenant, part, view, result);
   }
-  result.boundary_tokens = LegalBoundary(views);
+  view.dram_bytes_per_second = read_rate_;
+  for (size_t tier = 0; tier < reads_.size(); ++tier) {
+    view.queued_bytes[tier] = reads_[tier].bytes;
+  }
+  result.boundary_tokens = LegalBoundary(view.parts);
   std::vector<BlockId> held;
   size_t at = 0;
-  for (size_t p = 0; p < views.size(); ++p) {
+  size_t lower_at = 0;
+  for (size_t p = 0; p < view.parts.size(); ++p) {
     const bool independent = call.parts[p].rule == Rule::kIndependent;
     const uint32_t under =
-        independent ? call.parts[p].key_count() : views[p].KeysUpTo(result.boundary_tokens);
+        independent ? call.parts[p].key_count() : view.parts[p].KeysUpTo(result.boundary_tokens);
     result.part_boundary_keys.push_back(under);
-    for (; at < ends[p] && seen[at].key < under; ++at) {
-      result.hit_bytes += seen[at].payload_bytes;
+    for (; at < view.seen_end[p] && view.seen[at].key < under; ++at) {
+      result.hit_bytes += view.seen[at].payload_bytes;
       if (call.hold > absl::ZeroDuration()) {
-        held.push_back(seen[at].id);
+        held.push_back(view.seen[at].id);
       }
     }
-    at = ends[p];
-  }
-  if (read_rate_ > 0) {
-    result.load_time += absl::Seconds(static_cast<double>(result.hit_bytes) / read_rate_);
+    at = view.seen_end[p];
+    for (; lower_at < view.lower_end[p] && view.lower[lower_at].key < under; ++lower_at) {
+      result.hit_bytes += view.lower[lower_at].payload_bytes;
+    }
+    lower_at = view.lower_end[p];
   }
   if (!held.empty()) {
     result.hold = std::min(call.hold, kMaxHold);

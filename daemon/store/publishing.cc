@@ -121,14 +121,18 @@ void Store::SetNamespaceRules(std::vector<NamespaceRule> rules) {
 void Store::RuleNamespaceLocked(Namespace& ns) {
   Tenant& tenant = TenantOf(ns.tenant);
   ns.publish.reset();
+  std::optional<RecomputeModel> recompute;
   for (const NamespaceRule& rule : namespace_rules_) {
     if ((rule.tenant.empty() || rule.tenant == tenant.alias) &&
         fnmatch(rule.model.c_str(), ns.record.model.c_str(), 0) == 0) {
-      ns.publish = rule.publish;
-      tenant.ruled |= BitOf(rule.publish);
-      return;
+      if (!ns.publish.has_value() && rule.publish.has_value()) {
+        ns.publish = rule.publish;
+        tenant.ruled |= BitOf(*rule.publish);
+      }
+      recompute = recompute.has_value() ? recompute : rule.recompute;
     }
   }
+  costs_.Declare(ns.digest, recompute);
 }
 
 uint8_t Store::OutletsWithLocked(const Namespace& ns, PublishWhen when) {

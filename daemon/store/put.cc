@@ -19,6 +19,21 @@ GrowthTicket TicketOf(const PutOperation& put, const PutTarget& target) {
   return ticket;
 }
 
+// Of a put of which the blocks from `first` on are new.
+LoadCosts::Growth GrowthOf(const PutCall& call,
+                           uint32_t first,
+                           uint32_t block_tokens,
+                           absl::Duration now) {
+  const StorePart& part = call.part;
+  const auto name = [&part](KeyView key) {
+    return LoadCosts::NameOf(part.namespace_digest, part.salt, key);
+  };
+  const KeyView parent = first > 0 ? part.key(first - 1) : KeyView(call.parent);
+  const uint32_t last = part.key_count() - 1;
+  return {name(part.key(first)), parent.empty() ? 0 : name(parent), name(part.key(last)),
+          EndToken(part, block_tokens, last), now};
+}
+
 }  // namespace
 
 void Store::Put(const Caller& caller,
@@ -48,6 +63,17 @@ void Store::Put(const Caller& caller,
   ++in_flight_;
   TrackLocked(put);
   PlanPutLocked(put);
+  if (!put->targets.empty() && put->call.part.rule == Rule::kPrefix) {
+    deferred.Add([this, put, first = put->targets.front().position, now = clock_.Now(),
+                  block_tokens = NamespaceOf(put->scope).record.block_tokens] {
+      const StorePart& part = put->call.part;
+      costs_.NotePut(GrowthOf(put->call, first, block_tokens, now));
+      if (put->call.compute_time > absl::ZeroDuration()) {
+        costs_.NoteTold(part.namespace_digest, part.first_token,
+                        EndToken(part, block_tokens, part.key_count() - 1), put->call.compute_time);
+      }
+    });
+  }
   uint64_t bytes = 0;
   for (const PutTarget& target : put->targets) {
     bytes += target.payload_bytes;

@@ -357,6 +357,7 @@ struct FlightWaiter {
 struct ReadQueue {
   std::vector<std::pair<Priority, BlockId>> waiting;  // sorted: best last
   uint32_t running = 0;
+  uint64_t bytes = 0;  // of those that wait and run
 };
 
 // A block being filled, by a put or by a read from a lower tier.

@@ -73,6 +73,7 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       began_(parts.clock->Now()),
       learns_(Learns(options.policy)),
       verify_one_in_(options.verify_one_in),
+      costs_(clock_, lower_tiers_),
       arena_(Arena::Create(options.dram_bytes)),
       index_(blocks_, RandomSeed()),
       reads_(lower_tiers_.size()),

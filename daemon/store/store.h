@@ -1,6 +1,6 @@
 // The class behind the door BlockStore, cut by concern into the .cc files of this folder:
 //   store.cc        creation, tenants, sessions, namespaces, time
-//   probe.cc        probe and the legal boundary
+//   probe.cc        probe and the legal boundary; probe_load.h, load_costs.h: what loading is worth
 //   get.cc          get: resolve, wait, deliver
 //   put.cc          put: admit, copy, commit
 //   flights.cc      blocks being filled, reads from lower tiers, prefetch tickets
@@ -36,8 +36,9 @@
 
 #include "daemon/block_store.h"
 #include "daemon/store/block_table.h"
+#include "daemon/store/load_costs.h"
 #include "daemon/store/outlet.h"
-#include "daemon/store/part_view.h"
+#include "daemon/store/probe_load.h"
 #include "daemon/store/records.h"
 
 namespace terrace {
@@ -143,14 +144,11 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- probe.cc
-  ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call, std::vector<SeenBlock>& seen)
+  ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call, ProbeView& view)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TouchSeenLocked(absl::Span<const SeenBlock> seen) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ProbePartLocked(TenantId tenant,
-                       const StorePart& part,
-                       PartView& view,
-                       std::vector<SeenBlock>& seen,
-                       ProbeResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ProbePartLocked(TenantId tenant, const StorePart&, ProbeView&, ProbeResult&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Finds the part's blocks; entries behind the end of a PREFIX run are kNoBlock.
   void FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -496,6 +494,7 @@ class Store final : public BlockStore {
                     WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // ---- operator.cc
+  [[nodiscard]] std::vector<TierCost> TierCosts() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The block of all pools, or of one tenant's, that is worth least; kNoBlock: all are locked.
   BlockId NextVictimLocked(std::optional<TenantId> only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AdvanceEvictLocked(const std::shared_ptr<EvictOperation>& evict, DeferredCalls& deferred)
@@ -526,6 +525,7 @@ class Store final : public BlockStore {
   const bool learns_;  // the policy wants to know what foresight.cc tells
   std::atomic<uint32_t> verify_turn_{0};
   std::atomic<uint32_t> verify_one_in_;
+  LoadCosts costs_;
 
   mutable absl::Mutex mutex_;
   std::unique_ptr<Arena> arena_ ABSL_GUARDED_BY(mutex_);

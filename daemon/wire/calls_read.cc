@@ -105,6 +105,8 @@ v1::ProbeReply ProbeReplyFrom(ProbeResult& result, uint64_t boot_id) {
     reply.set_hold_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(result.hold)));
   }
   reply.set_ticket(result.ticket);
+  reply.set_recompute_us(static_cast<uint64_t>(absl::ToInt64Microseconds(result.recompute_time)));
+  reply.set_worth_tokens(result.worth_tokens);
   return reply;
 }
 

@@ -1,8 +1,10 @@
 // Put, Delete, Pin, Unpin; see calls.h.
+#include <algorithm>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/calls.h"
 #include "daemon/wire/part_checks.h"
@@ -158,6 +160,9 @@ void Calls::Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutR
   }
   call.payload = std::move(*request.mutable_payload());
   call.hints = HintsFrom(request.hints());
+  // An hour is more than any prompt takes, and far from what a duration can hold.
+  constexpr uint64_t kMostComputeUs = uint64_t{3600} * 1'000'000;
+  call.compute_time = absl::Microseconds(std::min(request.hints().compute_us(), kMostComputeUs));
   call.wait_for = LevelFrom(request.wait_for());
   call.deadline = context.Deadline(limits_.put_cap);
   call.call_id = context.call_id;

@@ -199,6 +199,7 @@ absl::Status ServiceDouble::Probe(const Caller& caller,
   FillProbe(parts, boundary, reply);
   reply->set_boot_id(boot_id_);
   reply->set_boundary_tokens(boundary);
+  reply->set_worth_tokens(boundary);  // it does not know what computing takes
   reply->set_hold_id(GrantHold(caller, under, request.hold_ms()));
   reply->set_hold_ms(reply->hold_id().empty() ? 0 : std::min(request.hold_ms(), kHoldMs));
   reply->set_ticket(OpenTicket(caller, moving, clock_.Now() + absl::Milliseconds(kPrefetchMs)));

@@ -77,6 +77,14 @@ absl::StatusOr<Answer> ProbeAnswer(const std::vector<std::string>& keys,
                     FormatElapsed(absl::Microseconds(reply.load_us())));
   }
   answer.text += "\n";
+  if (reply.recompute_us() > 0) {
+    absl::StrAppend(
+        &answer.text, "computed in about ", FormatElapsed(absl::Microseconds(reply.recompute_us())),
+        reply.worth_tokens() == 0
+            ? ", which is faster than loading any of it"
+            : absl::StrCat(", worth loading to token ", FormatCount(reply.worth_tokens())),
+        "\n");
+  }
   if (!reply.hold_id().empty()) {
     absl::StrAppend(&answer.text, "held for ", FormatElapsed(absl::Milliseconds(reply.hold_ms())),
                     ", --hold-id ", Hex(reply.hold_id()), "\n");

@@ -257,6 +257,7 @@ typedef struct terrace_put_options {
   const char* stop_reason;
   int32_t session_end;
   uint32_t expected_return_ms;
+  uint64_t compute_us;            /* what computing the blocks took, alone */
 } terrace_put_options;
 /* From the part's region, or inline when part.region is 0 and `payload` holds the payloads end to end (3 MiB at most). */
 TERRACE_API terrace_status terrace_submit_put(terrace_client* client, const terrace_call* call,
@@ -316,6 +317,8 @@ typedef struct terrace_completion {
   uint32_t count;                 /* release: released; delete: deleted; unpin: unpinned; cancel: 1 found */
   uint64_t generation;            /* clear */
   const char* error;              /* "" when OK */
+  uint64_t recompute_us;          /* probe: to compute what lies under boundary_tokens; 0: not known */
+  uint64_t worth_tokens;          /* probe: up to here loading is worth it, at most boundary_tokens; 0: none of it is */
 } terrace_completion;
 
 /* For poll, epoll, asyncio: readable when terrace_drain has something to do. */

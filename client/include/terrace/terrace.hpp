@@ -17,6 +17,7 @@
 // also waiting calls beside Drain; the other classes are thread-compatible.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <condition_variable>
@@ -314,6 +315,7 @@ struct PutOptions {
   const uint32_t* payload_bytes = nullptr;  // one a key; nullptr: block_bytes of the namespace
   std::string_view parent;
   terrace_level wait_for = TERRACE_LEVEL_DRAM;
+  std::chrono::microseconds compute_time{0};  // of the blocks; 0: not told
 };
 
 class Client {
@@ -447,6 +449,7 @@ class Client {
       given.parent = options.parent.empty() ? nullptr : options.parent.data();
       given.parent_bytes = static_cast<uint32_t>(options.parent.size());
       given.wait_for = options.wait_for;
+      given.compute_us = static_cast<uint64_t>(std::max<int64_t>(0, options.compute_time.count()));
       return terrace_submit_put(client_, &call, &given, payload.data(), payload.size(), id);
     });
   }

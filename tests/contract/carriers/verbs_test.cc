@@ -111,6 +111,51 @@ TEST_P(Verbs, ProbeTellsHitsBoundaryAndHold) {
   EXPECT_EQ(reply.boot_id(), room_->front().boot_id());
 }
 
+TEST_P(Verbs, ProbeTellsHowFarLoadingIsWorthIt) {
+  const std::string digest = OpenNamespace();
+  Put(digest, {1, 2});
+  v1::ProbeRequest request;
+  *request.add_parts() = PartOf(digest, {1, 2, 3});
+  v1::ProbeReply unknown;
+  ASSERT_TRUE(client_->Call(v1::METHOD_PROBE, request, &unknown).ok());
+  EXPECT_EQ(unknown.recompute_us(), 0U);
+  EXPECT_EQ(unknown.worth_tokens(), 32U) << "all counts as worth it";
+  room_->store().SetNamespaceRules({{"", "*", std::nullopt, RecomputeModel{1.0, 0}}});
+  v1::ProbeReply slow;
+  ASSERT_TRUE(client_->Call(v1::METHOD_PROBE, request, &slow).ok());
+  EXPECT_EQ(slow.recompute_us(), 32'000'000U);
+  EXPECT_EQ(slow.worth_tokens(), 32U);
+  // No memory is read in a fraction of a picosecond.
+  room_->store().SetNamespaceRules({{"", "*", std::nullopt, RecomputeModel{1e-15, 0}}});
+  v1::ProbeReply fast;
+  ASSERT_TRUE(client_->Call(v1::METHOD_PROBE, request, &fast).ok());
+  EXPECT_EQ(fast.recompute_us(), 1U) << "known, and so not 0";
+  EXPECT_EQ(fast.worth_tokens(), 0U);
+  EXPECT_EQ(fast.boundary_tokens(), 32U) << "which says what can be had";
+}
+
+TEST_P(Verbs, PutTellsWhatComputingTook) {
+  const std::string digest = OpenNamespace();
+  for (uint64_t first = 0; first < 400; first += 100) {
+    v1::PutRequest request;
+    for (uint64_t key = first; key < first + 16; ++key) {
+      request.mutable_part()->mutable_keys()->append(TestKey(key));
+      request.mutable_payload()->append(TestPayload(key, kBlockBytes));
+    }
+    request.mutable_part()->set_namespace_digest(digest);
+    request.mutable_hints()->set_compute_us(25'600'000);
+    v1::PutReply reply;
+    ASSERT_TRUE(client_->Call(v1::METHOD_PUT, request, &reply).ok());
+  }
+  v1::ProbeRequest request;
+  *request.add_parts() = PartOf(digest, {0, 1, 2});
+  v1::ProbeReply reply;
+  ASSERT_TRUE(Eventually([&] {
+    return client_->Call(v1::METHOD_PROBE, request, &reply).ok() && reply.recompute_us() > 0;
+  }));
+  EXPECT_EQ(reply.recompute_us(), 4'800'000U) << "a tenth of a second a token";
+}
+
 TEST_P(Verbs, HoldsAreClampedToTenMinutes) {
   const std::string digest = OpenNamespace();
   Put(digest, {1});

@@ -88,6 +88,25 @@ TEST_F(Calls, RepliesInAnotherOrderReachTheirCalls) {
   }
 }
 
+TEST_F(Calls, AProbeSaysHowFarLoadingIsWorthIt) {
+  v1::ProbeReply reply;
+  reply.set_states(std::string("\x01\x03", 2));
+  reply.set_boundary_tokens(32);
+  const auto probe = [&] {
+    server_->On(v1::METHOD_PROBE, [&reply](const auto& exchange) { exchange.Reply(reply); });
+    return Probe(ns_, Keys("k", 2));
+  };
+  EXPECT_EQ(probe()->worth_tokens, 32U) << "a daemon that does not say";
+  reply.set_recompute_us(1'000);
+  EXPECT_EQ(probe()->worth_tokens, 0U);
+  reply.set_worth_tokens(16);
+  const Completed worth = probe();
+  EXPECT_EQ(worth->recompute_us, 1'000U);
+  EXPECT_EQ(worth->worth_tokens, 16U);
+  reply.set_worth_tokens(48);
+  EXPECT_EQ(probe()->worth_tokens, 32U) << "never beyond what can be had";
+}
+
 TEST_F(Calls, AProbeAsksForAHoldAndGetsIt) {
   const std::string keys = Keys("k", 1);
   Put(ns_, keys, std::string(kBlockBytes, 'x'));
@@ -144,6 +163,7 @@ TEST_F(Calls, PutOptionsReachTheDaemon) {
   options.stop_reason = "stop";
   options.session_end = 1;
   options.expected_return_ms = 900;
+  options.compute_us = uint64_t{1} << 33;
   const std::string payload(300, 'p');
   ASSERT_EQ(terrace_submit_put(client_, &call, &options, payload.data(), payload.size(), nullptr),
             TERRACE_OK);
@@ -164,6 +184,7 @@ TEST_F(Calls, PutOptionsReachTheDaemon) {
   EXPECT_EQ(sent.hints().stop_reason(), "stop");
   EXPECT_TRUE(sent.hints().session_end());
   EXPECT_EQ(sent.hints().expected_return_ms(), 900U);
+  EXPECT_EQ(sent.hints().compute_us(), uint64_t{1} << 33);
   const uint32_t given = server_->LastDeadlineMs(v1::METHOD_PUT);
   EXPECT_GT(given, 0U);
   EXPECT_LT(given, 5000U) << "the daemon has to answer before the caller's deadline";

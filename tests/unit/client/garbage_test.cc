@@ -75,6 +75,8 @@ v1::ProbeReply HitReply() {
   reply.add_part_boundary_keys(2);
   reply.set_boundary_tokens(32);
   reply.set_load_us(1000);
+  reply.set_recompute_us(9000);
+  reply.set_worth_tokens(16);
   reply.set_hold_id("0123456789abcdef");
   return reply;
 }

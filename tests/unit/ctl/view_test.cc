@@ -30,6 +30,25 @@ TEST(ProbeAnswer, SplitsStateAndTier) {
             std::string::npos);
 }
 
+TEST(ProbeAnswer, SaysHowFarLoadingIsWorthIt) {
+  v1::ProbeReply reply;
+  reply.set_states(std::string("\x01\x13", 2));
+  reply.add_part_hits(2);
+  reply.set_boundary_tokens(512);
+  reply.set_worth_tokens(512);
+  const auto text = [&reply] { return ProbeAnswer(kTwoKeys, reply, kPlainStyle)->text; };
+  EXPECT_EQ(text().find("computed"), std::string::npos) << "what is not known is not said";
+  reply.set_recompute_us(250000);
+  EXPECT_NE(text().find("\ncomputed in about 250 ms, worth loading to token 512\n"),
+            std::string::npos)
+      << text();
+  reply.set_worth_tokens(0);
+  EXPECT_NE(text().find("computed in about 250 ms, which is faster than loading any of it\n"),
+            std::string::npos)
+      << text();
+  EXPECT_TRUE(ProbeAnswer(kTwoKeys, reply, kPlainStyle)->json.contains("recompute_us"));
+}
+
 TEST(ProbeAnswer, OfAMissSucceeds) {
   v1::ProbeReply reply;
   reply.set_states(std::string(2, '\0'));

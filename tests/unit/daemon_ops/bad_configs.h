@@ -451,9 +451,9 @@ inline std::vector<BadConfig> BadQuotas() {
 inline std::vector<BadConfig> BadConfigs() {
   std::vector<BadConfig> all;
   for (const std::vector<BadConfig>& group :
-       {BadStructure(), BadTiers(), BadShared(), BadProtection(), BadTogether(), BadAlphabet(),
-        BadDaemon(), BadDram(), BadLimits(), BadSockets(), BadMetrics(), BadTenants(),
-        BadQuotas()}) {
+       {BadStructure(), BadTiers(), BadShared(), BadNamespaces(), BadProtection(), BadTogether(),
+        BadAlphabet(), BadDaemon(), BadDram(), BadLimits(), BadSockets(), BadMetrics(),
+        BadTenants(), BadQuotas()}) {
     all.insert(all.end(), group.begin(), group.end());
   }
   return all;

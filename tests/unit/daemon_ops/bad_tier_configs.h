@@ -144,6 +144,14 @@ inline std::vector<BadConfig> BadShared() {
        "t.toml:6: tier.grace: must be a time such as \"90s\", not an integer"},
       {"SharedDeadAfterTooShort", SharedText("/a", "dead_after = \"1s\"\n"),
        "t.toml:6: tier.dead_after: must be 10s to 720h, not 1s"},
+      {"TooManyShared", many, "t.toml:41: tier: at most 8 shared tiers"},
+      {"TenantPublishUnknown", "[[tenant]]\nalias = \"a\"\nuids = [1]\npublish = \"now\"\n",
+       "t.toml:4: tenant.publish: must be commit, reuse, eviction or never, not 'now'"},
+  };
+}
+
+inline std::vector<BadConfig> BadNamespaces() {
+  return {
       {"NamespaceAsTable", "[namespace]\nmodel = \"*\"\n",
        "t.toml:1: namespace: write [[namespace]], once for each rule"},
       {"NamespaceAsKey", "namespace = 1\n",
@@ -153,16 +161,26 @@ inline std::vector<BadConfig> BadShared() {
       {"NamespaceWithoutModel", "[[namespace]]\npublish = \"never\"\n",
        "t.toml:1: namespace: model is missing"},
       {"NamespaceWithoutPublish", "[[namespace]]\nmodel = \"*\"\n",
-       "t.toml:1: namespace: publish is missing"},
+       "t.toml:1: namespace: publish or recompute is missing"},
       {"NamespaceModelEmpty", "[[namespace]]\nmodel = \"\"\n",
        "t.toml:2: namespace.model: must have 1 to 256 characters, not 0"},
       {"NamespaceModelNoText", "[[namespace]]\nmodel = 7\n",
        "t.toml:2: namespace.model: must be a string, not an integer"},
       {"NamespacePublishUnknown", "[[namespace]]\npublish = \"now\"\n",
        "t.toml:2: namespace.publish: must be commit, reuse, eviction or never, not 'now'"},
-      {"TooManyShared", many, "t.toml:41: tier: at most 8 shared tiers"},
-      {"TenantPublishUnknown", "[[tenant]]\nalias = \"a\"\nuids = [1]\npublish = \"now\"\n",
-       "t.toml:4: tenant.publish: must be commit, reuse, eviction or never, not 'now'"},
+      {"NamespaceRecomputeNoText", "[[namespace]]\nrecompute = 7\n",
+       "t.toml:2: namespace.recompute: must be one or two times of prompts such as "
+       "\"8192: 600ms, 131072: 19s\", not an integer"},
+      {"NamespaceRecomputeNoTime", "[[namespace]]\nrecompute = \"8192: soon\"\n",
+       "t.toml:2: namespace.recompute: must be one or two times of prompts such as "
+       "\"8192: 600ms, 131072: 19s\", not '8192: soon'"},
+      {"NamespaceRecomputeNoTokens", "[[namespace]]\nrecompute = \"600ms\"\n",
+       "t.toml:2: namespace.recompute: must be one or two times of prompts such as "
+       "\"8192: 600ms, 131072: 19s\", not '600ms'"},
+      {"NamespaceRecomputeThrice", "[[namespace]]\nrecompute = \"1: 1s, 2: 2s, 3: 3s\"\n",
+       "t.toml:2: namespace.recompute: one or two points are needed"},
+      {"NamespaceRecomputeFalls", "[[namespace]]\nrecompute = \"1000: 1s, 2000: 1500ms\"\n",
+       "t.toml:2: namespace.recompute: the longer prompt must take as much a token as *"},
   };
 }
 

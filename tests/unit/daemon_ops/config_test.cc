@@ -300,6 +300,22 @@ TEST(Config, RulesOfNamespacesKeepTheirOrderAndAreLive) {
   EXPECT_THAT(MessageOf(ParseConfig(many, "t.toml").status()), HasSubstr("at most 256 rules"));
 }
 
+TEST(Config, WhatComputingTakesIsDeclaredByTwoPromptsAndReadBack) {
+  const absl::StatusOr<LoadedConfig> loaded = ParseConfig(
+      "[[namespace]]\nmodel = \"llama/*\"\nrecompute = \" 8192 :600ms,131072: 19s\"\n", "t.toml");
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::vector<NamespaceRule> rules = NamespaceRulesOf(loaded->config);
+  ASSERT_EQ(rules.size(), 1U);
+  EXPECT_EQ(rules[0].publish, std::nullopt);
+  ASSERT_TRUE(rules[0].recompute.has_value());
+  EXPECT_NEAR(rules[0].recompute->Seconds(0, 8192), 0.6, 1e-9);
+  EXPECT_NEAR(rules[0].recompute->Seconds(0, 131072), 19, 1e-9);
+  const std::string printed = PrintConfig(*loaded);
+  EXPECT_THAT(printed, HasSubstr("recompute = \"8192: 600ms, 131072: 19s\"  # t.toml:1\n"));
+  EXPECT_EQ(ParseConfig(printed, "p.toml")->config.namespaces, loaded->config.namespaces);
+  EXPECT_THAT(PrintConfigJson(*loaded), HasSubstr(R"("recompute":"8192: 600ms, 131072: 19s")"));
+}
+
 TEST(Config, AProtectedPoolIsPrintedWithTheWayToItsKeyAndReadBack) {
   const absl::StatusOr<LoadedConfig> loaded = ParseConfig(
       "[[tier]]\nname = \"g3.5\"\nkind = \"shared\"\npath = \"/mnt/pod\"\ncapacity = \"1TiB\"\n"

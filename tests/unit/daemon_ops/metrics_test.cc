@@ -129,6 +129,22 @@ TEST_F(MetricsTest, ShowWhatTheStoreUses) {
   }
 }
 
+TEST_F(MetricsTest, ShowFromWhichPrefixOnATierPays) {
+  EXPECT_THAT(FullText(), Not(HasSubstr("terrace_tier_break_even_tokens")));
+  store_.usage.costs = {{.name = "g3", .break_even_tokens = 512, .never_pays = false},
+                        {.name = "g4", .break_even_tokens = 1024, .never_pays = true},
+                        {.name = "g5", .break_even_tokens = std::nullopt, .never_pays = false}};
+  store_.usage.recompute_spans = 21;
+  store_.usage.recompute_spans_refused = 22;
+  clock_.Advance(absl::Seconds(1));
+  const std::string text = metrics_->Text();
+  EXPECT_THAT(text, HasSubstr("terrace_tier_break_even_tokens{tier=\"g3\"} 512\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_tier_break_even_tokens{tier=\"g4\"} +Inf\n"));
+  EXPECT_THAT(text, Not(HasSubstr("break_even_tokens{tier=\"g5\"}"))) << "it is not known";
+  EXPECT_THAT(text, HasSubstr("terrace_recompute_spans_total{result=\"taken\"} 21\n"));
+  EXPECT_THAT(text, HasSubstr("terrace_recompute_spans_total{result=\"refused\"} 22\n"));
+}
+
 TEST_F(MetricsTest, ShowTheLocalTierWhereThereIsOne) {
   EXPECT_THAT(FullText(), Not(HasSubstr("terrace_local_")));
   store_.usage.local_tiers.push_back({.name = "g3", .figures = {}, .scrub = {}, .drives = {}});
