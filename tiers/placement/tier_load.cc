@@ -12,6 +12,8 @@ constexpr absl::Duration kFresh = absl::Minutes(1);
 constexpr absl::Duration kHalfLife = absl::Minutes(1);
 // Fewer reads than this at a time, in the mean, and a read counts as one alone.
 constexpr double kSeveral = 1.5;
+// From so many on they show what a tier can do that is kept busy.
+constexpr double kMany = 8;
 
 size_t ClassOf(uint64_t bytes) {
   constexpr uint64_t kSmallest = uint64_t{16} << 10;
@@ -57,7 +59,16 @@ void TierLoad::Ended(const Mark& mark, uint64_t bytes, absl::Duration now) {
   }
   const double together = std::max(1.0, (read_seconds_ - mark.read_seconds) / took);
   Class& like = classes_[ClassOf(bytes)];
-  (together < kSeveral ? like.alone : like.shared).Add(took / together, now);
+  const double each = took / together;
+  // Among few reads a block's share of the latency is larger than among many: an upper bound, which
+  // counts where it is the better one, or there is no other of late.
+  const bool counts = together >= kMany || !like.shared.known || now - like.shared.at > kFresh ||
+                      each < like.shared.Seconds(now);
+  if (together < kSeveral) {
+    like.alone.Add(each, now);
+  } else if (counts) {
+    like.shared.Add(each, now);
+  }
   const auto size = static_cast<double>(bytes);
   like.mean_bytes =
       like.mean_bytes == 0 ? size : like.mean_bytes + kNewestShare * (size - like.mean_bytes);

@@ -70,6 +70,39 @@ TEST(TierLoadTest, FurtherBlocksTakeAShareOfReadsSideBySide) {
   EXPECT_NEAR(SecondsOf(load, {0, 0, 200 * kMiB}, medium.now), 0.100, 1e-9);
 }
 
+// All reads take 8 ms, however many there are.
+TEST(TierLoadTest, FewReadsAtATimeDoNotHideWhatManyShowed) {
+  TierLoad load;
+  Medium medium;
+  const auto read = [&](size_t reads) {
+    std::vector<TierLoad::Mark> marks(reads);
+    for (TierLoad::Mark& mark : marks) {
+      mark = load.Began(medium.now);
+    }
+    medium.now += absl::Milliseconds(8);
+    for (const TierLoad::Mark& mark : marks) {
+      load.Ended(mark, kMiB, medium.now);
+    }
+  };
+  const auto further = [&] {
+    return SecondsOf(load, {2, 2 * kMiB, 0}, medium.now) -
+           SecondsOf(load, {1, kMiB, 0}, medium.now);
+  };
+  read(1);
+  read(2);
+  EXPECT_NEAR(further(), 0.004, 1e-9) << "all that is known";
+  for (int i = 0; i < 10; ++i) {
+    read(16);
+  }
+  EXPECT_NEAR(further(), 0.0005, 1e-6);
+  read(2);
+  EXPECT_NEAR(further(), 0.0005, 1e-6);
+  medium.now += absl::Minutes(20);
+  read(1);
+  read(2);
+  EXPECT_NEAR(further(), 0.004, 1e-5) << "nothing better is known of late";
+}
+
 TEST(TierLoadTest, OtherSizesAreToldFromTheNearestSmallerOne) {
   TierLoad load;
   Medium medium;
