@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -27,8 +28,8 @@ namespace terrace {
 
 class CopyEngineCore {
  public:
-  CopyEngineCore(const cuda::PrimaryContext& context, const CopyEngineOptions& options)
-      : context_(context), driver_(context.driver()), options_(options) {}
+  CopyEngineCore(const cuda::PrimaryContext& context, CopyEngineOptions options)
+      : context_(context), driver_(context.driver()), options_(std::move(options)) {}
   // Called once; Stop only after it succeeded.
   absl::Status Start();
   void Stop();

@@ -202,7 +202,7 @@ CopyEngineCore::Begun CopyEngineCore::BeginOne(Lane& lane, const Transfer& trans
   return Begun::kAll;
 }
 
-// Saves have one half at most, so that a load does not wait for a client's slow producer of them.
+// Saves have one half at most, so that a load waits for one batch of theirs and never for two.
 int CopyEngineCore::TakeHalf(const Lane& lane) {
   std::array<Ring::Use, 2>& uses = ring()->uses;
   const bool saves = lane.direction == cuda::CopyDirection::kToHost;

@@ -21,7 +21,7 @@
 
 namespace terrace::cuda {
 
-// A device's primary context, retained. The other objects borrow it.
+// A device's primary context, retained. The other objects borrow it, where it lies.
 class PrimaryContext {
  public:
   // `ordinal` counts what the driver shows. Errors: INVALID_ARGUMENT (no such device), else as
@@ -29,6 +29,8 @@ class PrimaryContext {
   static absl::StatusOr<PrimaryContext> Retain(const CudaDriver& driver, int ordinal);
   PrimaryContext(PrimaryContext&& other) noexcept;
   PrimaryContext& operator=(PrimaryContext&&) = delete;
+  PrimaryContext(const PrimaryContext&) = delete;
+  PrimaryContext& operator=(const PrimaryContext&) = delete;
   ~PrimaryContext();
 
   // On the calling thread.
@@ -55,6 +57,8 @@ class OwnedStream {
   OwnedStream(OwnedStream&& other) noexcept
       : context_(other.context_), stream_(std::exchange(other.stream_, nullptr)) {}
   OwnedStream& operator=(OwnedStream&&) = delete;
+  OwnedStream(const OwnedStream&) = delete;
+  OwnedStream& operator=(const OwnedStream&) = delete;
   ~OwnedStream();
   [[nodiscard]] Stream get() const { return stream_; }
 
@@ -76,6 +80,8 @@ class OwnedEvent {
   OwnedEvent(OwnedEvent&& other) noexcept
       : context_(other.context_), event_(std::exchange(other.event_, nullptr)) {}
   OwnedEvent& operator=(OwnedEvent&&) = delete;
+  OwnedEvent(const OwnedEvent&) = delete;
+  OwnedEvent& operator=(const OwnedEvent&) = delete;
   ~OwnedEvent();
   [[nodiscard]] Event get() const { return event_; }
 
@@ -107,6 +113,8 @@ class ImportedMemory {
         bytes_(other.bytes_),
         mapped_(other.mapped_) {}
   ImportedMemory& operator=(ImportedMemory&&) = delete;
+  ImportedMemory(const ImportedMemory&) = delete;
+  ImportedMemory& operator=(const ImportedMemory&) = delete;
   ~ImportedMemory();
   [[nodiscard]] DevicePointer address() const { return address_; }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }
@@ -136,6 +144,8 @@ class PinnedMemory {
   PinnedMemory(PinnedMemory&& other) noexcept
       : context_(other.context_), memory_(std::exchange(other.memory_, {})) {}
   PinnedMemory& operator=(PinnedMemory&&) = delete;
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
   ~PinnedMemory();
 
  private:

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "tests/doubles/cuda/exporter_protocol.h"
@@ -14,12 +15,19 @@
 namespace terrace::stand_in {
 namespace {
 
+// Kernels are the stand-in's; a copy fills memory with any driver.
+enum class Producer : uint8_t { kKernel, kCopy };
+
 class Exporter {
  public:
-  explicit Exporter(const cuda::PrimaryContext& context,
-                    cuda::OwnedStream stream,
-                    cuda::OwnedEvent event)
-      : driver_(context.driver()), stream_(std::move(stream)), event_(std::move(event)) {}
+  Exporter(Producer producer,
+           const cuda::PrimaryContext& context,
+           cuda::OwnedStream stream,
+           cuda::OwnedEvent event)
+      : producer_(producer),
+        driver_(context.driver()),
+        stream_(std::move(stream)),
+        event_(std::move(event)) {}
 
   ExporterAnswer Do(const ExporterCommand& command, Descriptor* passed) {
     ExporterAnswer answer;
@@ -37,9 +45,7 @@ class Exporter {
         stand_in_hold_back(static_cast<int>(command.value));
         break;
       case ExporterVerb::kFill:
-        answer.result = stand_in_kernel_fill(memory_ + command.offset,
-                                             static_cast<unsigned char>(command.value),
-                                             command.bytes, stream_.get());
+        answer.result = Fill(command);
         if (answer.result == cuda::kSuccess) {
           answer.result = driver_->EventRecord(event_.get(), stream_.get());
         }
@@ -57,6 +63,18 @@ class Exporter {
   }
 
  private:
+  cuda::Result Fill(const ExporterCommand& command) {
+    const cuda::DevicePointer to = memory_ + command.offset;
+    const auto value = static_cast<unsigned char>(command.value);
+    if (producer_ == Producer::kKernel) {
+      return stand_in_kernel_fill(to, value, command.bytes, stream_.get());
+    }
+    const std::string bytes(command.bytes, static_cast<char>(value));
+    const cuda::Result result =
+        driver_->MemcpyHtoDAsync(to, bytes.data(), bytes.size(), stream_.get());
+    return result == cuda::kSuccess ? driver_->StreamSynchronize(stream_.get()) : result;
+  }
+
   cuda::Result AllocateShared(uint64_t bytes, Descriptor* passed) {
     cuda::AllocationProperties properties{};
     properties.type = cuda::kAllocationPinned;
@@ -82,6 +100,7 @@ class Exporter {
     return exported;
   }
 
+  const Producer producer_;
   const cuda::CudaDriver& driver_;
   cuda::OwnedStream stream_;
   cuda::OwnedEvent event_;
@@ -118,7 +137,8 @@ int Serve(const char* library) {
   if (!stream.ok() || !event.ok()) {
     return 1;
   }
-  Exporter exporter(*context, *std::move(stream), *std::move(event));
+  Exporter exporter(*library == '\0' ? Producer::kCopy : Producer::kKernel, *context,
+                    *std::move(stream), *std::move(event));
   ExporterCommand command;
   while (recv(kExporterSocket, &command, sizeof command, 0) == sizeof command) {
     Descriptor passed;

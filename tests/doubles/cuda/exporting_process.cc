@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <string>
+#include <utility>
 
 #include <spawn.h>
 
@@ -16,7 +18,7 @@ extern char** environ;
 
 namespace terrace::stand_in {
 
-ExportingProcess::ExportingProcess() {
+ExportingProcess::ExportingProcess(Driver driver) {
   int ends[2] = {-1, -1};
   TERRACE_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
   socket_ = Descriptor(ends[0]);
@@ -25,8 +27,8 @@ ExportingProcess::ExportingProcess() {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, theirs.get(), kExporterSocket);
   char program[] = TERRACE_CUDA_EXPORTER;
-  char library[] = TERRACE_STAND_IN_CUDA;
-  char* arguments[] = {program, library, nullptr};
+  std::string library = driver == Driver::kStandIn ? TERRACE_STAND_IN_CUDA : "";
+  char* arguments[] = {program, library.data(), nullptr};
   TERRACE_CHECK(posix_spawn(&pid_, program, &actions, nullptr, arguments, environ) == 0);
   posix_spawn_file_actions_destroy(&actions);
 }

@@ -14,7 +14,9 @@ namespace terrace::stand_in {
 // Thread-compatible. Its end kills the process.
 class ExportingProcess {
  public:
-  ExportingProcess();
+  // kAsLoadedHere: with the driver that CudaDriver::Load finds by itself, and copies for kernels.
+  enum class Driver : uint8_t { kStandIn, kAsLoadedHere };
+  explicit ExportingProcess(Driver driver = Driver::kStandIn);
   ExportingProcess(const ExportingProcess&) = delete;
   ExportingProcess& operator=(const ExportingProcess&) = delete;
   ~ExportingProcess() { Kill(); }

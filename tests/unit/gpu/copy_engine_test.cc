@@ -7,8 +7,10 @@
 
 #include <gmock/gmock.h>
 
+#include "tests/doubles/in_child.h"
 #include "tests/doubles/seeded.h"
 #include "tests/unit/gpu/engine_room.h"
+#include "tiers/gpu/host_copier.h"
 
 namespace terrace {
 namespace {
@@ -173,6 +175,39 @@ TEST_F(CopyEngineTest, OptionsOutOfRangeAreRefusedByName) {
   options = SmallOptions();
   options.max_transfers = 0;
   EXPECT_THAT(said(options), HasSubstr("max_transfers"));
+}
+
+TEST_F(CopyEngineTest, AnEngineThatCannotHaveWhatItNeedsDoesNotStart) {
+  for (const char* function : {"cuStreamCreateWithPriority", "cuEventCreate"}) {
+    stand_in_fail(function, 2, cuda::kOutOfMemory);
+    EXPECT_EQ(CopyEngine::Start(context(), SmallOptions()).status().code(),
+              absl::StatusCode::kResourceExhausted)
+        << function;
+  }
+}
+
+TEST(HostCopierTest, WithoutAThreadThereIsNone) {
+  EXPECT_EQ(InChildWithoutThreads([] {
+              return HostCopier::Start("copier").status().code() ==
+                             absl::StatusCode::kResourceExhausted
+                         ? 0
+                         : 1;
+            }),
+            0);
+}
+
+TEST(HostCopierTest, CopiesInOrderAndFinishesBeforeItEnds) {
+  std::string from = "abc";
+  std::string to(3, ' ');
+  std::string order;
+  auto copier = HostCopier::Start("copier");
+  ASSERT_TRUE(copier.ok());
+  for (size_t i = 0; i < 3; ++i) {
+    (*copier)->Copy({{to.data() + i, from.data() + i, 1}}, [&order, i] { order += "012"[i]; });
+  }
+  copier->reset();
+  EXPECT_EQ(to, "abc");
+  EXPECT_EQ(order, "012");
 }
 
 TEST_F(CopyEngineTest, ItsThreadsHaveNames) {

@@ -110,6 +110,45 @@ TEST_F(CudaObjectsTest, DescriptorsOfNoMemoryOrOfTooLittleAreRefused) {
               HasSubstr("descriptor"));
 }
 
+// The fixture looks whether anything is still held.
+TEST_F(CudaObjectsTest, WhateverStepFailsNothingIsLeftBehind) {
+  const auto failed = [](const char* function, const absl::Status& status) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << function << ": " << status;
+    EXPECT_THAT(Said(status), HasSubstr("CUDA_ERROR_OUT_OF_MEMORY")) << function;
+  };
+  ExportingProcess engine;
+  const Descriptor descriptor = engine.AllocateShared(kBytes);
+  for (const char* function : {"cuMemGetAllocationGranularity", "cuMemImportFromShareableHandle",
+                               "cuMemAddressReserve", "cuMemMap", "cuMemSetAccess"}) {
+    stand_in_fail(function, 1, cuda::kOutOfMemory);
+    failed(function, ImportedMemory::MapShared(context(), descriptor, kBytes).status());
+    EXPECT_EQ(Counters().reserved_ranges, 0U) << function;
+    EXPECT_EQ(Counters().mapped_bytes, 0U) << function;
+    EXPECT_EQ(Counters().allocation_handles, 0U) << function;
+  }
+  const cuda::IpcMemHandle handle = engine.Allocate(kBytes);
+  for (const char* function : {"cuIpcOpenMemHandle_v2", "cuMemGetAddressRange_v2"}) {
+    stand_in_fail(function, 1, cuda::kOutOfMemory);
+    failed(function, ImportedMemory::OpenIpc(context(), handle, kBytes).status());
+    EXPECT_EQ(Counters().open_ipc_mappings, 0U) << function;
+  }
+  stand_in_fail("cuDevicePrimaryCtxRetain", 1, cuda::kOutOfMemory);
+  failed("context", PrimaryContext::Retain(driver(), 0).status());
+  stand_in_fail("cuStreamCreateWithPriority", 1, cuda::kOutOfMemory);
+  failed("stream", OwnedStream::Create(context(), OwnedStream::Urgency::kFirst).status());
+  stand_in_fail("cuEventCreate", 1, cuda::kOutOfMemory);
+  failed("event", OwnedEvent::Create(context()).status());
+  stand_in_fail("cuEventCreate", 1, cuda::kOutOfMemory);
+  failed("shared event", OwnedEvent::CreateShared(context()).status());
+  stand_in_fail("cuDeviceGetUuid_v2", 1, cuda::kOutOfMemory);
+  failed("uuid", context().Uuid().status());
+}
+
+TEST_F(CudaObjectsTest, AContextThatIsLostMakesNothing) {
+  stand_in_fail("cuCtxSetCurrent", 1, cuda::kInvalidContext);
+  EXPECT_EQ(OwnedEvent::Create(context()).status().code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(CudaObjectsTest, MemoryMappedReadOnlyIsRegisteredReadOnlyOrNotAtAll) {
   auto memory = SealedMemory::Create({.bytes = kBytes, .huge_pages = false});
   ASSERT_TRUE(memory.ok());
