@@ -122,7 +122,7 @@ class CopyEngineCore {
   int TakeHalf(const Lane& lane);
   void CopyByHost(const Lane& lane, Running running);
   void GiveToDriver(Lane& lane, Running running);
-  void Land(Lane& lane, Running running);
+  void Land(Lane& lane, const Running& running);
   void Fail(cuda::Result result, absl::string_view what);
   void NoteEnd(const Transfer& transfer);
   void FinishEnded();

@@ -86,7 +86,7 @@ void CopyEngineCore::Accept(Inbox inbox) {
     if (filled && !running.owner->abandoned()) {
       GiveToDriver(lane, std::move(running));
     } else {
-      Land(lane, std::move(running));
+      Land(lane, running);
     }
   }
 }
@@ -122,7 +122,7 @@ void CopyEngineCore::Reap(Lane& lane) {
     if (drains) {
       CopyByHost(lane, std::move(running));
     } else {
-      Land(lane, std::move(running));
+      Land(lane, running);
     }
   }
 }
@@ -255,7 +255,7 @@ void CopyEngineCore::GiveToDriver(Lane& lane, Running running) {
   }
 }
 
-void CopyEngineCore::Land(Lane& lane, Running running) {
+void CopyEngineCore::Land(Lane& lane, const Running& running) {
   if (running.half >= 0) {
     ring()->uses[static_cast<size_t>(running.half)] = Ring::Use::kFree;
   }
@@ -289,7 +289,7 @@ void CopyEngineCore::Fail(cuda::Result result, absl::string_view what) {
       Running running = std::move(lane.with_driver.front());
       lane.with_driver.pop_front();
       free_events_.push_back(running.landed);
-      Land(lane, std::move(running));
+      Land(lane, running);
     }
   }
 }

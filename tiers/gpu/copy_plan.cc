@@ -30,7 +30,7 @@ absl::Status CheckRequest(const PlanRequest& request) {
   for (const RegionPlane& plane : geometry.planes) {
     segments += plane.segments.size();
   }
-  if (request.blocks.size() > kMaxPiecesOfPlan / segments) {
+  if (segments == 0 || request.blocks.size() > kMaxPiecesOfPlan / segments) {
     return absl::InvalidArgumentError(
         absl::StrCat("blocks: at most ", kMaxPiecesOfPlan, " segments in all"));
   }

@@ -169,7 +169,7 @@ absl::StatusOr<ImportedMemory> ImportedMemory::MapShared(const PrimaryContext& c
     return absl::InvalidArgumentError(absl::StrCat("bytes: a multiple of ", granule));
   }
   AllocationHandle handle = 0;
-  // The descriptor travels in the pointer, as the driver wants it.
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the driver wants the descriptor as a pointer
   void* shareable = reinterpret_cast<void*>(static_cast<intptr_t>(descriptor.get()));
   if (const Result result =
           driver->MemImportFromShareableHandle(&handle, shareable, kHandlePosixDescriptor);
