@@ -1,4 +1,4 @@
-# terrace_test(NAME name LABELS fast|slow|gpu SOURCES file... LIBS target... [TIMEOUT seconds] [ENVIRONMENT k=v...] [SERIAL])
+# terrace_test(NAME name LABELS fast|slow|gpu SOURCES file... LIBS target... [TIMEOUT seconds] [ENVIRONMENT k=v] [SERIAL])
 #
 # A GoogleTest program of which every case is a ctest test of its own, called name.Suite.Case. SERIAL: its cases don't run
 # beside others (they look at the whole machine). The main function is GoogleMock's, so that both libraries can be used.
@@ -7,16 +7,6 @@
 #
 # Any other program as a test; exit status 77 means skipped.
 include(GoogleTest)
-
-set(terrace_test_environment)
-if(TERRACE_SANITIZE MATCHES thread)
-  # The distribution's gRPC is not instrumented: without this a correct program reports over a hundred races.
-  list(APPEND terrace_test_environment
-       "TSAN_OPTIONS=ignore_noninstrumented_modules=1:halt_on_error=1:second_deadlock_stack=1:suppressions=${PROJECT_SOURCE_DIR}/cmake/tsan/suppressions")
-elseif(TERRACE_SANITIZE MATCHES address)
-  list(APPEND terrace_test_environment "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1"
-       "UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1")
-endif()
 
 # A sanitized or slow test may take longer than the same test plain.
 function(terrace_test_timeout out labels)
@@ -42,9 +32,12 @@ function(terrace_test)
   target_link_libraries(${arg_NAME} PRIVATE ${arg_LIBS} terrace_flags GTest::gmock_main GTest::gmock GTest::gtest
                                             Threads::Threads)
   set(properties LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
-  set(environment ${terrace_test_environment} ${arg_ENVIRONMENT})
-  if(environment)
-    list(APPEND properties ENVIRONMENT "${environment}")
+  if(arg_ENVIRONMENT)
+    list(LENGTH arg_ENVIRONMENT variables)
+    if(variables GREATER 1)
+      message(FATAL_ERROR "terrace_test(${arg_NAME}): gtest_discover_tests takes one variable and drops the rest")
+    endif()
+    list(APPEND properties ENVIRONMENT "${arg_ENVIRONMENT}")
   endif()
   if(arg_SERIAL)
     list(APPEND properties RUN_SERIAL ON)
@@ -66,7 +59,7 @@ function(terrace_command_test)
   add_test(NAME ${arg_NAME} COMMAND ${arg_COMMAND})
   set_tests_properties(
     ${arg_NAME} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} SKIP_RETURN_CODE 77
-                           ENVIRONMENT "${terrace_test_environment};${arg_ENVIRONMENT}")
+                           ENVIRONMENT "${arg_ENVIRONMENT}")
   if(arg_SERIAL)
     set_tests_properties(${arg_NAME} PROPERTIES RUN_SERIAL ON)
   endif()
