@@ -429,7 +429,7 @@ class BlockStore {
   // takes.
   struct Parts {
     const Clock* clock = nullptr;
-    Executor* executor = nullptr;  // copies and hashes run here
+    Executor* executor = nullptr;  // copies and hashes run here, but for copied_by_caller
     SlabSource* slabs = nullptr;
     // Nullable. Blocks are written to it, and it is the nearest tier below DRAM.
     SegmentTier* local = nullptr;
@@ -451,10 +451,10 @@ class BlockStore {
   virtual absl::Status SetQuota(TenantId tenant,
                                 uint64_t guaranteed_bytes,
                                 uint64_t limit_bytes) = 0;
-  // When the tenant's blocks are published, to whichever shared tier; nullopt: as the tiers'
-  // policies say.
   // Of namespaces that are open and of those to come. Replaces those before.
   virtual void SetNamespaceRules(std::vector<NamespaceRule> rules) = 0;
+  // When the tenant's blocks are published, to whichever shared tier; nullopt: as the tiers'
+  // policies say.
   virtual void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) = 0;
   // leases: the process is known by a pidfd, so leases may be granted.
   enum class LeaseRight : uint8_t { kNone, kProvenByPidfd };
