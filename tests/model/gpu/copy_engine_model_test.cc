@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/doubles/cuda/exporting_process.h"
+#include "tests/doubles/cuda/kv_layouts.h"
 #include "tests/doubles/cuda/stand_in.h"
 #include "tests/doubles/seeded.h"
 #include "tiers/gpu/copy_engine.h"
@@ -30,29 +31,7 @@ constexpr uint64_t kSlotBytes = 16384;
 constexpr uint64_t kRegionBytes = uint64_t{2} << 20;
 constexpr size_t kSlots = 32;
 constexpr size_t kMaxInFlight = 12;
-
-RegionGeometry KeysFirst() {
-  RegionGeometry geometry{kBlocks, {}};
-  for (uint64_t plane = 0; plane < uint64_t{2} * kLayers; ++plane) {
-    geometry.planes.push_back({plane * kBlocks * kHalf, kHalf, {{0, kHalf}}});
-  }
-  return geometry;
-}
-RegionGeometry BlocksFirst() {
-  RegionGeometry geometry{kBlocks, {}};
-  for (uint64_t layer = 0; layer < kLayers; ++layer) {
-    geometry.planes.push_back(
-        {layer * kBlocks * 2 * kHalf, 2 * kHalf, {{0, kHalf}, {kHalf, kHalf}}});
-  }
-  return geometry;
-}
-RegionGeometry OneStridedAllocation() {
-  RegionGeometry geometry{kBlocks, {}};
-  for (uint64_t layer = 0; layer < kLayers; ++layer) {
-    geometry.planes.push_back({layer * 2 * kHalf, kPayload + 512, {{0, 2 * kHalf}}});
-  }
-  return geometry;
-}
+constexpr stand_in::KvShape kShape{kBlocks, kLayers, kHalf};
 
 // A place that holds a payload, or nobody knows what.
 struct Place {
@@ -119,9 +98,9 @@ class Comparison {
     options.max_bytes_in_flight = 96 << 10;
     options.ring_half_bytes = 20 << 10;
     engine_ = *CopyEngine::Start(*context_, options);
-    regions_.push_back({KeysFirst(), 2});
-    regions_.push_back({BlocksFirst(), 1});
-    regions_.push_back({OneStridedAllocation(), kLayers});
+    regions_.push_back({stand_in::KeysFirst(kShape), 2});
+    regions_.push_back({stand_in::BlocksFirst(kShape), 1});
+    regions_.push_back({stand_in::OneStridedAllocation(kShape, 512), kLayers});
     ASSERT_EQ((*driver_)->MemAlloc(&regions_[0].address, kRegionBytes), cuda::kSuccess);
     ASSERT_EQ((*driver_)->MemAlloc(&regions_[1].address, kRegionBytes), cuda::kSuccess);
     imported_.emplace(

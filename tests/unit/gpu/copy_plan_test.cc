@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/doubles/cuda/kv_layouts.h"
 #include "tests/doubles/seeded.h"
 
 namespace terrace {
@@ -16,36 +17,12 @@ using testing::HasSubstr;
 constexpr uint32_t kBlocks = 5;
 constexpr uint32_t kLayers = 3;
 constexpr uint64_t kHalf = 64;  // bytes of a block's keys, or values, in one layer
+constexpr stand_in::KvShape kShape{kBlocks, kLayers, kHalf};
 
 std::string Said(const absl::Status& status) {
   return std::string(status.message());
 }
 
-// [layer][K or V][block]
-RegionGeometry KeysFirst() {
-  RegionGeometry geometry{kBlocks, {}};
-  for (uint64_t plane = 0; plane < uint64_t{2} * kLayers; ++plane) {
-    geometry.planes.push_back({plane * kBlocks * kHalf, kHalf, {{0, kHalf}}});
-  }
-  return geometry;
-}
-// [layer][block][K or V]
-RegionGeometry BlocksFirst() {
-  RegionGeometry geometry{kBlocks, {}};
-  for (uint64_t layer = 0; layer < kLayers; ++layer) {
-    geometry.planes.push_back(
-        {layer * kBlocks * 2 * kHalf, 2 * kHalf, {{0, kHalf}, {kHalf, kHalf}}});
-  }
-  return geometry;
-}
-// [block][layer][K and V]: all layers of a block together, and a tail that belongs to nobody
-RegionGeometry OneStridedAllocation() {
-  RegionGeometry geometry{kBlocks, {}};
-  for (uint64_t layer = 0; layer < kLayers; ++layer) {
-    geometry.planes.push_back({layer * 2 * kHalf, (2 * kLayers + 1) * kHalf, {{0, 2 * kHalf}}});
-  }
-  return geometry;
-}
 // [block]: one plane, one segment
 RegionGeometry Packed() {
   return {kBlocks, {{0, 2 * kHalf * kLayers, {{0, 2 * kHalf * kLayers}}}}};
@@ -84,7 +61,7 @@ std::string Gathered(const RegionGeometry& geometry, const std::string& region, 
 
 struct Layout {
   const char* name;
-  RegionGeometry (*make)();
+  RegionGeometry geometry;
   uint32_t planes_per_layer;
 };
 
@@ -95,7 +72,7 @@ void PrintTo(const Layout& layout, std::ostream* out) {
 class LayoutTest : public testing::TestWithParam<Layout> {};
 
 TEST_P(LayoutTest, IsValidatedAndItsPlanCopiesEveryBlockWhole) {
-  const RegionGeometry geometry = GetParam().make();
+  const RegionGeometry& geometry = GetParam().geometry;
   const std::string region = doubles::Seeded(7).Bytes(BytesFor(geometry));
   const absl::StatusOr<uint64_t> payload = ValidateGpuGeometry(geometry, region.size());
   ASSERT_TRUE(payload.ok()) << payload.status();
@@ -121,27 +98,28 @@ TEST_P(LayoutTest, IsValidatedAndItsPlanCopiesEveryBlockWhole) {
 
 INSTANTIATE_TEST_SUITE_P(OfEngines,
                          LayoutTest,
-                         testing::Values(Layout{"KeysFirst", KeysFirst, 2},
-                                         Layout{"BlocksFirst", BlocksFirst, 1},
-                                         Layout{"OneStridedAllocation", OneStridedAllocation, 1},
-                                         Layout{"Packed", Packed, 1},
-                                         Layout{"Latent", Latent, 1}),
+                         testing::Values(Layout{"KeysFirst", stand_in::KeysFirst(kShape), 2},
+                                         Layout{"BlocksFirst", stand_in::BlocksFirst(kShape), 1},
+                                         Layout{"OneStridedAllocation",
+                                                stand_in::OneStridedAllocation(kShape, kHalf), 1},
+                                         Layout{"Packed", Packed(), 1},
+                                         Layout{"Latent", Latent(), 1}),
                          [](const auto& layout) { return std::string(layout.param.name); });
 
 TEST(CopyPlanTest, SegmentsThatLieTogetherOnBothSidesAreOneCopy) {
-  const RegionGeometry strided = OneStridedAllocation();
+  const RegionGeometry strided = stand_in::OneStridedAllocation(kShape, kHalf);
   std::string host(2 * kHalf * kLayers, ' ');
   const std::vector<BlockPlace> place = {{1, host.data(), host.size()}};
   const auto by_layer = PlanCopies({&strided, 0, place, 1});
   EXPECT_EQ(by_layer->pieces.size(), kLayers) << "layers stay apart, to be counted";
   const auto whole = PlanCopies({&strided, 0, place, kLayers});
   EXPECT_EQ(whole->pieces.size(), 1U);
-  const RegionGeometry blocks_first = BlocksFirst();
+  const RegionGeometry blocks_first = stand_in::BlocksFirst(kShape);
   EXPECT_EQ(PlanCopies({&blocks_first, 0, place, 1})->pieces.size(), kLayers);
 }
 
 TEST(CopyPlanTest, ALayerOfAllBlocksComesBeforeTheNextLayer) {
-  const RegionGeometry geometry = KeysFirst();
+  const RegionGeometry geometry = stand_in::KeysFirst(kShape);
   std::string host(4 * kHalf * kLayers, ' ');
   const std::vector<BlockPlace> places = {
       {0, host.data(), 2 * kHalf * kLayers},
@@ -154,7 +132,7 @@ TEST(CopyPlanTest, ALayerOfAllBlocksComesBeforeTheNextLayer) {
 }
 
 TEST(CopyPlanTest, AShortPayloadEndsWithinALayerAndTheRestAreEmpty) {
-  const RegionGeometry geometry = KeysFirst();
+  const RegionGeometry geometry = stand_in::KeysFirst(kShape);
   std::string host(2 * kHalf * kLayers, ' ');
   const std::vector<BlockPlace> place = {{0, host.data(), 2 * kHalf + 10}};
   const auto plan = PlanCopies({&geometry, 0, place, 2});
@@ -190,7 +168,7 @@ TEST(CopyPlanTest, OffsetsThatAreNotAlignedAreRefusedByName) {
 }
 
 TEST(CopyPlanTest, RequestsBeyondTheGeometryAreRefusedByName) {
-  const RegionGeometry geometry = KeysFirst();
+  const RegionGeometry geometry = stand_in::KeysFirst(kShape);
   std::string host(2 * kHalf * kLayers, ' ');
   std::vector<BlockPlace> place = {{kBlocks, host.data(), kHalf}};
   EXPECT_THAT(Said(PlanCopies({&geometry, 0, place, 2}).status()), HasSubstr("block"));
