@@ -19,18 +19,6 @@ constexpr int64_t kSliceNs = 5 * kNsPerMs;
 // A copy of 2 MiB takes 100 to 200 us, where an answer without one takes 10.
 constexpr int64_t kSpinsForCopy = 3;
 
-Patience::End EndOf(Wakeup::Polled polled) {
-  switch (polled) {
-    case Wakeup::Polled::kReadable:
-      return Patience::End::kPaid;
-    case Wakeup::Polled::kNothing:
-      return Patience::End::kWasted;
-    case Wakeup::Polled::kContended:
-      return Patience::End::kContended;
-  }
-  return Patience::End::kWasted;
-}
-
 }  // namespace
 
 uint32_t Client::Drain(terrace_completion** out, uint32_t max, uint32_t timeout_ms) {
@@ -77,13 +65,13 @@ void Client::WaitLocked(std::unique_lock<std::mutex>* lock, Instant now, Instant
   const bool polls = spin_until > now && waiters_ == 1 && (!copies || callers_in_flight_ == 1) &&
                      patience.PollsNow(now);
   lock->unlock();
-  const Wakeup::Polled polled = polls ? wakeup_.Poll(spin_until) : Wakeup::Polled::kNothing;
-  if (polled != Wakeup::Polled::kReadable) {
+  const Patience::End end = polls ? wakeup_.Poll(spin_until) : Patience::End::kWasted;
+  if (end != Patience::End::kPaid) {
     wakeup_.Wait(MillisecondsUntil(until, polls ? spin_until : now));
   }
   lock->lock();
   if (polls) {
-    patience.Ended(EndOf(polled), Now());
+    patience.Ended(end, Now());
   }
 }
 

@@ -92,17 +92,17 @@ void Wakeup::Wait(int ms) const {
   ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), ms);
 }
 
-Wakeup::Polled Wakeup::Poll(Instant until) const {
+Patience::End Wakeup::Poll(Instant until) const {
   for (Instant now = Now(), before = now;; before = std::exchange(now, Now())) {
     epoll_event event;
     if (::epoll_wait(epoll_.get(), &event, 1, 0) > 0) {
-      return now - before > kTimeSliceNs ? Polled::kContended : Polled::kReadable;
+      return now - before > kTimeSliceNs ? Patience::End::kContended : Patience::End::kPaid;
     }
     if (now - before > kTimeSliceNs) {
-      return Polled::kContended;
+      return Patience::End::kContended;
     }
     if (now >= until || now - before > kLongestYieldNs) {
-      return Polled::kNothing;
+      return Patience::End::kWasted;
     }
     ::sched_yield();
   }

@@ -8,6 +8,7 @@
 
 #include "client/src/descriptor.h"
 #include "client/src/instant.h"
+#include "client/src/patience.h"
 
 namespace terrace::client {
 
@@ -30,10 +31,10 @@ class Wakeup {
 
   // Until the descriptor is readable or `ms` have passed. May run without the client's lock.
   void Wait(int ms) const;
-  // The same for a time too short to sleep: polls, until somebody else wants this core. kContended:
-  // it was lost for a time slice; the descriptor may be readable. May also run without the lock.
-  enum class Polled { kReadable, kNothing, kContended };
-  [[nodiscard]] Polled Poll(Instant until) const;
+  // The same for a time too short to sleep: polls, until somebody else wants this core. kPaid: the
+  // descriptor is readable. kContended: the core was lost for a time slice, and the descriptor may
+  // be readable. May also run without the lock.
+  [[nodiscard]] Patience::End Poll(Instant until) const;
 
  private:
   Descriptor epoll_;
