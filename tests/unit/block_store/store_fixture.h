@@ -5,9 +5,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <list>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -84,17 +86,17 @@ class TestRegion {
 };
 
 // Heap slabs whose memory the test can reach: the store's own mapping is the only writable one.
+// Outlives the slabs it made; one thread makes, destroys and finds.
 class ReachableSlabSource final : public SlabSource {
  public:
   absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
     auto memory = heap_.Make(bytes);
-    if (memory.ok()) {
-      slabs_.push_back((*memory)->memory());
+    if (!memory.ok()) {
+      return memory;
     }
-    return memory;
+    return std::make_unique<Slab>(*std::move(memory), slabs_);
   }
-  // Where `payload` lies at this offset of some slab; nullptr: nowhere. Only while no slab was
-  // given back.
+  // Where `payload` lies at this offset of some slab that is mapped; nullptr: nowhere.
   [[nodiscard]] char* Find(uint64_t offset, std::string_view payload) const {
     for (const absl::Span<char> slab : slabs_) {
       if (offset + payload.size() <= slab.size() &&
@@ -107,8 +109,27 @@ class ReachableSlabSource final : public SlabSource {
   HeapSlabSource& heap() { return heap_; }
 
  private:
+  class Slab final : public SlabMemory {
+   public:
+    Slab(std::unique_ptr<SlabMemory> memory, std::list<absl::Span<char>>& reachable)
+        : memory_(std::move(memory)),
+          reachable_(reachable),
+          here_(reachable.insert(reachable.end(), memory_->memory())) {}
+    ~Slab() override { reachable_.erase(here_); }
+    Slab(const Slab&) = delete;
+    Slab& operator=(const Slab&) = delete;
+    [[nodiscard]] absl::Span<char> memory() const override { return memory_->memory(); }
+    [[nodiscard]] const Descriptor& descriptor() const override { return memory_->descriptor(); }
+    [[nodiscard]] PageKind page_kind() const override { return memory_->page_kind(); }
+
+   private:
+    const std::unique_ptr<SlabMemory> memory_;
+    std::list<absl::Span<char>>& reachable_;
+    const std::list<absl::Span<char>>::iterator here_;
+  };
+
   HeapSlabSource heap_;
-  std::vector<absl::Span<char>> slabs_;
+  std::list<absl::Span<char>> slabs_;
 };
 
 class StoreTest : public ::testing::Test {
