@@ -133,7 +133,8 @@ struct TicketResult {
   uint64_t bytes_arrived = 0;
 };
 
-// kInPlace is for the front alone, which sends payloads larger than a message piece by piece.
+// kInPlace is for the daemon itself: the front sends payloads larger than a message piece by piece,
+// and the workers of GPUs copy from where they lie.
 enum class Delivery : uint8_t { kInline = 1, kLease = 2, kRegion = 3, kInPlace = 4 };
 
 struct RegionBlocks {
@@ -149,6 +150,7 @@ struct GetCall {
   absl::Duration deadline;  // absolute, on the clock
   uint64_t call_id = 0;     // for Cancel; unique in the session; 0: cannot be cancelled
   bool alone = false;       // nobody else waits: see BlockStoreOptions::copied_by_caller
+  bool sampled = false;     // kInPlace: only a share is verified, see verify_one_in
 };
 struct GetResult {
   std::string outcomes;  // a byte a key: GetOutcome
@@ -157,8 +159,8 @@ struct GetResult {
   std::vector<uint32_t> slab_ids;
   std::vector<uint64_t> slab_offsets;
   std::string payload;
-  // kInPlace: where the payloads lie, every byte of them verified for this very call; empty where
-  // not OK. They stay, and stay as they are, while `reading` lives. Owners: whoever reads them; the
+  // kInPlace: where the payloads lie (slab_ids and slab_offsets say it, too), unless `sampled` every
+  // byte of them verified for this very call; empty where not OK. They stay, and stay as they are, while `reading` lives. Owners: whoever reads them; the
   // last of them gives the blocks back, which must happen before the store is destroyed and takes
   // its lock. Blocks being read in place are at most lease_share of the tenant's DRAM, then BUSY.
   std::vector<absl::Span<const char>> in_place;
@@ -185,6 +187,8 @@ struct PutCall {
   std::vector<uint32_t> payload_bytes;  // one a key
   RegionBlocks region;                  // region_id 0: inline
   std::string payload;                  // inline
+  // Where the payloads lie, one a key, in the place of both; untouched by others until `done`.
+  std::vector<const char*> in_place;
   RequestHints hints;                   // of the request that the blocks belong to
   Level wait_for = Level::kDram;
   absl::Duration deadline;
@@ -500,6 +504,8 @@ class BlockStore {
   // NOT_FOUND: unknown or another tenant's. FAILED_PRECONDITION: the session has no right to
   // leases.
   virtual absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) = 0;
+  // The session has it mapped no longer. Unknown: nothing happens.
+  virtual void UnmapSlab(SessionId session, SlabId slab) = 0;
 
   // ---- the data path. Unknown namespaces are misses (get, probe) or a failed call:
   // done gets NOT_FOUND for a put, delete or pin into a namespace that the tenant has not opened.

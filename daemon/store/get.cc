@@ -186,6 +186,10 @@ void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, DeferredCall
     return;
   }
   PlanSlicesLocked(*get, bytes);
+  if (get->slices.empty()) {
+    FinishGetLocked(*get, deferred);
+    return;
+  }
   const uint64_t most =
       std::min<uint64_t>(get->slices.size(), static_cast<uint64_t>(executor_.parallelism()));
   uint64_t jobs = std::clamp<uint64_t>((bytes + kBytesPerJob - 1) / kBytesPerJob, 1, most);
@@ -213,8 +217,12 @@ void Store::PlanSlicesLocked(GetOperation& get, uint64_t bytes) {
     if (!target.locked) {
       continue;
     }
-    const bool verify = get.call.delivery == Delivery::kInPlace ||
+    const bool in_place = get.call.delivery == Delivery::kInPlace;
+    const bool verify = (in_place && !get.call.sampled) ||
                         (one_in != 0 && verify_turn_.fetch_add(1) % one_in == 0);
+    if (in_place && !verify) {
+      continue;  // nothing is copied, and nothing read
+    }
     const uint64_t whole = target.payload_bytes;
     const uint64_t most = verify ? whole : slice_bytes;
     uint64_t begin = 0;
@@ -336,13 +344,18 @@ uint64_t Store::PlanInPlaceLocked(GetOperation& get) {
 // The transfer locks of what was found right become the reader's.
 void Store::DeliverInPlaceLocked(GetOperation& get) {
   get.result.in_place.resize(get.targets.size());
+  get.result.slab_ids.assign(get.targets.size(), 0);
+  get.result.slab_offsets.assign(get.targets.size(), 0);
   std::vector<BlockId> blocks;
   for (GetTarget& target : get.targets) {
     if (!target.locked) {
       continue;
     }
     if (target.outcome == GetOutcome::kOk) {
+      const Block& block = blocks_.at(target.block);
       get.result.in_place[target.position] = {target.source, target.payload_bytes};
+      get.result.slab_ids[target.position] = static_cast<uint32_t>(block.slab);
+      get.result.slab_offsets[target.position] = arena_->PayloadOffset({block.slab, block.slot});
       blocks.push_back(target.block);
       target.locked = false;
     } else {

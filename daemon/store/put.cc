@@ -113,6 +113,9 @@ absl::Status Store::AdmitPutLocked(PutOperation& put) {
   if (put.call.payload_bytes.size() != part.key_count()) {
     return absl::InvalidArgumentError("payload_bytes: one a key is needed");
   }
+  if (!put.call.in_place.empty() && put.call.in_place.size() != part.key_count()) {
+    return absl::InvalidArgumentError("in_place: one a key is needed");
+  }
   if (put.call.region.region_id == 0) {
     return absl::OkStatus();
   }
@@ -147,6 +150,9 @@ Reason Store::CheckPutKey(const PutOperation& put,
   if (key_bytes < kMinKeyBytes || key_bytes > kMaxKeyBytes || payload_bytes == 0 ||
       payload_bytes > block_bytes) {
     return Reason::kInvalid;
+  }
+  if (!put.call.in_place.empty()) {
+    return Reason::kNone;
   }
   if (put.region == nullptr) {
     return inline_end <= put.call.payload.size() ? Reason::kNone : Reason::kInvalid;
@@ -213,9 +219,11 @@ void Store::PlanPutLocked(const std::shared_ptr<PutOperation>& put) {
       OpenFlightLocked(block);
       LockBlockLocked(block);
       put->chain[i] = block;
+      const char* const inline_source = put->call.in_place.empty()
+                                            ? put->call.payload.data() + inline_begin
+                                            : put->call.in_place[i];
       put->targets.push_back(
-          PutTarget{block, i, fresh.payload_bytes,
-                    put->region == nullptr ? put->call.payload.data() + inline_begin : nullptr,
+          PutTarget{block, i, fresh.payload_bytes, put->region == nullptr ? inline_source : nullptr,
                     put->region == nullptr ? 0 : put->call.region.block_indexes[i], false});
     }
     parent = part.rule == Rule::kPrefix ? block : kNoBlock;

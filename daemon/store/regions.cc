@@ -106,4 +106,14 @@ absl::StatusOr<BlockStore::SlabGrant> Store::MapSlab(SessionId id, SlabId slab) 
   return SlabGrant{std::move(*descriptor), view->bytes};
 }
 
+void Store::UnmapSlab(SessionId id, SlabId slab) {
+  DeferredCalls deferred;
+  Lock lock(&mutex_);
+  StoreSession* session = FindSessionLocked(id);
+  if (session != nullptr && session->mapped.erase(slab) != 0) {
+    --slab_mappings_[slab];
+    ReleaseRetiredLocked(deferred);
+  }
+}
+
 }  // namespace terrace

@@ -69,6 +69,7 @@ class Store final : public BlockStore {
   absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) override;
   void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) override;
   absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) override;
+  void UnmapSlab(SessionId session, SlabId slab) override;
   void Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) override;
   void Prefetch(const Caller& caller,
                 PrefetchCall call,

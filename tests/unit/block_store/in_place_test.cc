@@ -57,6 +57,69 @@ TEST_F(StoreTest, EveryBlockReadInPlaceIsVerifiedWhateverTheShareIs) {
   EXPECT_EQ(store_->Usage().counters.corrupt, 1U);
 }
 
+TEST_F(StoreTest, ASampledReadInPlaceIsThereAtOnceAndLooksAtItsShareAlone) {
+  BlockStoreOptions options;
+  options.verify_one_in = 2;
+  Make(options);
+  PutKeys({1, 2});
+  const GetResult lease = Get(GetOf({1, 2}, Delivery::kLease));
+  for (const uint64_t key : {1, 2}) {
+    char* payload = slabs_.Find(lease.slab_offsets[key - 1], PayloadOf(key, kPayload));
+    ASSERT_NE(payload, nullptr);
+    payload[7] = static_cast<char>(payload[7] ^ 1);
+  }
+  store_->Release(caller_, {{lease.lease_id, {}}}, {});
+  GetCall call = GetOf({1, 2}, Delivery::kInPlace);
+  call.parts[0].rule = Rule::kIndependent;
+  call.sampled = true;
+  EXPECT_EQ(Get(call).reading != nullptr, true);
+  EXPECT_EQ(store_->Usage().counters.corrupt, 1U) << "one of two";
+}
+
+TEST_F(StoreTest, ASampledReadInPlaceSaysWhichSlabsTheBlocksLieIn) {
+  BlockStoreOptions options;
+  options.verify_one_in = 0;
+  Make(options);
+  PutKeys({1, 2});
+  const GetResult lease = Get(GetOf({1, 2}, Delivery::kLease));
+  GetCall call = GetOf({1, 2, 3}, Delivery::kInPlace);
+  call.sampled = true;
+  std::optional<absl::StatusOr<GetResult>> get;
+  store_->Get(caller_, std::move(call), [&](auto result) { get = std::move(result); });
+  ASSERT_TRUE(get.has_value()) << "nothing is read, and nothing waited for";
+  for (const size_t i : {0, 1}) {
+    EXPECT_EQ((*get)->slab_ids[i], lease.slab_ids[i]);
+    EXPECT_EQ((*get)->slab_offsets[i], lease.slab_offsets[i]);
+    EXPECT_TRUE(Text((*get)->in_place[i]) == PayloadOf(i + 1, kPayload));
+  }
+  EXPECT_EQ(OutcomeAt(**get, 2), GetOutcome::kMiss);
+}
+
+TEST_F(StoreTest, APutTakesPayloadsFromWhereTheyLie) {
+  const std::string first = PayloadOf(1, kPayload);
+  const std::string second = PayloadOf(2, kPayload);
+  PutCall call;
+  call.part = Part({1, 2});
+  call.payload_bytes = {kPayload, kPayload};
+  call.in_place = {first.data(), second.data()};
+  call.deadline = clock_.Now() + absl::Seconds(5);
+  const PutResult put = Put(std::move(call), Caller{tenant_, kNoSession});
+  EXPECT_EQ(OutcomeAt(put, 0), PutOutcome::kStored);
+  const GetResult get = Get(GetOf({1, 2}, Delivery::kInline));
+  EXPECT_TRUE(get.payload == first + second);
+}
+
+TEST_F(StoreTest, APutInPlaceNamesAPlaceForEachKey) {
+  const std::string payload = PayloadOf(1, kPayload);
+  PutCall call;
+  call.part = Part({1, 2});
+  call.payload_bytes = {kPayload, kPayload};
+  call.in_place = {payload.data()};
+  std::optional<absl::StatusOr<PutResult>> put;
+  store_->Put(caller_, std::move(call), [&](auto result) { put = std::move(result); });
+  EXPECT_EQ(put->status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(StoreTest, BlocksReadInPlaceAreAtMostTheLeaseShareOfTheTenantsDram) {
   PutKeys({1, 2, 3, 4});
   const uint64_t slot_bytes = store_->Usage().used_slot_bytes / 4;

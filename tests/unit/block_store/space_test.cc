@@ -158,6 +158,26 @@ TEST_F(SpaceTest, ARetiredSlabStaysWhileASessionMayMapIt) {
   EXPECT_EQ(OutcomeAt(Put(call, other), 0), PutOutcome::kStored);
 }
 
+TEST_F(SpaceTest, ARetiredSlabGoesWhenTheLastSessionHasUnmappedIt) {
+  PutChain(Range(0, 128));
+  for (const uint64_t key : {0, 127}) {
+    const GetResult lease = Get(GetOf(Range(key, key + 1), Delivery::kLease));
+    store_->Release(caller_, {{lease.lease_id, {}}}, {});
+  }
+  const Caller other{*store_->OpenTenant("b"), kNoSession};
+  PutCall call = InlinePut({1}, kBig);
+  call.part.namespace_digest = store_->OpenNamespace(other.tenant, RecordOf(1 << 20))->digest;
+  EXPECT_EQ(OutcomeAt(Put(call, other), 0), PutOutcome::kDeclined);
+  ASSERT_FALSE(observer_.retired.empty());
+  store_->UnmapSlab(session_, SlabId{12345});
+  store_->UnmapSlab(kNoSession, observer_.retired[0].second);
+  EXPECT_EQ(OutcomeAt(Put(call, other), 0), PutOutcome::kDeclined);
+  for (int times = 0; times < 2; ++times) {
+    store_->UnmapSlab(session_, observer_.retired[0].second);
+  }
+  EXPECT_EQ(OutcomeAt(Put(call, other), 0), PutOutcome::kStored);
+}
+
 TEST_F(SpaceTest, BlocksLargerThanASlabOfTheUsualSizeGetOneOfTheirOwn) {
   BlockStoreOptions options;
   options.dram_bytes = uint64_t{256} << 20;

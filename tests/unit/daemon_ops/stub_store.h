@@ -87,6 +87,7 @@ class StubStore final : public BlockStore {
   absl::StatusOr<uint64_t> RegisterRegion(SessionId, RegionSpec) override { std::abort(); }
   void UnregisterRegion(SessionId, uint32_t, std::function<void()>) override { std::abort(); }
   absl::StatusOr<SlabGrant> MapSlab(SessionId, SlabId) override { std::abort(); }
+  void UnmapSlab(SessionId, SlabId) override { std::abort(); }
   void Probe(const Caller&, ProbeCall, std::function<void(ProbeResult)>) override { std::abort(); }
   void Prefetch(const Caller&,
                 PrefetchCall,
