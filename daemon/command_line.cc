@@ -42,13 +42,18 @@ CommandLine WrongUsage(std::string_view what) {
 // terraced starts its workers itself, and says everything else over their sockets.
 CommandLine WorkerOf(const std::string& role) {
   constexpr std::string_view kShared = "shared:";
-  if (!role.starts_with(kShared) || role.size() == kShared.size()) {
-    return WrongUsage("--worker takes shared:NAME; this version has no other workers");
-  }
+  constexpr std::string_view kGpu = "gpu:";
   CommandLine command;
-  command.action = CommandLine::Action::kWorker;
-  command.shared_tier = role.substr(kShared.size());
-  return command;
+  if (role.starts_with(kShared) && role.size() > kShared.size()) {
+    command.action = CommandLine::Action::kSharedWorker;
+    command.shared_tier = role.substr(kShared.size());
+    return command;
+  }
+  if (role.starts_with(kGpu) && role.size() > kGpu.size()) {
+    command.action = CommandLine::Action::kGpuWorker;
+    return command;
+  }
+  return WrongUsage("--worker takes shared:NAME or gpu:N");
 }
 
 void Print(std::FILE* stream, const std::string& text) {

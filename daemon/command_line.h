@@ -13,9 +13,16 @@ inline constexpr int kExitUsage = 2;
 inline constexpr int kExitConfig = 78;
 
 struct CommandLine {
-  enum class Action : unsigned char { kRun, kCheckConfig, kPrintConfig, kWorker, kEnd };
+  enum class Action : unsigned char {
+    kRun,
+    kCheckConfig,
+    kPrintConfig,
+    kSharedWorker,
+    kGpuWorker,
+    kEnd
+  };
   Action action = Action::kRun;
-  std::string shared_tier;  // kWorker: the tier that it works for
+  std::string shared_tier;  // kSharedWorker: the tier that it works for
   bool json = false;
   ConfigRequest request;  // with TERRACE_CONFIG and TERRACE_RUNTIME of the environment
   // kEnd: what to print, where, and the exit status.

@@ -75,6 +75,9 @@ struct TierConfig {
   friend bool operator==(const TierConfig&, const TierConfig&) = default;
 };
 
+// Whether regions of GPUs are served. kAuto: where there is a driver of them.
+enum class GpuUse : uint8_t { kAuto = 0, kOn = 1, kOff = 2 };
+
 struct Config {
   // [daemon]
   std::string runtime_dir = "/run/terrace";
@@ -94,6 +97,9 @@ struct Config {
   std::string local_dir;                     // "": below data_dir; likewise
   uint64_t local_free_reserve = uint64_t{1} << 30;
   uint64_t local_scrub_bytes_per_second = uint64_t{16} << 20;  // 0: no scrubs by itself
+  // [gpu]
+  GpuUse gpu = GpuUse::kAuto;
+  uint64_t gpu_staging_bytes = uint64_t{256} << 20;  // of puts on their way; a GPU
   // [limits]
   FrontLimits front;
   // [sockets]

@@ -17,6 +17,7 @@
 #include "daemon/block_store.h"
 #include "daemon/concat.h"
 #include "daemon/folders.h"
+#include "daemon/gpu_handoff.h"
 #include "daemon/identity_files.h"
 #include "daemon/local_tier.h"
 #include "daemon/metrics.h"
@@ -96,33 +97,39 @@ class ReportingSlabSource final : public SlabSource {
 class ObserverRelay final : public StoreObserver {
  public:
   void SlabRetired(SessionId session, SlabId slab) override {
-    // Held in shared mode over a call that only hands on, so that Attach(nullptr) can wait for its
-    // end.
+    // Both are held in shared mode over a call that only hands on, so that Attach(nullptr) can wait
+    // for its end.
     absl::ReaderMutexLock lock(&mutex_);
+    if (gpu_ != nullptr && gpu_->SlabRetired(session, slab)) {
+      return;
+    }
     if (front_ != nullptr) {
       front_->SlabRetired(session, slab);
     }
   }
-  void Attach(Front* front) {
+  void Attach(Front* front, GpuHandoff* gpu) {
     absl::MutexLock lock(&mutex_);
     front_ = front;
+    gpu_ = gpu;
   }
 
  private:
   absl::Mutex mutex_;
   Front* front_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  GpuHandoff* gpu_ ABSL_GUARDED_BY(mutex_) = nullptr;
 };
 
 // Makes time pass for the store, and feeds the watchdog while the copy threads and the front turn
 // over.
 class Ticker {
  public:
-  // `look`: about once a second.
+  // `gpu`: nullable. `look`: about once a second.
   Ticker(BlockStore& store,
+         GpuHandoff* gpu,
          Executor& executor,
          const ServiceNotify& notify,
          std::function<void()> look)
-      : store_(store), executor_(executor), notify_(notify), look_(std::move(look)) {}
+      : store_(store), gpu_(gpu), executor_(executor), notify_(notify), look_(std::move(look)) {}
   Ticker(const Ticker&) = delete;
   Ticker& operator=(const Ticker&) = delete;
   ~Ticker() { Stop(); }
@@ -155,6 +162,9 @@ class Ticker {
     absl::Duration next_look = next_beat;
     while (!stop_.WaitForNotificationWithTimeout(kTickInterval)) {
       store_.Tick();
+      if (gpu_ != nullptr) {
+        gpu_->Tick();
+      }
       if (BootClock().Now() >= next_look) {
         look_();
         next_look = BootClock().Now() + kLookInterval;
@@ -193,6 +203,7 @@ class Ticker {
   }
 
   BlockStore& store_;
+  GpuHandoff* const gpu_;
   Executor& executor_;
   const ServiceNotify& notify_;
   const std::function<void()> look_;
@@ -236,11 +247,13 @@ class DaemonCore final : public Core {
     if (absl::Status s = BuildStore(*config); !s.ok()) {
       return s;
     }
+    BuildGpu(*config);
     if (absl::Status s = BuildFront(*config); !s.ok()) {
       return s;
     }
     metrics_->SetStore(store_.get());
-    ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_, [this] { LogTiers(); });
+    ticker_ =
+        std::make_unique<Ticker>(*store_, gpu_.get(), *executor_, notify_, [this] { LogTiers(); });
     ticker_->Start(front_.get());
     return absl::OkStatus();
   }
@@ -279,8 +292,9 @@ class DaemonCore final : public Core {
     if (ticker_ != nullptr) {
       ticker_->Stop();
     }
-    relay_.Attach(nullptr);
+    relay_.Attach(nullptr, nullptr);
     front_.reset();
+    gpu_.reset();
     if (metrics_ != nullptr) {
       metrics_->SetStore(nullptr);
     }
@@ -477,6 +491,20 @@ class DaemonCore final : public Core {
     }
   }
 
+  void BuildGpu(const Config& config) {
+    if (config.gpu == GpuUse::kOff || (config.gpu == GpuUse::kAuto && !HasGpuDriver())) {
+      return;
+    }
+    GpuHandoff::Options options;
+    options.staging_bytes = config.gpu_staging_bytes;
+    options.max_regions_per_session = config.store.max_regions_per_session;
+    GpuHandoff::Parts parts;
+    parts.store = store_.get();
+    parts.clock = &BootClock();
+    parts.say = [&log = log_](const std::string& event) { log.Info("gpu", {{"event", event}}); };
+    gpu_ = GpuHandoff::Create(options, parts);
+  }
+
   absl::Status BuildFront(const Config& config) {
     FrontOptions options;
     options.runtime_dir = config.runtime_dir;
@@ -485,6 +513,7 @@ class DaemonCore final : public Core {
     options.io_threads = static_cast<int>(config.io_threads);
     options.io_poll = absl::Microseconds(config.io_poll_us);
     options.limits = config.front;
+    options.gpu = gpu_.get();
     options.tenant_of = [this](const PeerCredentials& peer) {
       return TenantOf(*CurrentConfig(), peer);
     };
@@ -498,7 +527,7 @@ class DaemonCore final : public Core {
       return front.status();
     }
     front_ = std::move(*front);
-    relay_.Attach(front_.get());
+    relay_.Attach(front_.get(), gpu_.get());
     return absl::OkStatus();
   }
 
@@ -553,6 +582,7 @@ class DaemonCore final : public Core {
   std::unique_ptr<ReportingSlabSource> slabs_;
   ObserverRelay relay_;
   std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<GpuHandoff> gpu_;  // nullptr: GPU regions are not served
   std::unique_ptr<Front> front_;
   std::unique_ptr<Ticker> ticker_;
 };

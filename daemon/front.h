@@ -25,6 +25,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
+#include "daemon/gpu_handoff.h"
 
 namespace terrace {
 
@@ -65,6 +66,7 @@ struct FrontOptions {
   absl::Duration io_poll;  // how long they poll before they sleep, as long as that pays
   FrontLimits limits;
   TenantResolver tenant_of;
+  GpuHandoff* gpu = nullptr;  // borrowed, outlives the front; nullptr: GPU regions are not served
 };
 
 // What Admin needs from the rest of the daemon.

@@ -17,6 +17,7 @@
 #include "daemon/concat.h"
 #include "daemon/config.h"
 #include "daemon/core.h"
+#include "daemon/gpu/gpu_worker.h"
 #include "daemon/log.h"
 #include "daemon/process_facts.h"
 #include "daemon/service_notify.h"
@@ -269,8 +270,10 @@ int main(int argc, char** argv) {
     case terrace::CommandLine::Action::kCheckConfig:
     case terrace::CommandLine::Action::kPrintConfig:
       return terrace::AnswerConfigQuestion(command);
-    case terrace::CommandLine::Action::kWorker:
+    case terrace::CommandLine::Action::kSharedWorker:
       return terrace::RunSharedWorker(command.shared_tier);
+    case terrace::CommandLine::Action::kGpuWorker:
+      return terrace::RunGpuWorker();
     case terrace::CommandLine::Action::kRun:
       return terrace::RunDaemon(command);
   }

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string_view>
@@ -139,6 +140,10 @@ uint64_t OpenDescriptors() {
     ++count;
   }
   return count;
+}
+
+bool HasGpuDriver() {
+  return std::getenv("TERRACE_CUDA_DRIVER") != nullptr || access("/dev/nvidiactl", F_OK) == 0;
 }
 
 absl::Status CheckMemory(uint64_t arena_bytes, bool huge_pages, const KernelFolders& folders) {

@@ -18,6 +18,10 @@ struct KernelFolders {
   std::string cgroup = "/sys/fs/cgroup";
 };
 
+// Whether there seems to be a driver of GPUs: its device file, or TERRACE_CUDA_DRIVER of the
+// environment.
+bool HasGpuDriver();
+
 // Whether `arena_bytes` more memory can be had: what the machine has available, reserved huge pages
 // included where `huge_pages`, and the limits of the control groups that the process is in. What
 // cannot be read limits nothing. Errors: RESOURCE_EXHAUSTED, naming dram.capacity, what is

@@ -150,6 +150,8 @@ absl::Status AssignChoice(const Setting& setting, const TomlValue& value, Settin
       **format = static_cast<LogFormat>(i);
     } else if (auto* unlisted = std::get_if<UnlistedPeers*>(&field)) {
       **unlisted = static_cast<UnlistedPeers>(i);
+    } else if (auto* gpu = std::get_if<GpuUse*>(&field)) {
+      **gpu = static_cast<GpuUse>(i);
     } else if (auto* writes = std::get_if<LocalWrites*>(&field)) {
       **writes = static_cast<LocalWrites>(i);
     } else {
@@ -274,6 +276,8 @@ std::string ChoiceText(const Setting& setting, SettingField field) {
     index = static_cast<size_t>(**format);
   } else if (auto* unlisted = std::get_if<UnlistedPeers*>(&field)) {
     index = static_cast<size_t>(**unlisted);
+  } else if (auto* gpu = std::get_if<GpuUse*>(&field)) {
+    index = static_cast<size_t>(**gpu);
   } else if (auto* writes = std::get_if<LocalWrites*>(&field)) {
     index = static_cast<size_t>(**writes);
   } else {

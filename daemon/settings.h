@@ -43,7 +43,8 @@ using SettingField = std::variant<uint64_t*,
                                   LogLevel*,
                                   LogFormat*,
                                   LocalWrites*,
-                                  UnlistedPeers*>;
+                                  UnlistedPeers*,
+                                  GpuUse*>;
 
 struct Setting {
   std::string_view name;  // "dram.capacity"

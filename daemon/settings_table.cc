@@ -94,6 +94,13 @@ Rows LocalRows() {
   };
 }
 
+Rows GpuRows() {
+  return {
+      Choice("gpu.serve", Applies::kAtStart, {"auto", "on", "off"}, TERRACE_FIELD(gpu)),
+      Size("gpu.staging", 64 * kMiB, 64 * kGiB, TERRACE_FIELD(gpu_staging_bytes)),
+  };
+}
+
 Rows FrontLimitRows() {
   return {
       Number("limits.connections_per_uid", 1, 65536, TERRACE_FIELD(front.connections_per_uid)),
@@ -138,8 +145,8 @@ Rows SocketAndMetricsRows() {
 
 std::vector<Setting> MakeSettingsTable() {
   Rows all;
-  for (Rows rows : {DaemonRows(), DramRows(), LocalRows(), FrontLimitRows(), StoreLimitRows(),
-                    SocketAndMetricsRows()}) {
+  for (Rows rows : {DaemonRows(), DramRows(), LocalRows(), GpuRows(), FrontLimitRows(),
+                    StoreLimitRows(), SocketAndMetricsRows()}) {
     all.insert(all.end(), rows.begin(), rows.end());
   }
   return all;

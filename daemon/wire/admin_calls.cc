@@ -147,7 +147,7 @@ void AdminCalls::Status(CallContext& /*context*/,
   reply.set_tickets(usage.tickets);
   reply.set_quarantined_bytes(usage.quarantined_bytes);
   reply.set_draining(draining_);
-  for (const v1::Feature feature : ServedFeatures(shared_->store)) {
+  for (const v1::Feature feature : ServedFeatures(shared_->store, shared_->gpu != nullptr)) {
     reply.add_features(feature);
   }
   FillCounters(usage.counters, &reply);

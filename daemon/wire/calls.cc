@@ -10,11 +10,14 @@
 #include "daemon/wire/part_checks.h"
 
 namespace terrace {
-std::vector<v1::Feature> ServedFeatures(const BlockStore& store) {
+std::vector<v1::Feature> ServedFeatures(const BlockStore& store, bool gpu) {
   std::vector<v1::Feature> features{
       v1::FEATURE_LEASES,   v1::FEATURE_HOST_REGIONS, v1::FEATURE_HOLDS,
       v1::FEATURE_PREFETCH, v1::FEATURE_PINS,         v1::FEATURE_DELETE,
       v1::FEATURE_CLEAR,    v1::FEATURE_STREAMS,      v1::FEATURE_CANCEL};
+  if (gpu) {
+    features.push_back(v1::FEATURE_GPU_REGIONS);
+  }
   if (store.HighestLevel() >= Level::kLocalSynced) {
     features.push_back(v1::FEATURE_LOCAL_LEVELS);
   }
@@ -56,7 +59,7 @@ void Calls::OpenNamespace(CallContext& context,
   }
   {
     absl::MutexLock lock(&opened_mutex_);
-    opened_[{context.caller.tenant, opened->digest}] = record.block_bytes;
+    opened_[{context.caller.tenant, opened->digest}] = {record.block_bytes, record.block_tokens};
   }
   v1::OpenNamespaceReply reply;
   reply.set_boot_id(boot_id_);
@@ -166,7 +169,7 @@ void Calls::Cancel(CallContext& context,
   };
   if (request.ticket() != 0) {
     store_.CancelTicket(context.caller, request.ticket(), std::move(found));
-  } else {
+  } else if (gpu_ == nullptr || !gpu_->CancelCall(context.caller, request.call_id(), found)) {
     store_.CancelCall(context.caller, request.call_id(), std::move(found));
   }
 }

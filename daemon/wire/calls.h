@@ -19,11 +19,13 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "terrace/v1/cache.pb.h"
+#include "terrace/v1/session.pb.h"
+
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 #include "daemon/front.h"
-#include "terrace/v1/cache.pb.h"
-#include "terrace/v1/session.pb.h"
+#include "daemon/gpu_handoff.h"
 
 namespace terrace {
 
@@ -68,8 +70,9 @@ using InPlaceDone =
 
 class Calls {
  public:
-  Calls(BlockStore& store, const FrontLimits& limits, uint64_t boot_id)
-      : store_(store), limits_(limits), boot_id_(boot_id) {}
+  // `gpu`: nullable; borrowed like the store.
+  Calls(BlockStore& store, GpuHandoff* gpu, const FrontLimits& limits, uint64_t boot_id)
+      : store_(store), gpu_(gpu), limits_(limits), boot_id_(boot_id) {}
 
   void OpenNamespace(CallContext& context,
                      v1::OpenNamespaceRequest& request,
@@ -116,17 +119,28 @@ class Calls {
                               uint32_t keys,
                               std::vector<uint32_t>* out);
 
+  // Whether all of the request's regions are of GPUs, and what it says of them; empty: none is.
+  absl::StatusOr<std::vector<GpuOrder>> GpuOrdersOf(const CallContext& context,
+                                                    const v1::GetRequest& request) const;
+  // Of a call that is cut into pieces every piece has to know where it begins.
+  void SayTokens(const CallContext& context, StorePart& part);
+
   BlockStore& store_;
+  GpuHandoff* const gpu_;
   const FrontLimits limits_;
   const uint64_t boot_id_;
 
-  // block_bytes of what was opened, for puts that name no payload_bytes. As large as the store lets namespaces be.
+  // What was opened, for puts that name no payload_bytes. As large as the store lets namespaces be.
   using OpenedKey = std::pair<TenantId, Digest128>;
+  struct OpenedBlocks {
+    uint64_t bytes = 0;
+    uint32_t tokens = 0;
+  };
   absl::Mutex opened_mutex_;
-  absl::flat_hash_map<OpenedKey, uint64_t> opened_ ABSL_GUARDED_BY(opened_mutex_);
+  absl::flat_hash_map<OpenedKey, OpenedBlocks> opened_ ABSL_GUARDED_BY(opened_mutex_);
 };
 
 // What the server does, for Hello and Status.
-std::vector<v1::Feature> ServedFeatures(const BlockStore& store);
+std::vector<v1::Feature> ServedFeatures(const BlockStore& store, bool gpu);
 
 }  // namespace terrace

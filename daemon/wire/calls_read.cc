@@ -212,15 +212,48 @@ void Calls::Get(CallContext& context, v1::GetRequest& request, CallDone<v1::GetR
       call.regions.push_back(TakeRegionBlocks(region));
     }
   }
-  store_.Get(context.caller,
-             std::move(call),
-             [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<GetResult> result) {
-               if (!result.ok()) {
-                 return Refuse(result.status(), done);
-               }
-               v1::GetReply reply = GetReplyFrom(*result, boot_id);
-               done(absl::OkStatus(), reply);
-             });
+  absl::StatusOr<std::vector<GpuOrder>> orders = GpuOrdersOf(context, request);
+  if (!orders.ok()) {
+    return Refuse(orders.status(), done);
+  }
+  auto answer = [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<GetResult> result) {
+    if (!result.ok()) {
+      return Refuse(result.status(), done);
+    }
+    v1::GetReply reply = GetReplyFrom(*result, boot_id);
+    done(absl::OkStatus(), reply);
+  };
+  if (!orders->empty()) {
+    return gpu_->Get(context.caller, std::move(call), *std::move(orders), std::move(answer));
+  }
+  store_.Get(context.caller, std::move(call), std::move(answer));
+}
+
+absl::StatusOr<std::vector<GpuOrder>> Calls::GpuOrdersOf(const CallContext& context,
+                                                         const v1::GetRequest& request) const {
+  std::vector<GpuOrder> orders;
+  if (request.delivery() != v1::DELIVERY_REGION) {
+    return orders;
+  }
+  for (int i = 0; i < request.regions_size(); ++i) {
+    const v1::RegionBlocks& region = request.regions(i);
+    const FieldPath path{"regions", i};
+    if (gpu_ == nullptr || !gpu_->HasRegion(context.caller.session, region.region_id())) {
+      if (absl::Status status = CheckHostOrder(region, path); !status.ok()) {
+        return status;
+      }
+      continue;
+    }
+    absl::StatusOr<GpuOrder> order = GpuOrderFrom(region, path);
+    if (!order.ok()) {
+      return order.status();
+    }
+    orders.push_back(*std::move(order));
+  }
+  if (!orders.empty() && orders.size() != static_cast<size_t>(request.regions_size())) {
+    return InvalidField("regions", "all of GPUs, or none");
+  }
+  return orders;
 }
 
 void Calls::GetInPlace(CallContext& context, v1::GetRequest& request, InPlaceDone done) {

@@ -94,7 +94,7 @@ absl::StatusOr<Calls::PayloadSize> Calls::PayloadSizeOf(const CallContext& conte
     if (found == opened_.end()) {
       return absl::NotFoundError("part.namespace_digest: not opened by this tenant");
     }
-    size.each = found->second;
+    size.each = found->second.bytes;
   }
   if (given.size() == static_cast<int>(keys)) {
     size.total = std::accumulate(given.begin(), given.end(), uint64_t{0});
@@ -167,18 +167,47 @@ void Calls::Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutR
   call.deadline = context.Deadline(limits_.put_cap);
   call.call_id = context.call_id;
   call.alone = context.alone;
-  store_.Put(context.caller, std::move(call),
-             [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<PutResult> result) {
-               if (!result.ok()) {
-                 return Refuse(result.status(), done);
-               }
-               v1::PutReply reply;
-               reply.set_boot_id(boot_id);
-               reply.set_outcomes(std::move(result->outcomes));
-               reply.set_reasons(std::move(result->reasons));
-               reply.set_levels(std::move(result->levels));
-               done(absl::OkStatus(), reply);
-             });
+  auto answer = [boot_id = boot_id_, done](absl::StatusOr<PutResult> result) {
+    if (!result.ok()) {
+      return Refuse(result.status(), done);
+    }
+    v1::PutReply reply;
+    reply.set_boot_id(boot_id);
+    reply.set_outcomes(std::move(result->outcomes));
+    reply.set_reasons(std::move(result->reasons));
+    reply.set_levels(std::move(result->levels));
+    done(absl::OkStatus(), reply);
+  };
+  const FieldPath path{"region"};
+  if (gpu_ != nullptr && gpu_->HasRegion(context.caller.session, call.region.region_id)) {
+    const absl::StatusOr<GpuOrder> order = GpuOrderFrom(request.region(), path);
+    if (!order.ok()) {
+      return Refuse(order.status(), done);
+    }
+    SayTokens(context, call.part);
+    return gpu_->Put(context.caller, std::move(call), *order, std::move(answer));
+  }
+  if (absl::Status status = CheckHostOrder(request.region(), path); !status.ok()) {
+    return Refuse(status, done);
+  }
+  store_.Put(context.caller, std::move(call), std::move(answer));
+}
+
+void Calls::SayTokens(const CallContext& context, StorePart& part) {
+  uint32_t block_tokens = 0;
+  {
+    absl::ReaderMutexLock lock(&opened_mutex_);
+    const auto found = opened_.find({context.caller.tenant, part.namespace_digest});
+    block_tokens = found == opened_.end() ? 0 : found->second.tokens;
+  }
+  if (!part.end_tokens.empty() || block_tokens == 0) {
+    return;
+  }
+  uint64_t end = part.first_token;
+  for (uint32_t i = 0; i < part.key_count(); ++i) {
+    end = std::min<uint64_t>(end + block_tokens, UINT32_MAX);
+    part.end_tokens.push_back(static_cast<uint32_t>(end));
+  }
 }
 
 void Calls::Delete(CallContext& context,

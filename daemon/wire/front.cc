@@ -202,8 +202,8 @@ absl::StatusOr<std::unique_ptr<Front>> Front::Start(FrontOptions options,
                                                     AdminHooks hooks) {
   // Else every peer that sends bad UTF-8 writes a line to our log.
   google::protobuf::SetLogHandler(nullptr);
-  auto front = std::make_unique<FrontOnSockets>(
-      std::make_shared<FrontShared>(store, clock, observer, options.limits, RandomBootId()));
+  auto front = std::make_unique<FrontOnSockets>(std::make_shared<FrontShared>(
+      store, options.gpu, clock, observer, options.limits, RandomBootId()));
   if (absl::Status status = front->Open(std::move(options), std::move(hooks)); !status.ok()) {
     return status;
   }

@@ -12,9 +12,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 #include "daemon/front.h"
+#include "daemon/gpu_handoff.h"
 #include "daemon/wire/calls.h"
 
 namespace terrace {
@@ -79,19 +81,22 @@ class SessionDirectory {
 
 struct FrontShared {
   FrontShared(BlockStore& block_store,
+              GpuHandoff* gpu_handoff,
               const Clock& injected_clock,
               CallObserver& call_observer,
               const FrontLimits& front_limits,
               uint64_t boot)
       : store(block_store),
+        gpu(gpu_handoff),
         clock(injected_clock),
         observer(call_observer),
         limits(front_limits),
         boot_id(boot),
-        calls(block_store, front_limits, boot) {}
+        calls(block_store, gpu_handoff, front_limits, boot) {}
 
   // Only to be touched from threads of the front, or inside the gate.
   BlockStore& store;
+  GpuHandoff* const gpu;  // nullptr: GPU regions are not served
   const Clock& clock;
   CallObserver& observer;
   const FrontLimits limits;

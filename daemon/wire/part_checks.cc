@@ -1,9 +1,11 @@
 #include "daemon/wire/part_checks.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "daemon/wire/call_status.h"
 #include "tiers/vocab/check.h"
 
@@ -150,6 +152,35 @@ absl::Status CheckRegionBlocks(const v1::RegionBlocks& region,
 
 RegionBlocks TakeRegionBlocks(const v1::RegionBlocks& region) {
   return {region.region_id(), {region.block_indexes().begin(), region.block_indexes().end()}};
+}
+
+absl::StatusOr<GpuOrder> GpuOrderFrom(const v1::RegionBlocks& region, const FieldPath& path) {
+  GpuOrder order;
+  if (!region.after_event().empty()) {
+    cuda::IpcEventHandle handle{};
+    if (region.after_event().size() != sizeof(handle.reserved)) {
+      return InvalidField(path.Text("after_event"), "64 bytes");
+    }
+    std::memcpy(handle.reserved, region.after_event().data(), sizeof(handle.reserved));
+    order.behind = handle;
+  }
+  if (region.progress_slot() > kProgressSlots) {
+    return InvalidField(path.Text("progress_slot"), absl::StrCat("at most ", kProgressSlots));
+  }
+  if (region.progress_slot() > 0) {
+    order.progress_slot = region.progress_slot() - 1;
+  }
+  return order;
+}
+
+absl::Status CheckHostOrder(const v1::RegionBlocks& region, const FieldPath& path) {
+  if (!region.after_event().empty()) {
+    return InvalidField(path.Text("after_event"), "only with GPU regions");
+  }
+  if (region.progress_slot() != 0) {
+    return InvalidField(path.Text("progress_slot"), "only with GPU regions");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckRequestId(absl::string_view request_id) {

@@ -10,10 +10,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "daemon/block_store.h"
 #include "terrace/v1/cache.pb.h"
+
+#include "daemon/block_store.h"
+#include "daemon/gpu_handoff.h"
 
 namespace terrace {
 
@@ -45,6 +48,10 @@ std::vector<StorePart> TakeParts(google::protobuf::RepeatedPtrField<v1::Part>& p
 
 absl::Status CheckRegionBlocks(const v1::RegionBlocks& region, uint32_t keys, const FieldPath& path);
 RegionBlocks TakeRegionBlocks(const v1::RegionBlocks& region);
+// What is said of a GPU's region beyond that. INVALID_ARGUMENT: after_event, progress_slot.
+absl::StatusOr<GpuOrder> GpuOrderFrom(const v1::RegionBlocks& region, const FieldPath& path);
+// Neither is said. INVALID_ARGUMENT: one is.
+absl::Status CheckHostOrder(const v1::RegionBlocks& region, const FieldPath& path);
 
 absl::Status CheckRequestId(absl::string_view request_id);
 // 16 bytes.

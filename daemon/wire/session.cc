@@ -171,6 +171,9 @@ void Session::End() {
   if (id_ != kNoSession) {
     shared_->directory.Remove(id_);
     shared_->store.CloseSession(id_);
+    if (shared_->gpu != nullptr) {
+      shared_->gpu->CloseSession(id_);
+    }
   }
   shared_->observer.Connection(Carrier::kSession, "closed");
 }

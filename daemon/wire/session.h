@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -18,12 +19,13 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "google/protobuf/arena.h"
+
 #include "daemon/wire/fault_rate.h"
 #include "daemon/wire/frame_assembly.h"
 #include "daemon/wire/front_shared.h"
 #include "daemon/wire/peer_budget.h"
 #include "daemon/wire/session_socket.h"
-#include "google/protobuf/arena.h"
 #include "tiers/os/descriptor.h"
 
 namespace terrace {
@@ -102,6 +104,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool AcceptHello(Frame& frame, const v1::HelloRequest& request);
   v1::HelloReply HelloReplyNow() const;
   bool RegisterRegion(Frame& frame, google::protobuf::Arena& arena);
+  // Answers when the worker of the GPU has opened it.
+  void RegisterGpuRegion(Frame& frame, v1::RegisterRegionRequest& request);
   bool UnregisterRegion(Frame& frame, google::protobuf::Arena& arena);
   bool MapSlab(Frame& frame, google::protobuf::Arena& arena);
   bool Ping(Frame& frame, google::protobuf::Arena& arena);
@@ -149,6 +153,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool reading_ = true;
   std::string hello_;                 // as it was said, to compare with a second one
   PidDescriptor process_;
+  std::set<uint32_t> host_regions_;  // ids, for those of GPUs are kept elsewhere
   uint64_t next_sequence_ = 1;
   std::atomic<uint32_t> refused_{0};  // answers that were the caller's fault, since the last frame
 

@@ -4,11 +4,13 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/message_bytes.h"
 #include "daemon/wire/peer_process.h"
@@ -100,27 +102,80 @@ RegionGeometry GeometryFrom(const v1::Geometry& geometry) {
   return out;
 }
 
+bool IsGpu(const v1::RegisterRegionRequest& request) {
+  return request.kind() == v1::REGION_KIND_CUDA_IPC || request.kind() == v1::REGION_KIND_CUDA_VMM;
+}
+
+absl::Status CheckHostMemory(const v1::RegisterRegionRequest& request) {
+  if (request.offset() % kRegionAlignment != 0) {
+    return InvalidField("offset", "a multiple of 4096");
+  }
+  if (!request.handle().empty() || !request.device_uuid().empty()) {
+    return InvalidField("handle", "only with GPU regions");
+  }
+  if (request.allocation_bytes() != 0 || request.planes_per_layer() != 0 ||
+      request.canary_block() != 0) {
+    return InvalidField("allocation_bytes",
+                        "with planes_per_layer and canary_block only with GPU regions");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGpuMemory(const v1::RegisterRegionRequest& request) {
+  const size_t handle_bytes =
+      request.kind() == v1::REGION_KIND_CUDA_IPC ? cuda::kIpcHandleBytes : 0;
+  if (request.handle().size() != handle_bytes) {
+    return InvalidField("handle", absl::StrCat(handle_bytes, " bytes with this kind"));
+  }
+  if (request.device_uuid().size() != sizeof(cuda::DeviceUuid::bytes)) {
+    return InvalidField("device_uuid", "16 bytes");
+  }
+  if (request.read_only()) {
+    return InvalidField("read_only", "only with host regions");
+  }
+  return absl::OkStatus();
+}
+
 // What must hold before the descriptor is looked at.
 absl::Status CheckRegion(const v1::RegisterRegionRequest& request) {
   if (!v1::RegionKind_IsValid(request.kind())) {
     return InvalidField("kind", "unknown value");
   }
-  if (request.kind() == v1::REGION_KIND_CUDA_IPC || request.kind() == v1::REGION_KIND_CUDA_VMM) {
-    return NotImplemented("GPU regions");
-  }
   if (request.region_id() == 0) {
     return InvalidField("region_id", "from 1");
-  }
-  if (request.offset() % kRegionAlignment != 0) {
-    return InvalidField("offset", "a multiple of 4096");
   }
   if (request.bytes() == 0) {
     return InvalidField("bytes", "from 1");
   }
-  if (!request.handle().empty() || !request.device_uuid().empty()) {
-    return InvalidField("handle", "only with GPU regions");
+  if (absl::Status status = IsGpu(request) ? CheckGpuMemory(request) : CheckHostMemory(request);
+      !status.ok()) {
+    return status;
   }
   return CheckGeometry(request.geometry());
+}
+
+// What CheckRegion has passed.
+GpuRegionSpec GpuSpecFrom(const v1::RegisterRegionRequest& request) {
+  GpuRegionSpec spec;
+  spec.region_id = request.region_id();
+  std::memcpy(spec.device.bytes, request.device_uuid().data(), sizeof(spec.device.bytes));
+  GpuRegionMemory& memory = spec.memory;
+  memory.kind =
+      request.kind() == v1::REGION_KIND_CUDA_IPC ? GpuMemoryKind::kIpc : GpuMemoryKind::kShared;
+  if (memory.kind == GpuMemoryKind::kIpc) {
+    std::memcpy(memory.handle.reserved, request.handle().data(), sizeof(memory.handle.reserved));
+  }
+  memory.allocation_bytes = request.allocation_bytes();
+  memory.offset = request.offset();
+  memory.bytes = request.bytes();
+  memory.geometry = GeometryFrom(request.geometry());
+  memory.planes_per_layer = request.planes_per_layer() == 0
+                                ? static_cast<uint32_t>(request.geometry().planes_size())
+                                : request.planes_per_layer();
+  if (request.canary_block() != 0) {
+    memory.canary_block = request.canary_block() - 1;
+  }
+  return spec;
 }
 
 // Memory only: a mapped file of a hung mount would hold up the copy threads. F_GET_SEALS knows shared memory and huge
@@ -273,7 +328,7 @@ v1::HelloReply Session::HelloReplyNow() const {
   reply.set_protocol_major(kProtocolMajor);
   reply.set_protocol_minor(kProtocolMinor);
   reply.set_server_version(shared_->version);
-  for (const v1::Feature feature : ServedFeatures(shared_->store)) {
+  for (const v1::Feature feature : ServedFeatures(shared_->store, shared_->gpu != nullptr)) {
     reply.add_features(feature);
   }
   reply.set_leases(leases_);
@@ -297,6 +352,13 @@ bool Session::RegisterRegion(Frame& frame, google::protobuf::Arena& arena) {
     }
     status = CheckRegion(*request);
   }
+  if (status.ok() && IsGpu(*request)) {
+    RegisterGpuRegion(frame, *request);
+    return true;
+  }
+  if (status.ok() && shared_->gpu != nullptr && shared_->gpu->HasRegion(id_, request->region_id())) {
+    status = absl::AlreadyExistsError("region_id: in use in this session");
+  }
   RegionGeometry geometry;
   if (status.ok()) {
     geometry = GeometryFrom(request->geometry());
@@ -311,11 +373,44 @@ bool Session::RegisterRegion(Frame& frame, google::protobuf::Arena& arena) {
           {request->region_id(), *std::move(memory), std::move(geometry), request->read_only()});
       status = bytes.status();
       reply.set_payload_bytes(bytes.ok() ? *bytes : 0);
+      if (status.ok()) {
+        host_regions_.insert(request->region_id());
+      }
     }
   }
   reply.set_boot_id(shared_->boot_id);
   ReplyNow(frame.header, status, reply);
   return true;
+}
+
+void Session::RegisterGpuRegion(Frame& frame, v1::RegisterRegionRequest& request) {
+  const std::shared_ptr<SessionCall> call = Begin(frame);
+  if (call == nullptr) {
+    return;
+  }
+  if (shared_->gpu == nullptr) {
+    return Finish(*call, NotImplemented("GPU regions"), v1::PingReply());
+  }
+  if (host_regions_.contains(request.region_id())) {
+    return Finish(*call, absl::AlreadyExistsError("region_id: in use in this session"), v1::PingReply());
+  }
+  Unbound(*call);
+  GpuRegionSpec spec = GpuSpecFrom(request);
+  if (!frame.descriptors.empty()) {
+    spec.memory.descriptor = std::move(frame.descriptors.front());
+  }
+  shared_->gpu->RegisterRegion(
+      call->context.caller, std::move(spec),
+      [call, boot_id = shared_->boot_id](absl::StatusOr<GpuRegionGrant> grant) {
+        v1::RegisterRegionReply reply;
+        reply.set_boot_id(boot_id);
+        if (!grant.ok()) {
+          return call->session->Finish(*call, grant.status(), reply);
+        }
+        reply.set_payload_bytes(grant->payload_bytes);
+        reply.set_progress_slots(kProgressSlots);
+        call->session->Finish(*call, absl::OkStatus(), reply, std::move(grant->progress_page));
+      });
 }
 
 bool Session::UnregisterRegion(Frame& frame, google::protobuf::Arena& arena) {
@@ -329,14 +424,16 @@ bool Session::UnregisterRegion(Frame& frame, google::protobuf::Arena& arena) {
         if (request.region_id() == 0) {
           return ::terrace::Refuse(InvalidField("region_id", "from 1"), done);
         }
-        shared_->store.UnregisterRegion(
-            id_,
-            request.region_id(),
-            [boot_id = shared_->boot_id, done = std::move(done)] {
-              v1::UnregisterRegionReply reply;
-              reply.set_boot_id(boot_id);
-              done(absl::OkStatus(), reply);
-            });
+        auto gone = [boot_id = shared_->boot_id, done = std::move(done)] {
+          v1::UnregisterRegionReply reply;
+          reply.set_boot_id(boot_id);
+          done(absl::OkStatus(), reply);
+        };
+        if (shared_->gpu != nullptr && shared_->gpu->HasRegion(id_, request.region_id())) {
+          return shared_->gpu->UnregisterRegion(id_, request.region_id(), std::move(gone));
+        }
+        host_regions_.erase(request.region_id());
+        shared_->store.UnregisterRegion(id_, request.region_id(), std::move(gone));
       });
 }
 

@@ -17,7 +17,7 @@
 #include "absl/synchronization/mutex.h"
 #include <spawn.h>
 
-#include "daemon/worker/worker_process.h"
+#include "daemon/worker/worker_setup.h"
 
 namespace terrace {
 namespace {
@@ -83,13 +83,13 @@ class SpawnRules {
 }  // namespace
 
 absl::StatusOr<WorkerChild> WorkerChild::Start(const std::string& program,
-                                               const std::string& name,
+                                               const std::string& role,
                                                Descriptor socket) {
   ReapLeftWorkers();
   SpawnRules rules;
   std::string own = "terraced";
-  std::string role = absl::StrCat("--worker=shared:", name);
-  char* const arguments[] = {own.data(), role.data(), nullptr};
+  std::string option = absl::StrCat("--worker=", role);
+  char* const arguments[] = {own.data(), option.data(), nullptr};
   pid_t pid = 0;
   int error = rules.Fill(socket.get());
   error = error == 0 ? posix_spawn(&pid, program.c_str(), rules.actions(), rules.attributes(),

@@ -16,11 +16,12 @@ namespace terrace {
 // it then is reaped when a later one starts or ends.
 class WorkerChild {
  public:
-  // Starts `program` (a path) as `--worker=shared:NAME`, with `socket` as its kWorkerSocket and its
-  // stderr shared with us. To be called by a thread that lives as long as the worker shall: the
-  // kernel ends it with that thread. RESOURCE_EXHAUSTED, NOT_FOUND (no such program).
+  // Starts `program` (a path) as `--worker=ROLE` ("shared:NAME", "gpu:N"), with `socket` as its
+  // kWorkerSocket and its stderr shared with us. To be called by a thread that lives as long as the
+  // worker shall: the kernel ends it with that thread. RESOURCE_EXHAUSTED, NOT_FOUND (no such
+  // program).
   static absl::StatusOr<WorkerChild> Start(const std::string& program,
-                                           const std::string& name,
+                                           const std::string& role,
                                            Descriptor socket);
 
   WorkerChild(WorkerChild&& other) noexcept;

@@ -4,16 +4,13 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/strings/string_view.h"
-
+#include "daemon/worker/packet_fields.h"
 #include "tiers/segment/little_endian.h"
 
 namespace terrace {
 namespace {
 
-constexpr uint32_t kMagic = 0x4B575254;  // "TRWK"
-constexpr uint16_t kVersion = 1;
-constexpr size_t kHeadBytes = 8;
+constexpr size_t kHeadBytes = kPacketHeadBytes;
 constexpr size_t kGreetingBytes = kHeadBytes + 16;
 constexpr size_t kRequestBytes = kHeadBytes + 40;
 constexpr size_t kReadyBytes = kHeadBytes + 16;
@@ -21,29 +18,11 @@ constexpr size_t kReplyBytes = kHeadBytes + 40;
 constexpr size_t kEntryBytes = 10;
 
 void WriteHead(FieldWriter& out, WorkerMessage kind) {
-  out.U32(kMagic);
-  out.U16(kVersion);
-  out.U16(static_cast<uint16_t>(kind));
+  WritePacketHead(out, static_cast<uint16_t>(kind));
 }
 
 bool ReadHead(FieldReader& in, WorkerMessage kind) {
-  const uint32_t magic = in.U32();
-  const uint16_t version = in.U16();
-  return in.U16() == static_cast<uint16_t>(kind) && magic == kMagic && version == kVersion;
-}
-
-std::string_view MessageOf(const absl::Status& status) {
-  const absl::string_view message = status.message();
-  return {message.data(), std::min(message.size(), kMaxWorkerMessage)};
-}
-
-// nullopt: no such code.
-std::optional<absl::Status> StatusOf(uint8_t code, std::string_view message) {
-  if (code > static_cast<uint8_t>(absl::StatusCode::kUnauthenticated)) {
-    return std::nullopt;
-  }
-  return absl::Status(static_cast<absl::StatusCode>(code),
-                      absl::string_view(message.data(), message.size()));
+  return ReadPacketHead(in, static_cast<uint16_t>(kind));
 }
 
 std::optional<FolderEntry> ReadEntry(FieldReader& in) {

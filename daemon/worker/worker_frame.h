@@ -27,6 +27,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 
+#include "daemon/worker/packet_fields.h"
 #include "tiers/os/file_system.h"
 #include "tiers/shared/pool_files.h"
 
@@ -34,7 +35,6 @@ namespace terrace {
 
 inline constexpr size_t kMaxWorkerPacket = 65536;
 inline constexpr size_t kMaxRootBytes = 4095;
-inline constexpr size_t kMaxWorkerMessage = 512;  // of a status; longer ones are cut
 
 enum class WorkerMessage : uint16_t { kGreeting = 1, kRequest = 2, kReady = 3, kReply = 4 };
 

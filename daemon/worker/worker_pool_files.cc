@@ -257,8 +257,8 @@ class WorkerPoolFiles final : public PoolFiles {
     if (!ends.ok()) {
       return ends.status();
     }
-    absl::StatusOr<WorkerChild> child =
-        WorkerChild::Start(options_.program, options_.name, std::move(ends->second));
+    absl::StatusOr<WorkerChild> child = WorkerChild::Start(
+        options_.program, absl::StrCat("shared:", options_.name), std::move(ends->second));
     if (!child.ok()) {
       return child.status();
     }

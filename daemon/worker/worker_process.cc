@@ -1,15 +1,9 @@
 #include "daemon/worker/worker_process.h"
 
-#include <fcntl.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
@@ -25,6 +19,7 @@
 
 #include "daemon/worker/worker_channel.h"
 #include "daemon/worker/worker_frame.h"
+#include "daemon/worker/worker_setup.h"
 #include "tiers/os/descriptor.h"
 #include "tiers/os/rooted_files.h"
 #include "tiers/shared/pool_call.h"
@@ -32,42 +27,7 @@
 namespace terrace {
 namespace {
 
-constexpr int kExitBroken = 1;
-constexpr int kExitWrongUsage = 2;
 constexpr uint32_t kMaxThreads = 256;
-
-// Not exit(): destructors would wait for threads that may never end.
-[[noreturn]] void Leave(int status) {
-  _exit(status);
-}
-
-// The end of the core is the end of its workers, also if it comes before this; what else this
-// process inherited, it gives up.
-void SetUpWorker(const std::string& name) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  closefrom(kWorkerSocket + 1);
-  umask(0077);
-  if (chdir("/") != 0) {
-    Leave(kExitBroken);
-  }
-  const rlimit none = {0, 0};
-  setrlimit(RLIMIT_CORE, &none);
-  prctl(PR_SET_DUMPABLE, 0);
-  prctl(PR_SET_NAME, ("pool " + name).c_str());
-  // Whoever stops the daemon signals all of its processes; the core may still want to write.
-  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) {
-    std::signal(number, SIG_IGN);
-  }
-}
-
-// A worker that hangs must not keep whoever reads the daemon's messages from their end. The core
-// knows why a worker ends, and says it.
-void LetGoOfTheLog() {
-  const Descriptor nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
-  for (const int standard : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    dup2(nothing.get(), standard);
-  }
-}
 
 class Worker {
  public:
@@ -90,15 +50,15 @@ class Worker {
         StartAnother();
       }
       if (!packet.ok() || packet->bytes.empty()) {
-        Leave(packet.ok() ? 0 : kExitBroken);
+        LeaveWorker(packet.ok() ? 0 : kWorkerBroken);
       }
       const std::optional<WorkerRequest> request = DecodeRequest(packet->bytes);
       if (!request.has_value()) {
-        Leave(kExitBroken);
+        LeaveWorker(kWorkerBroken);
       }
       for (const std::string& part : EncodeReply(request->call, Answer(*request))) {
         if (!channel_.Send(part, Waiting::kWait).ok()) {
-          Leave(0);
+          LeaveWorker(0);
         }
       }
     }
@@ -179,7 +139,7 @@ absl::Status Begin() {
     return memory.status();
   }
   packet->passed = Descriptor();
-  LetGoOfTheLog();
+  LetGoOfWorkersLog();
   WorkerReady ready;
   absl::StatusOr<std::unique_ptr<RootedFiles>> files = OpenRoot(greeting->root, &ready.root_inode);
   ready.status = files.status();
@@ -187,7 +147,7 @@ absl::Status Begin() {
     return sent;
   }
   if (!files.ok()) {
-    Leave(0);  // the core knows, and says it
+    LeaveWorker(0);  // the core knows, and says it
   }
   // Lives as long as the process, because its threads do.
   Worker* const worker =
@@ -198,18 +158,14 @@ absl::Status Begin() {
 }  // namespace
 
 int RunSharedWorker(const std::string& name) {
-  int type = 0;
-  socklen_t bytes = sizeof(type);
-  if (getsockopt(kWorkerSocket, SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 ||
-      type != SOCK_SEQPACKET) {
-    std::fputs("terraced: a worker is started by terraced itself\n", stderr);
-    return kExitWrongUsage;
+  if (!IsWorkerSocket()) {
+    return SayWorkersAreStartedByTerraced();
   }
-  SetUpWorker(name);
+  SetUpWorker("pool " + name);
   const absl::Status begun = Begin();
   std::fprintf(stderr, "terraced: worker of shared tier %s: %s\n", name.c_str(),
                std::string(begun.message()).c_str());
-  return kExitBroken;
+  return kWorkerBroken;
 }
 
 }  // namespace terrace

@@ -6,9 +6,6 @@
 
 namespace terrace {
 
-// Where a worker finds its socket: everything above is closed before it begins.
-inline constexpr int kWorkerSocket = 3;
-
 // Serves until the core closes the socket, and ends the process then, from whichever thread notices
 // it: a thread that hangs in the file system keeps nobody. Returns only what is wrong with how it
 // was started: an exit status, after a line on stderr.

@@ -114,7 +114,14 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
     return store.status();
   }
   store_ = *std::move(store);
+  if (!options.gpu_worker.empty()) {
+    GpuHandoff::Options gpu_options;
+    gpu_options.program = options.gpu_worker;
+    gpu_options.staging_bytes = options.gpu_staging_bytes;
+    gpu_ = GpuHandoff::Create(gpu_options, {store_.get(), &clock, nullptr});
+  }
   FrontOptions front_options;
+  front_options.gpu = gpu_.get();
   front_options.runtime_dir = folder_;
   front_options.socket_mode = options.socket_mode;
   front_options.io_threads = options.io_threads;
@@ -132,6 +139,9 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
   ticker_ = std::thread([this] {
     while (!stopping_) {
       store_->Tick();
+      if (gpu_ != nullptr) {
+        gpu_->Tick();
+      }
       absl::SleepFor(absl::Milliseconds(10));
     }
   });
@@ -146,6 +156,7 @@ FrontRoom::~FrontRoom() {
   if (ticker_.joinable()) {
     ticker_.join();
   }
+  gpu_.reset();
   store_.reset();
   if (!folder_.empty()) {
     std::error_code ignored;

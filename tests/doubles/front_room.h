@@ -51,6 +51,8 @@ struct FrontRoomOptions {
   int io_threads = 2;
   mode_t socket_mode = 0660;
   AdminHooks hooks = {};
+  std::string gpu_worker = "";  // program of GPUs' workers; "": GPU regions are not served
+  uint64_t gpu_staging_bytes = uint64_t{64} << 20;
 };
 
 class FrontRoom {
@@ -66,6 +68,7 @@ class FrontRoom {
   Front& front() { return *front_; }
   void StopFront();
   BlockStore& store() { return *store_; }
+  GpuHandoff& gpu() { return *gpu_; }
   // Whatever may go has gone from DRAM when this returns.
   void EvictAll() {
     absl::Notification evicted;
@@ -88,6 +91,7 @@ class FrontRoom {
   std::unique_ptr<SlabSource> slabs_;
   std::unique_ptr<Executor> own_executor_;
   std::unique_ptr<BlockStore> store_;
+  std::unique_ptr<GpuHandoff> gpu_;
   std::unique_ptr<Front> front_;
   std::atomic<bool> stopping_{false};
   std::thread ticker_;

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "daemon/worker/worker_process.h"
+#include "daemon/worker/worker_setup.h"
 
 int main(int argc, char** argv) {
   constexpr std::string_view kRole = "--worker=shared:";

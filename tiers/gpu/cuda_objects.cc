@@ -142,7 +142,8 @@ absl::StatusOr<ImportedMemory> ImportedMemory::OpenIpc(const PrimaryContext& con
       result != kSuccess) {
     return driver.StatusOf(result, "size of the allocation");
   }
-  if (start != address || whole != bytes) {
+  constexpr uint64_t kRounding = uint64_t{2} << 20;  // what drivers give beyond what was asked for
+  if (start != address || whole < bytes || whole - bytes >= kRounding) {
     return absl::InvalidArgumentError("bytes: the allocation behind handle has another size");
   }
   return opened;

@@ -1,9 +1,14 @@
 #include "tests/doubles/cuda/state.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
+#include <sstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -21,6 +26,7 @@ struct Shared {
   std::condition_variable let_go;
   std::vector<Fault> faults;
   bool held_back = false;
+  std::string hold_file;  // set once
   unsigned let = 0;
   StandInObserver observer = nullptr;
   void* observer_argument = nullptr;
@@ -34,8 +40,37 @@ struct Shared {
   LiveCounters counters;
 };
 
+// What STAND_IN_CUDA of the environment says, for processes that no test can call into: words
+// between semicolons. "fail=FUNCTION,NTH,RESULT"; "delay=MICROSECONDS"; "ring": no memory can be
+// registered read-only; "hold=PATH": copies wait while there is such a file.
+void ReadEnvironment(Shared& shared) {
+  const char* const script = std::getenv("STAND_IN_CUDA");
+  std::istringstream words(script == nullptr ? "" : script);
+  for (std::string word; std::getline(words, word, ';');) {
+    const std::string value = word.substr(std::min(word.size(), word.find('=') + 1));
+    if (word.starts_with("fail=")) {
+      std::istringstream fields(value);
+      Fault fault;
+      char comma = 0;
+      std::getline(fields, fault.function, ',');
+      fields >> fault.calls_left >> comma >> fault.result;
+      shared.faults.push_back(fault);
+    } else if (word.starts_with("delay=")) {
+      shared.delay_us = static_cast<unsigned>(std::stoul(value));
+    } else if (word == "ring") {
+      shared.read_only_registration = false;
+    } else if (word.starts_with("hold=")) {
+      shared.hold_file = value;
+    }
+  }
+}
+
 Shared& Everything() {
-  static auto* const shared = new Shared();
+  static auto* const shared = [] {
+    auto* const made = new Shared();
+    ReadEnvironment(*made);
+    return made;
+  }();
   return *shared;
 }
 
@@ -117,6 +152,10 @@ cuda::Result BeginCopy() {
     if (shared.held_back && shared.let > 0) {
       --shared.let;
     }
+  }
+  while (!shared.hold_file.empty() && access(shared.hold_file.c_str(), F_OK) == 0 &&
+         shared.lost_with == cuda::kSuccess) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   if (const unsigned delay = shared.delay_us; delay != 0) {
     std::this_thread::sleep_for(std::chrono::microseconds(delay));

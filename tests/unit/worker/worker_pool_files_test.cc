@@ -344,7 +344,7 @@ class WorkerProcessTest : public WorkerPoolFilesTest {
  protected:
   void SetUp() override {
     auto ends = *WorkerChannel::MakePair();
-    child_ = *WorkerChild::Start(POOL_WORKER_PATH, "g4", std::move(ends.second));
+    child_ = *WorkerChild::Start(POOL_WORKER_PATH, "shared:g4", std::move(ends.second));
     channel_.emplace(std::move(ends.first));
   }
   void Greet() {
