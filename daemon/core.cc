@@ -21,6 +21,7 @@
 #include "daemon/identity_files.h"
 #include "daemon/local_tier.h"
 #include "daemon/metrics.h"
+#include "daemon/observer_relay.h"
 #include "daemon/process_facts.h"
 #include "daemon/quotas.h"
 #include "daemon/settings.h"
@@ -91,32 +92,6 @@ class ReportingSlabSource final : public SlabSource {
   std::atomic<uint64_t> made_bytes_{0};
   absl::Mutex mutex_;
   absl::Duration last_report_ ABSL_GUARDED_BY(mutex_) = BootClock().Now();
-};
-
-// The store exists before the front and outlives it; this stands between them.
-class ObserverRelay final : public StoreObserver {
- public:
-  void SlabRetired(SessionId session, SlabId slab) override {
-    // Both are held in shared mode over a call that only hands on, so that Attach(nullptr) can wait
-    // for its end.
-    absl::ReaderMutexLock lock(&mutex_);
-    if (gpu_ != nullptr && gpu_->SlabRetired(session, slab)) {
-      return;
-    }
-    if (front_ != nullptr) {
-      front_->SlabRetired(session, slab);
-    }
-  }
-  void Attach(Front* front, GpuHandoff* gpu) {
-    absl::MutexLock lock(&mutex_);
-    front_ = front;
-    gpu_ = gpu;
-  }
-
- private:
-  absl::Mutex mutex_;
-  Front* front_ ABSL_GUARDED_BY(mutex_) = nullptr;
-  GpuHandoff* gpu_ ABSL_GUARDED_BY(mutex_) = nullptr;
 };
 
 // Makes time pass for the store, and feeds the watchdog while the copy threads and the front turn

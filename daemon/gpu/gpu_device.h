@@ -65,6 +65,7 @@ struct GpuCopyCall {
 
 struct GpuDeviceFigures {
   bool serving = false;
+  int worker_pid = 0;  // 0: there is none
   uint64_t worker_starts = 0;
   uint64_t workers_lost = 0;
   uint64_t workers_leaving = 0;  // killed, and not over yet

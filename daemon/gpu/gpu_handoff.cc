@@ -3,7 +3,6 @@
 #include <atomic>
 #include <cstring>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -13,6 +12,7 @@
 #include "daemon/gpu/gpu_call.h"
 #include "daemon/gpu/gpu_get.h"
 #include "daemon/gpu/gpu_put.h"
+#include "daemon/gpu/tenant_slabs.h"
 
 namespace terrace {
 namespace {
@@ -30,7 +30,7 @@ std::shared_ptr<const void> AtEnd(std::function<void()> done) {
 class Handoff : public std::enable_shared_from_this<Handoff> {
  public:
   Handoff(GpuHandoff::Options options, GpuHandoff::Parts parts)
-      : options_(std::move(options)), parts_(std::move(parts)) {}
+      : options_(std::move(options)), parts_(std::move(parts)), slabs_(*parts_.store) {}
 
   void Shut() {
     std::map<std::string, std::shared_ptr<GpuDevice>> devices;
@@ -52,7 +52,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     for (const auto& [name, device] : devices) {
       device->Stop();
     }
-    CloseTenants();
+    slabs_.CloseAll();
   }
 
   void RegisterRegion(const Caller& caller,
@@ -77,12 +77,12 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
       if (status.ok()) {
         region->number = ++last_region_;
         regions_[key] = {region, handle};
-        ++TenantLocked(caller.tenant).regions;
       }
     }
     if (!status.ok()) {
       return done(status);
     }
+    slabs_.RegionOpened(caller.tenant);
     region->device->OpenRegion(
         region->number, std::move(spec.memory),
         [self = shared_from_this(), key, region, done](const absl::Status& opened) {
@@ -238,19 +238,12 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
   }
 
   bool SlabRetired(SessionId session, SlabId slab) {
-    std::vector<std::shared_ptr<GpuDevice>> devices;
-    {
-      const absl::MutexLock lock(&mutex_);
-      Tenant* const tenant = TenantOfLocked(session);
-      if (tenant == nullptr) {
-        return false;
-      }
-      tenant->mapped.erase(slab);
-      devices = DevicesLocked();
+    if (!slabs_.Forget(session, slab)) {
+      return false;
     }
     const auto unmapped =
         AtEnd([store = parts_.store, session, slab] { store->UnmapSlab(session, slab); });
-    for (const std::shared_ptr<GpuDevice>& device : devices) {
+    for (const std::shared_ptr<GpuDevice>& device : Devices()) {
       device->DropSlab(slab, [unmapped] {});
     }
     return true;
@@ -307,13 +300,6 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     bool cancelled = false;
     std::vector<std::function<void(bool)>> cancels;  // who waits for its end
   };
-  // A tenant whose slabs workers map, in the name of a session of ours.
-  struct Tenant {
-    SessionId session = kNoSession;
-    uint64_t regions = 0;
-    std::set<SlabId> mapped;
-  };
-
   absl::Status AdmitRegionLocked(const RegionKey& key,
                                  const std::string& handle,
                                  const cuda::DeviceUuid& uuid,
@@ -367,7 +353,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
       const std::shared_ptr<Handoff> handoff = self.lock();
       return handoff == nullptr
                  ? absl::StatusOr<BlockStore::SlabGrant>(absl::CancelledError("the daemon stops"))
-                 : handoff->MapSlab(tenant, slab);
+                 : handoff->slabs_.Map(tenant, slab);
     };
     parts.say = [say = parts_.say, number = options.number](const std::string& event) {
       if (say) {
@@ -389,38 +375,6 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
       devices.push_back(device);
     }
     return devices;
-  }
-
-  Tenant& TenantLocked(TenantId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const auto [tenant, first] = tenants_.try_emplace(id);
-    if (first) {
-      tenant->second.session =
-          parts_.store->OpenSession(id, BlockStore::LeaseRight::kProvenByPidfd);
-    }
-    return tenant->second;
-  }
-  Tenant* TenantOfLocked(SessionId session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    for (auto& [id, tenant] : tenants_) {
-      if (tenant.session == session) {
-        return &tenant;
-      }
-    }
-    return nullptr;
-  }
-
-  // On a device's thread.
-  absl::StatusOr<BlockStore::SlabGrant> MapSlab(TenantId id, SlabId slab) {
-    SessionId session = kNoSession;
-    {
-      const absl::MutexLock lock(&mutex_);
-      const auto tenant = tenants_.find(id);
-      if (tenant == tenants_.end()) {
-        return absl::CancelledError("the tenant has no regions any more");
-      }
-      session = tenant->second.session;
-      tenant->second.mapped.insert(slab);
-    }
-    return parts_.store->MapSlab(session, slab);
   }
 
   void Opened(const RegionKey& key,
@@ -459,42 +413,31 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
   // Of a region that has left the table. `closed` is let go of when nothing can touch its memory.
   void Close(const Region& region, const std::shared_ptr<const void>& closed) {
     const TenantId tenant = region.region->tenant;
-    const auto counted = AtEnd([self = shared_from_this(), tenant] { self->RegionClosed(tenant); });
+    const auto counted = AtEnd([self = shared_from_this(), tenant] {
+      if (self->slabs_.IsLastRegion(tenant)) {
+        self->GiveBack(tenant);
+      }
+    });
     region.region->device->CloseRegion(region.region->number, [closed, counted] {});
   }
 
-  // The last one of a tenant gives its slabs back.
-  void RegionClosed(TenantId id) {
-    Tenant tenant;
-    std::vector<std::shared_ptr<GpuDevice>> devices;
-    {
-      const absl::MutexLock lock(&mutex_);
-      const auto found = tenants_.find(id);
-      if (found == tenants_.end() || --found->second.regions > 0) {
-        return;
-      }
-      tenant = found->second;
-      tenants_.erase(found);
-      devices = DevicesLocked();
+  void GiveBack(TenantId tenant) {
+    const TenantSlabs::Mapped mapped = slabs_.Take(tenant);
+    if (mapped.session == kNoSession) {
+      return;  // another region has come meanwhile
     }
     const auto dropped =
-        AtEnd([store = parts_.store, session = tenant.session] { store->ProcessGone(session); });
-    for (const SlabId slab : tenant.mapped) {
-      for (const std::shared_ptr<GpuDevice>& device : devices) {
+        AtEnd([store = parts_.store, session = mapped.session] { store->ProcessGone(session); });
+    for (const SlabId slab : mapped.slabs) {
+      for (const std::shared_ptr<GpuDevice>& device : Devices()) {
         device->DropSlab(slab, [dropped] {});
       }
     }
   }
 
-  void CloseTenants() {
-    std::map<TenantId, Tenant> tenants;
-    {
-      const absl::MutexLock lock(&mutex_);
-      tenants.swap(tenants_);
-    }
-    for (const auto& [id, tenant] : tenants) {
-      parts_.store->ProcessGone(tenant.session);
-    }
+  [[nodiscard]] std::vector<std::shared_ptr<GpuDevice>> Devices() const {
+    const absl::MutexLock lock(&mutex_);
+    return DevicesLocked();
   }
 
   uint64_t AddCallLocked(const Caller& caller, uint64_t call_id)
@@ -548,10 +491,11 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
   std::atomic<uint64_t> loaded_bytes_{0};
   std::atomic<uint64_t> saved_bytes_{0};
 
+  TenantSlabs slabs_;
+
   mutable absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<GpuDevice>> devices_ ABSL_GUARDED_BY(mutex_);  // by uuid
   std::map<RegionKey, Region> regions_ ABSL_GUARDED_BY(mutex_);
-  std::map<TenantId, Tenant> tenants_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, Call> calls_ ABSL_GUARDED_BY(mutex_);
   std::map<std::pair<SessionId, uint64_t>, uint64_t> call_ids_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_call_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -129,6 +129,7 @@ absl::Status WorkerGpuDevice::StartWorker(absl::Duration now) {
   {
     const absl::MutexLock lock(&mutex_);
     ++figures_.worker_starts;
+    figures_.worker_pid = seat_->child.pid();
   }
   // If it cannot be sent, the worker has ended, and that is noticed as any other end.
   static_cast<void>(seat_->channel.Send(Encode(GpuGreeting{options_.uuid, seat_->staging->bytes()}),
@@ -175,6 +176,7 @@ void WorkerGpuDevice::Abandon(const std::string& why) {
     const absl::MutexLock lock(&mutex_);
     staging_ = nullptr;
     figures_.serving = false;
+    figures_.worker_pid = 0;
     figures_.worker = {};
     figures_.workers_leaving = leaving_.size() + 1;
   }
