@@ -156,6 +156,29 @@ terrace_status terrace_register_region(terrace_client* client,
   });
 }
 
+terrace_status terrace_wait_layers(terrace_client* client,
+                                   uint64_t call_id,
+                                   terrace_region region,
+                                   uint32_t progress_slot,
+                                   uint32_t layers,
+                                   uint32_t timeout_ms) {
+  return Guarded([&]() -> Verdict {
+    if (client == nullptr) {
+      return Verdict::Invalid("client: null");
+    }
+    return client->client.WaitLayers(call_id, region, progress_slot, layers, timeout_ms);
+  });
+}
+
+terrace_status terrace_progress_page(terrace_client* client, terrace_region region, int* fd) {
+  return Guarded([&]() -> Verdict {
+    if (client == nullptr || fd == nullptr) {
+      return Verdict::Invalid("client, fd: null");
+    }
+    return client->client.ProgressPage(region, fd);
+  });
+}
+
 terrace_status terrace_unregister_region(terrace_client* client,
                                          terrace_region region,
                                          uint32_t timeout_ms) {

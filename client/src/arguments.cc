@@ -231,15 +231,46 @@ Verdict CheckRecord(const terrace_namespace_record* record, terrace_namespace_re
   return CheckLabels(*out);
 }
 
+namespace {
+
+Verdict CheckMemory(const terrace_region_spec& spec) {
+  const uint32_t memory = NumberIn(spec.memory);
+  const bool is_host = memory == TERRACE_MEMORY_HOST;
+  const bool is_ipc = memory == TERRACE_MEMORY_CUDA_IPC;
+  if (!is_host && !is_ipc && memory != TERRACE_MEMORY_CUDA_VMM) {
+    return Verdict::Invalid("memory: not a terrace_memory");
+  }
+  if (!is_ipc && spec.fd < 0) {
+    return Verdict::Invalid("fd: not a descriptor");
+  }
+  const uint64_t alignment = is_host ? 4096 : 4;
+  if (spec.offset % alignment != 0) {
+    return Verdict::Invalid("offset: must be a multiple of " + std::to_string(alignment));
+  }
+  if (is_host) {
+    return {};
+  }
+  if (is_ipc && spec.handle == nullptr) {
+    return Verdict::Invalid("handle: required");
+  }
+  if (spec.read_only != 0) {
+    return Verdict::Invalid("read_only: not of GPUs");
+  }
+  if (spec.allocation_bytes == 0) {
+    return Verdict::Invalid("allocation_bytes: required");
+  }
+  return {};
+}
+
+}  // namespace
+
 Verdict CheckRegion(const terrace_region_spec* spec, terrace_region_spec* out) {
   if (spec == nullptr || !CopyVersioned(spec, out)) {
     return NoSize("terrace_region_spec");
   }
-  if (out->fd < 0) {
-    return Verdict::Invalid("fd: not a descriptor");
-  }
-  if (out->offset % 4096 != 0) {
-    return Verdict::Invalid("offset: must be a multiple of 4096");
+  Verdict memory = CheckMemory(*out);
+  if (!memory.ok()) {
+    return memory;
   }
   if (out->bytes == 0) {
     return Verdict::Invalid("bytes: must be at least 1");

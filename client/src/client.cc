@@ -149,6 +149,7 @@ Verdict Client::SubmitLocked(Request* request, Call call, uint64_t* call_id) {
   }
   EnsureConnectedLocked(now);
   RetryRefusedLocked(*request, call, now);
+  ResetProgressLocked(*request);
   const Verdict obstacle = is_release ? Verdict{} : ObstacleLocked(*request, call, now);
   if (!obstacle.ok()) {
     FailLocked(&call, obstacle.status, obstacle.text);

@@ -80,6 +80,13 @@ class Client {
                         terrace_region* region,
                         void** memory,
                         uint64_t* stride);
+  // As terrace_wait_layers.
+  Verdict WaitLayers(uint64_t call_id,
+                     terrace_region region,
+                     uint32_t progress_slot,
+                     uint32_t layers,
+                     uint32_t timeout_ms);
+  Verdict ProgressPage(terrace_region region, int* fd);
   enum class RegionKind { kAny, kStaging };
   Verdict UnregisterRegion(terrace_region region, uint32_t timeout_ms, RegionKind kind);
 
@@ -109,8 +116,12 @@ class Client {
     Refusal refusal;
   };
   struct RegionEntry {
-    Descriptor fd;
-    std::string registration;  // message RegisterRegionRequest
+    Descriptor fd;  // not of a legacy GPU handle
+    bool is_gpu = false;
+    std::string registration;        // message RegisterRegionRequest
+    std::string registration_again;  // after the first that succeeded: without a canary
+    Descriptor page_fd;              // of the counters of a GPU's region, in this session
+    Mapping page;
     Mapping staging;
     bool is_staging = false;
     enum class State { kActive, kUnregistering, kGone } state = State::kActive;
@@ -125,6 +136,7 @@ class Client {
     Instant deadline = kNever;
     std::unique_ptr<Completion> completion;  // nullptr: the library's own call, or a silent release
     bool by_lease = false;
+    bool brings_descriptor = false;  // its reply, when it is OK
     [[nodiscard]] bool copies() const {
       return method == Method::kPut || (method == Method::kGet && !by_lease);
     }
@@ -171,7 +183,10 @@ class Client {
   void OpenNamespaceLocked(terrace_namespace ns);
   void RegisterRegionLocked(terrace_region region);
   void TakeNamespaceLocked(const Call& call, const ReceivedFrame& frame, Instant now);
-  void TakeRegionLocked(const Call& call, const ReceivedFrame& frame, Instant now);
+  void TakeRegionLocked(const Call& call, ReceivedFrame* frame, Instant now);
+  // The counter of a slot, from 1; nullptr: there is none now.
+  std::atomic<uint32_t>* CounterLocked(terrace_region region, uint32_t progress_slot);
+  void ResetProgressLocked(const Request& request);
   void TakeUnregisteredLocked(const Call& call, const ReceivedFrame& frame, Instant now);
   void SendWaitingLocked(Instant now);
 

@@ -38,6 +38,7 @@ SlabPtr Client::SlabLocked(uint32_t slab_id) {
   EncodeMapSlab(slab_id, &message);
   Call call;
   call.slabs.push_back(slab);
+  call.brings_descriptor = true;
   SendOwnLocked(Method::kMapSlab, std::move(call), message, -1);
   return slab;
 }

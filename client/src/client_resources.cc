@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kLeastRetryNs = 10 * kNsPerMs;
 constexpr size_t kStagingAlignment = 4096;
+constexpr size_t kProgressPageBytes = 4096;
 
 // Small blocks lie at cache lines, large ones at pages.
 uint64_t StrideOf(uint64_t block_bytes) {
@@ -189,8 +190,12 @@ Verdict Client::RegisterRegion(const terrace_region_spec& spec,
     return {TERRACE_FAILED_PRECONDITION, "a child of fork must open a client of its own"};
   }
   RegionEntry entry;
-  entry.fd = Descriptor(::fcntl(spec.fd, F_DUPFD_CLOEXEC, 0));
-  if (!entry.fd.valid()) {
+  entry.is_gpu = spec.memory != TERRACE_MEMORY_HOST;
+  const bool by_descriptor = spec.memory != TERRACE_MEMORY_CUDA_IPC;
+  if (by_descriptor) {
+    entry.fd = Descriptor(::fcntl(spec.fd, F_DUPFD_CLOEXEC, 0));
+  }
+  if (by_descriptor && !entry.fd.valid()) {
     return errno == EBADF
                ? Verdict::Invalid("fd: not an open descriptor")
                : Verdict{TERRACE_RESOURCE_EXHAUSTED, "fd: this process has no descriptor left"};
@@ -204,6 +209,11 @@ Verdict Client::RegisterRegion(const terrace_region_spec& spec,
   }
   const terrace_region region = next_region_++;
   EncodeRegisterRegion(region, spec, &entry.registration);
+  if (spec.canary_block != 0) {
+    terrace_region_spec again = spec;
+    again.canary_block = 0;
+    EncodeRegisterRegion(region, again, &entry.registration_again);
+  }
   if (entry.registration.size() > kMaxMessageBytes) {
     return Verdict::Invalid("planes: the geometry exceeds 4 MiB");
   }
@@ -220,14 +230,96 @@ void Client::RegisterRegionLocked(terrace_region region) {
   entry.refusal = Refusal{};
   Call call;
   call.subject = region;
-  SendOwnLocked(Method::kRegisterRegion, std::move(call), entry.registration, entry.fd.get());
+  call.brings_descriptor = entry.is_gpu;
+  SendOwnLocked(Method::kRegisterRegion, std::move(call), entry.registration,
+                entry.fd.valid() ? entry.fd.get() : -1);
 }
 
-void Client::TakeRegionLocked(const Call& call, const ReceivedFrame& frame, Instant now) {
+void Client::TakeRegionLocked(const Call& call, ReceivedFrame* frame, Instant now) {
   const auto found = regions_.find(call.subject);
-  if (found != regions_.end() && frame.header.status != TERRACE_OK) {
-    found->second.refusal = RefusalOf(frame, now);
+  if (found == regions_.end()) {
+    return;
   }
+  RegionEntry& entry = found->second;
+  entry.page = Mapping();
+  entry.page_fd = Descriptor();
+  if (frame->header.status != TERRACE_OK) {
+    entry.refusal = RefusalOf(*frame, now);
+    return;
+  }
+  if (!entry.registration_again.empty()) {
+    entry.registration = std::exchange(entry.registration_again, std::string());
+  }
+  if (frame->header.descriptor_count == 1) {
+    entry.page_fd = std::move(frame->descriptors[0]);
+    entry.page = Mapping::Map(entry.page_fd, kProgressPageBytes, PROT_READ | PROT_WRITE);
+  }
+}
+
+std::atomic<uint32_t>* Client::CounterLocked(terrace_region region, uint32_t progress_slot) {
+  const auto found = regions_.find(region);
+  if (found == regions_.end() || !found->second.page.valid() || progress_slot == 0 ||
+      progress_slot > kProgressPageBytes / sizeof(uint32_t)) {
+    return nullptr;
+  }
+  return reinterpret_cast<std::atomic<uint32_t>*>(found->second.page.data()) + progress_slot - 1;
+}
+
+void Client::ResetProgressLocked(const Request& request) {
+  for (uint32_t i = 0; i < request.part_count; ++i) {
+    const terrace_part& part = request.parts[i].part;
+    if (std::atomic<uint32_t>* const counter = CounterLocked(part.region, part.progress_slot);
+        counter != nullptr) {
+      counter->store(0);
+    }
+  }
+}
+
+Verdict Client::WaitLayers(uint64_t call_id,
+                           terrace_region region,
+                           uint32_t progress_slot,
+                           uint32_t layers,
+                           uint32_t timeout_ms) {
+  constexpr timespec kPause = {0, 20'000};  // far below what a layer takes
+  if (!SameProcess()) {
+    return {TERRACE_FAILED_PRECONDITION, "a child of fork must open a client of its own"};
+  }
+  const Instant until = Now() + int64_t{timeout_ms} * kNsPerMs;
+  for (;;) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      AdvanceLocked(Now());
+      const std::atomic<uint32_t>* const counter = CounterLocked(region, progress_slot);
+      const bool landed = counter != nullptr && counter->load() >= layers;
+      const bool running = calls_.find(call_id) != calls_.end();
+      SettleLocked();
+      if (landed) {
+        return {};
+      }
+      if (!running) {
+        return {TERRACE_NOT_FOUND, "call_id: it has ended"};
+      }
+    }
+    if (Now() >= until) {
+      return {TERRACE_DEADLINE_EXCEEDED, "the layers have not landed in time"};
+    }
+    ::nanosleep(&kPause, nullptr);
+  }
+}
+
+Verdict Client::ProgressPage(terrace_region region, int* fd) {
+  if (!SameProcess()) {
+    return {TERRACE_FAILED_PRECONDITION, "a child of fork must open a client of its own"};
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  AdvanceLocked(Now());
+  const auto found = regions_.find(region);
+  if (found == regions_.end() || !found->second.page.valid()) {
+    return {TERRACE_UNAVAILABLE, "region: not registered now"};
+  }
+  *fd = ::fcntl(found->second.page_fd.get(), F_DUPFD_CLOEXEC, 0);
+  return *fd < 0 ? Verdict{TERRACE_RESOURCE_EXHAUSTED, "this process has no descriptor left"}
+                 : Verdict{};
 }
 
 void Client::RetryRefusedLocked(const Request& request, const Call& call, Instant now) {

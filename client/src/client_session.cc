@@ -144,6 +144,8 @@ void Client::LoseLocked(Instant now) {
   for (auto& [region, entry] : regions_) {
     entry.refusal.status = TERRACE_OK;
     entry.refusal.retry_at = kNever;
+    entry.page = Mapping();
+    entry.page_fd = Descriptor();
     if (entry.state == RegionEntry::State::kUnregistering) {
       entry.state = RegionEntry::State::kGone;
     }
@@ -235,7 +237,7 @@ bool Client::TakeReplyLocked(ReceivedFrame* frame, Instant now) {
     return frame->header.descriptor_count == 0;
   }
   const Method method = found->second.method;
-  const bool descriptor_expected = method == Method::kMapSlab && frame->header.status == 0;
+  const bool descriptor_expected = found->second.brings_descriptor && frame->header.status == 0;
   if (frame->header.method != static_cast<uint16_t>(method) ||
       found->second.stage != Stage::kSent ||
       frame->header.descriptor_count != (descriptor_expected ? 1 : 0) ||
@@ -278,7 +280,7 @@ bool Client::TakeOwnReplyLocked(const Call& call, ReceivedFrame* frame, Instant 
       TakeNamespaceLocked(call, *frame, now);
       return true;
     case Method::kRegisterRegion:
-      TakeRegionLocked(call, *frame, now);
+      TakeRegionLocked(call, frame, now);
       return true;
     case Method::kUnregisterRegion:
       TakeUnregisteredLocked(call, *frame, now);

@@ -104,13 +104,17 @@ class Encoder {
 
   void AddRegion(wire::Field field, const terrace_part& part) {
     pbf_writer parent(*frame_);
+    const size_t event_bytes = part.after_event == nullptr ? 0 : TERRACE_CUDA_HANDLE_BYTES;
     pbf_writer writer(parent, field,
-                      NumberSize(part.region) + BytesSize(sizeof(uint32_t) * part.key_count));
+                      NumberSize(part.region) + BytesSize(sizeof(uint32_t) * part.key_count) +
+                          BytesSize(event_bytes) + NumberSize(part.progress_slot));
     AddNumber(writer, wire::region_blocks::kRegionId, part.region);
     if (part.key_count > 0) {
       writer.add_packed_fixed32(wire::region_blocks::kBlockIndexes, part.block_indexes,
                                 part.block_indexes + part.key_count);
     }
+    AddBytes(writer, wire::region_blocks::kAfterEvent, Bytes(part.after_event, event_bytes));
+    AddNumber(writer, wire::region_blocks::kProgressSlot, part.progress_slot);
   }
 
  private:
@@ -294,9 +298,11 @@ void EncodeOpenNamespace(const terrace_namespace_record& record, std::string* fr
 
 void EncodeRegisterRegion(uint32_t region_id, const terrace_region_spec& spec, std::string* frame) {
   constexpr uint64_t kHostRegion = 1;
+  const bool is_host = spec.memory == TERRACE_MEMORY_HOST;
   pbf_writer writer(*frame);
   AddNumber(writer, wire::register_region_request::kRegionId, region_id);
-  AddNumber(writer, wire::register_region_request::kKind, kHostRegion);
+  AddNumber(writer, wire::register_region_request::kKind,
+            is_host ? kHostRegion : static_cast<uint64_t>(spec.memory));
   AddNumber(writer, wire::register_region_request::kOffset, spec.offset);
   AddNumber(writer, wire::register_region_request::kBytes, spec.bytes);
   {
@@ -305,6 +311,18 @@ void EncodeRegisterRegion(uint32_t region_id, const terrace_region_spec& spec, s
     EncodePlanes(spec, geometry);
   }
   AddFlag(writer, wire::register_region_request::kReadOnly, spec.read_only != 0);
+  if (is_host) {
+    return;
+  }
+  if (spec.memory == TERRACE_MEMORY_CUDA_IPC) {
+    AddBytes(writer, wire::register_region_request::kHandle,
+             Bytes(spec.handle, TERRACE_CUDA_HANDLE_BYTES));
+  }
+  AddBytes(writer, wire::register_region_request::kDeviceUuid,
+           Bytes(spec.device_uuid, sizeof(spec.device_uuid)));
+  AddNumber(writer, wire::register_region_request::kAllocationBytes, spec.allocation_bytes);
+  AddNumber(writer, wire::register_region_request::kPlanesPerLayer, spec.planes_per_layer);
+  AddNumber(writer, wire::register_region_request::kCanaryBlock, spec.canary_block);
 }
 
 void EncodeUnregisterRegion(uint32_t region_id, std::string* frame) {

@@ -110,6 +110,8 @@ inline constexpr Field kBytesArrived = 6;
 namespace region_blocks {
 inline constexpr Field kRegionId = 1;
 inline constexpr Field kBlockIndexes = 2;
+inline constexpr Field kAfterEvent = 3;
+inline constexpr Field kProgressSlot = 4;
 }  // namespace region_blocks
 
 namespace get_request {
@@ -227,6 +229,11 @@ inline constexpr Field kOffset = 3;
 inline constexpr Field kBytes = 4;
 inline constexpr Field kGeometry = 5;
 inline constexpr Field kReadOnly = 6;
+inline constexpr Field kHandle = 7;
+inline constexpr Field kDeviceUuid = 8;
+inline constexpr Field kAllocationBytes = 9;
+inline constexpr Field kPlanesPerLayer = 10;
+inline constexpr Field kCanaryBlock = 11;
 }  // namespace register_region_request
 namespace unregister_region_request {
 inline constexpr Field kRegionId = 1;

@@ -21,8 +21,9 @@
 //   kReady         its first: u8 status, u8 read_only_memory, u16 message_bytes, u32
 //   driver_version,
 //                  u32 ordinal, u32 0, the message
-//   kDone          u64 call, u8 status, u8 0, u16 message_bytes, u32 0, the message
-//   kSeen          u64 call, and GpuWorkerFacts in their order, the reason last with its u32 length
+//   kDone          (of call 0: what it dies of) u64 call, u8 status, u8 0, u16 message_bytes, u32
+//   0, the message kSeen          u64 call, and GpuWorkerFacts in their order, the reason last with
+//   its u32 length
 //
 // Pure: bytes in, values out.
 #pragma once
@@ -121,6 +122,8 @@ struct GpuReady {
   uint32_t driver_version = 0;
   uint32_t ordinal = 0;  // as the driver counts its devices
 };
+// The call that kDone names when the worker says what it dies of.
+inline constexpr uint64_t kLastWords = 0;
 struct GpuDone {
   uint64_t call = 0;
   absl::Status status;

@@ -461,7 +461,7 @@ class Worker {
   // On the engine's thread.
   void CopyEnded(uint64_t call, const absl::Status& status) {
     if (!status.ok() && !absl::IsCancelled(status)) {
-      std::fprintf(stderr, "terraced: GPU worker: %s\n", std::string(status.message()).c_str());
+      Done(kLastWords, status);
       LeaveWorker(kWorkerBroken);
     }
     {
@@ -549,6 +549,7 @@ absl::Status Begin() {
     return staging.ok() ? ended.status() : staging.status();
   }
   packet->passed = Descriptor();
+  LetGoOfWorkersLog();
   // Lives as long as the process, because the engine's threads call it.
   Worker* const worker = new Worker(std::move(channel), *std::move(staging), *std::move(ended));
   const absl::Status started = worker->Start(greeting->device);

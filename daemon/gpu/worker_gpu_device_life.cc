@@ -207,6 +207,7 @@ void WorkerGpuDevice::FailFirstOpens(const absl::Status& status) {
     if (region->second->opened) {
       const std::shared_ptr<Region> failed = region->second;
       region = regions_.erase(region);
+      CountRegions();
       Refuse(*failed, status);
     } else {
       ++region;
@@ -263,7 +264,7 @@ void WorkerGpuDevice::Receive() {
       return;
     }
     if (!packet.ok() || packet->bytes.empty()) {
-      LoseWorker("the worker has ended");
+      LoseWorker(absl::StrCat("the worker has ended", std::exchange(last_words_, "")));
     } else if (!seat_->ready) {
       TakeReady(packet->bytes);
     } else if (!TakeAnswer(packet->bytes)) {
@@ -304,6 +305,10 @@ bool WorkerGpuDevice::TakeAnswer(absl::Span<const char> bytes) {
     return seat_->owed.erase(seen->call) == 1;
   }
   const std::optional<GpuDone> done = DecodeGpuDone(bytes);
+  if (done.has_value() && done->call == kLastWords) {
+    last_words_ = absl::StrCat(": ", done->status.message());
+    return true;
+  }
   const auto owed = done.has_value() ? seat_->owed.find(done->call) : seat_->owed.end();
   if (owed == seat_->owed.end()) {
     return false;

@@ -54,6 +54,7 @@ void WorkerGpuDevice::Opened(uint64_t number, Region& region, const absl::Status
       std::exchange(region.opened, nullptr)(status);
     } else {
       regions_.erase(number);
+      CountRegions();
       Refuse(region, status);
     }
   } else if (status.ok()) {

@@ -168,16 +168,35 @@ typedef struct terrace_plane {
   const terrace_segment* segments;
   uint32_t segment_count;
 } terrace_plane;
+/* Where the memory of a region is. Of a GPU: named by what its allocation exports, copied by a
+ * worker of the daemon's, so that the process that owns it does nothing for it. */
+typedef enum terrace_memory {
+  TERRACE_MEMORY_HOST = 0,
+  TERRACE_MEMORY_CUDA_IPC = 2, /* by a legacy handle, of cuIpcGetMemHandle */
+  TERRACE_MEMORY_CUDA_VMM = 3  /* by a descriptor, of cuMemExportToShareableHandle */
+} terrace_memory;
+#define TERRACE_CUDA_HANDLE_BYTES 64
+
 typedef struct terrace_region_spec {
   uint32_t struct_bytes;
-  int fd;                 /* memfd, or a file on tmpfs or hugetlbfs; duplicated, the caller keeps its own */
-  uint64_t offset;        /* multiple of 4,096 */
+  int fd; /* memfd, or a file on tmpfs or hugetlbfs; CUDA_VMM: the exported descriptor; duplicated,
+             the caller keeps its own. CUDA_IPC: not looked at */
+  uint64_t
+      offset; /* of the region in the file or allocation; a multiple of 4,096, of a GPU's of 4 */
   uint64_t bytes;
   uint32_t block_count;
   const terrace_plane* planes;  /* NULL: one plane of blocks of block_bytes end to end */
   uint32_t plane_count;
   uint64_t block_bytes;   /* when planes is NULL */
-  int32_t read_only;      /* source of puts only */
+  int32_t read_only;      /* source of puts only; not of GPUs */
+  terrace_memory memory;
+  const void* handle;        /* CUDA_IPC: TERRACE_CUDA_HANDLE_BYTES */
+  uint8_t device_uuid[16];   /* GPUs: of cuDeviceGetUuid */
+  uint64_t allocation_bytes; /* GPUs: of the whole allocation, as cuMemGetAddressRange has it */
+  uint32_t
+      planes_per_layer;  /* GPUs: consecutive planes that make up a layer; 0: all of them are one */
+  uint32_t canary_block; /* GPUs: 1 + index of a block that holds nothing yet: a pattern goes out to
+                            it and back when the region is registered for the first time. 0: none */
 } terrace_region_spec;
 typedef uint32_t terrace_region; /* from 1 */
 TERRACE_API terrace_status terrace_register_region(terrace_client* client, const terrace_region_spec* spec,
@@ -185,6 +204,25 @@ TERRACE_API terrace_status terrace_register_region(terrace_client* client, const
 /* Returns once the daemon cannot touch the memory any more, at most timeout_ms; TERRACE_DEADLINE_EXCEEDED: it still may.
  * A dead daemon cannot touch anything: TERRACE_OK. */
 TERRACE_API terrace_status terrace_unregister_region(terrace_client* client, terrace_region region, uint32_t timeout_ms);
+
+/* Progress of gets into a region of a GPU: counters of 32 bits, one a slot
+ * (terrace_part.progress_slot), which say how many layers have landed. They count where all blocks
+ * of the part are copied together, that is, where they lay in DRAM.
+ *
+ * Waits until that many have, at most timeout_ms: TERRACE_OK, TERRACE_DEADLINE_EXCEEDED.
+ * TERRACE_NOT_FOUND: the call has ended, and its completion says what became of it. */
+TERRACE_API terrace_status terrace_wait_layers(terrace_client* client,
+                                               uint64_t call_id,
+                                               terrace_region region,
+                                               uint32_t progress_slot,
+                                               uint32_t layers,
+                                               uint32_t timeout_ms);
+/* A descriptor of the page that holds the counters, slot 1 first, for the caller to map and close:
+ * a GPU that has it registered can wait for them by itself (cuStreamWaitValue32). Another one after
+ * every reconnect. TERRACE_UNAVAILABLE: the region is not registered now. */
+TERRACE_API terrace_status terrace_progress_page(terrace_client* client,
+                                                 terrace_region region,
+                                                 int* fd);
 
 /* Staging: memory of the library (a memfd), registered as a region of block_count blocks of block_bytes, for buffers
  * that have no descriptor. *data points at block 0; blocks lie end to end at *stride bytes. */
@@ -209,6 +247,11 @@ typedef struct terrace_part {
   uint32_t window_tokens;
   terrace_region region;              /* get into and put from a region */
   const uint32_t* block_indexes;      /* key_count indexes into the region */
+  const void*
+      after_event; /* regions of GPUs: NULL, or TERRACE_CUDA_HANDLE_BYTES of cuIpcGetEventHandle: no
+                      byte is copied before this event, which was recorded before the call */
+  uint32_t progress_slot; /* get into a region of a GPU: 1 to 1,024, of the caller's choice, and of
+                             no other get that runs; the library sets it to 0. 0: none */
 } terrace_part;
 
 typedef struct terrace_call {

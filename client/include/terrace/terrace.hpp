@@ -5,8 +5,7 @@
 //   terrace::Namespace ns = client.OpenNamespace(record);
 //   terrace::Staging staging = client.CreateStaging(block_bytes, 8);
 //   terrace::Completion put = client.Put(terrace::Part(ns, keys).In(staging, blocks));
-//   terrace::Completion get = client.Get(terrace::Part(ns, keys));   // get.payload(0),
-//   get.payload(1), ...
+//   terrace::Completion get = client.Get(terrace::Part(ns, keys));   // get.payload(0), ...
 //
 // Nothing throws. An object whose making failed is false in a boolean context, and its status()
 // says why; using it is a miss. What a call brings is in its Completion, per key: a missing daemon,
@@ -35,10 +34,8 @@
 #include "terrace/terrace.h"
 
 namespace terrace {
-// Part of every mangled name, so that programs may have classes of these names in namespace
-// terrace.
+// In every mangled name: programs may have classes of these names in namespace terrace.
 inline namespace client_api_0 {
-
 class Client;
 class Lease;
 
@@ -147,19 +144,23 @@ class Part {
     part_.window_tokens = window_tokens;
     return *this;
   }
+  // Of a GPU's region: see after_event and progress_slot of terrace_part.
+  Part& OnGpu(const void* after_event, uint32_t progress_slot = 0) noexcept {
+    part_.after_event = after_event;
+    part_.progress_slot = progress_slot;
+    return *this;
+  }
   Part& Salt(std::string_view salt) noexcept {
     part_.salt = salt.data();
     part_.salt_bytes = static_cast<uint32_t>(salt.size());
     return *this;
   }
-  // Of the first key's block; and, when blocks differ in length, where each ends: one position a
-  // key, rising.
+  // Of the first key's block; where blocks differ in length, also where each ends, rising.
   Part& Tokens(uint64_t first_token, const uint32_t* end_tokens = nullptr) noexcept {
     part_.first_token = first_token;
     part_.end_tokens = end_tokens;
     return *this;
   }
-  // As terrace.h has it.
   [[nodiscard]] const terrace_part& get() const noexcept { return part_; }
 
  private:

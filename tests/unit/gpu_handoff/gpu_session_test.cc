@@ -266,6 +266,7 @@ TEST_F(SavedTest, AnErrorThatEndsTheContextCostsTheWorkerItsPlace) {
   }
   EXPECT_EQ(outcome[0], v1::GET_OUTCOME_REGION_FAILED);
   EXPECT_EQ(DeviceFigures().workers_lost, 1U);
+  EXPECT_THAT(DeviceFigures().last_fault, ::testing::HasSubstr("CUDA_ERROR_ILLEGAL_ADDRESS"));
   EXPECT_EQ(Get(GetAll())->outcomes(), All(1, v1::GET_OUTCOME_OK));
   ExpectLoaded();
 }
