@@ -269,10 +269,10 @@ class DaemonCore final : public Core {
     }
     relay_.Attach(nullptr, nullptr);
     front_.reset();
-    gpu_.reset();
     if (metrics_ != nullptr) {
       metrics_->SetStore(nullptr);
     }
+    gpu_.reset();
     if (local_ != nullptr) {
       const absl::Duration left = std::max(kCloseShare, deadline - BootClock().Now());
       if (const absl::Status status = local_->Close(left); !status.ok()) {
@@ -292,6 +292,9 @@ class DaemonCore final : public Core {
     options.log_lines_dropped = [&log = log_] { return log.dropped(); };
     options.io_facts = [this] {
       return local_ == nullptr ? std::nullopt : std::optional<IoFacts>(local_->io_facts());
+    };
+    options.gpu_figures = [this] {
+      return gpu_ == nullptr ? std::nullopt : std::optional<GpuFigures>(gpu_->figures());
     };
     absl::StatusOr<std::unique_ptr<Metrics>> metrics =
         Metrics::Start(std::move(options), BootClock());

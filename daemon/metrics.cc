@@ -21,6 +21,7 @@
 #include "daemon/call_counts.h"
 #include "daemon/concat.h"
 #include "daemon/metric_families.h"
+#include "daemon/metrics_gpu.h"
 #include "daemon/metrics_local.h"
 #include "daemon/metrics_shared.h"
 #include "daemon/process_facts.h"
@@ -49,6 +50,7 @@ struct Snapshot {
   StoreUsage usage;
   std::vector<TenantUsage> tenants;
   std::optional<IoFacts> io;
+  std::optional<GpuFigures> gpu;
 };
 
 ClientMetric MetricOf(const MetricPoint& point, MetricKind kind) {
@@ -340,6 +342,9 @@ class Collector final : public prometheus::Collectable {
       AddTenants(snapshot->tenants, &families);
       AddLocalTiers(snapshot->usage, snapshot->io, &families);
       AddSharedTiers(snapshot->usage, &families);
+      if (snapshot->gpu.has_value()) {
+        AddGpus(*snapshot->gpu, &families);
+      }
     }
     std::vector<MetricFamily> taken;
     for (const MetricSeries& series : families.Take()) {
@@ -369,7 +374,8 @@ class Collector final : public prometheus::Collectable {
     const bool fresh = snapshot_.has_value() && now - snapshot_->taken < kSnapshotAge;
     if (!fresh && store_ != nullptr) {
       snapshot_ = Snapshot{now, store_->Usage(), store_->Tenants(),
-                           options_.io_facts ? options_.io_facts() : std::nullopt};
+                           options_.io_facts ? options_.io_facts() : std::nullopt,
+                           options_.gpu_figures ? options_.gpu_figures() : std::nullopt};
     }
     return snapshot_;
   }

@@ -17,6 +17,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
+#include "daemon/gpu_handoff.h"
 #include "tiers/os/async_io.h"
 #include "tiers/vocab/clock.h"
 
@@ -32,6 +33,7 @@ struct MetricsOptions {
   std::function<uint64_t()> log_lines_dropped = nullptr;  // nullable; thread-safe
   // Nullable; asked only between SetStore(a store) and SetStore(nullptr).
   std::function<std::optional<IoFacts>()> io_facts = nullptr;
+  std::function<std::optional<GpuFigures>()> gpu_figures = nullptr;
 };
 
 // Thread-safe.

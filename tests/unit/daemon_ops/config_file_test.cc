@@ -209,15 +209,16 @@ TEST(CommandLine, RefusesWrongUsageWithTwo) {
   }
 }
 
-TEST(CommandLine, HasWorkersOfSharedTiersAlone) {
-  for (const char* role : {"--worker=gpu:0", "--worker=shared:", "--worker=shared"}) {
+TEST(CommandLine, HasWorkersOfSharedTiersAndGpus) {
+  for (const char* role : {"--worker=gpu:", "--worker=shared:", "--worker=shared", "--worker=x"}) {
     const CommandLine command = Parse({role});
     EXPECT_EQ(command.exit_status, kExitUsage) << role;
     EXPECT_THAT(command.text, StartsWith("terraced: --worker takes shared:NAME")) << role;
   }
   const CommandLine command = Parse({"--worker=shared:g4"});
-  EXPECT_EQ(command.action, CommandLine::Action::kWorker);
+  EXPECT_EQ(command.action, CommandLine::Action::kSharedWorker);
   EXPECT_EQ(command.shared_tier, "g4");
+  EXPECT_EQ(Parse({"--worker=gpu:0"}).action, CommandLine::Action::kGpuWorker);
 }
 
 }  // namespace

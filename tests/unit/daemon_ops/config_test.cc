@@ -80,6 +80,9 @@ max_block = "8MiB"
 free_reserve = "2GiB"
 max_wait = "1s"
 scrub_per_second = "0B"
+[gpu]
+serve = "off"
+staging = "128MiB"
 )";
 
 std::string ReadAll(const std::string& path) {
@@ -165,6 +168,8 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.store.local_max_payload_bytes, uint64_t{8} << 20);
   EXPECT_EQ(c.local_free_reserve, uint64_t{2} << 30);
   EXPECT_EQ(c.store.max_wait_for_room, absl::Seconds(1));
+  EXPECT_EQ(c.gpu, GpuUse::kOff);
+  EXPECT_EQ(c.gpu_staging_bytes, uint64_t{128} << 20);
   EXPECT_EQ(c.local_scrub_bytes_per_second, 0U);
   EXPECT_EQ(c.front.connections_per_uid, 65U);
   EXPECT_EQ(c.front.connections_total, 1025U);

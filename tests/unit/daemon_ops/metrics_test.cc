@@ -60,6 +60,19 @@ StoreUsage FullUsage() {
   return usage;
 }
 
+GpuFigures OneGpu() {
+  GpuDeviceFigures device;
+  device.serving = true;
+  device.ordinal = 3;
+  device.workers_lost = 2;
+  device.worker.bytes_to_device = 77;
+  device.worker.ring_memory_bytes = 88;
+  GpuFigures figures;
+  figures.devices.push_back(device);
+  figures.loaded_bytes = 99;
+  return figures;
+}
+
 class MetricsTest : public testing::Test {
  protected:
   void Start(const std::string& listen) {
@@ -67,7 +80,8 @@ class MetricsTest : public testing::Test {
         Metrics::Start({.listen = listen,
                         .version = "1.2.3",
                         .copy_kernel = "avx2",
-                        .log_lines_dropped = [] { return 17; }},
+                        .log_lines_dropped = [] { return 17; },
+                        .gpu_figures = [] { return std::optional<GpuFigures>(OneGpu()); }},
                        clock_);
     ASSERT_TRUE(metrics.ok()) << metrics.status();
     metrics_ = std::move(*metrics);
@@ -99,6 +113,17 @@ TEST_F(MetricsTest, SayWhatRunsBeforeThereIsAStore) {
   EXPECT_THAT(text, HasSubstr("terrace_build_info{version=\"1.2.3\",copy_kernel=\"avx2\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("terrace_log_lines_dropped_total 17\n"));
   EXPECT_THAT(text, Not(HasSubstr("terrace_tier_capacity_bytes")));
+}
+
+TEST_F(MetricsTest, ShowWhatBecomesOfGpus) {
+  const std::string text = FullText();
+  for (const std::string_view line :
+       {"terrace_gpu_loaded_bytes_total 99\n", "terrace_gpu_worker_serving{gpu=\"3\"} 1\n",
+        "terrace_gpu_workers_lost_total{gpu=\"3\"} 2\n",
+        "terrace_gpu_worker_copied_bytes{gpu=\"3\",direction=\"load\"} 77\n",
+        "terrace_gpu_host_memory_bytes{gpu=\"3\",path=\"ring\"} 88\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
 }
 
 TEST_F(MetricsTest, ShowWhatTheStoreUses) {
