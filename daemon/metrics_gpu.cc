@@ -41,17 +41,17 @@ void AddMemory(const GpuFigures& figures, Families* out) {
   out->Gauge("gpu_host_memory_bytes",
              "Memory that the present worker copies from and to, by how it is reached.");
   for (const GpuDeviceFigures& device : figures.devices) {
-    for (const auto& [path, bytes] : {std::pair("direct", device.worker.direct_memory_bytes),
+    for (const auto& [kind, bytes] : {std::pair("direct", device.worker.direct_memory_bytes),
                                       std::pair("ring", device.worker.ring_memory_bytes)}) {
-      out->Add({Label("gpu", Concat(device.ordinal)), Label("path", path)},
+      out->Add({Label("gpu", Concat(device.ordinal)), Label("kind", kind)},
                static_cast<double>(bytes));
     }
   }
   out->Gauge("gpu_worker_copied_bytes", "Bytes that the present worker has copied, by direction.");
   for (const GpuDeviceFigures& device : figures.devices) {
-    for (const auto& [direction, bytes] : {std::pair("load", device.worker.bytes_to_device),
-                                           std::pair("save", device.worker.bytes_to_host)}) {
-      out->Add({Label("gpu", Concat(device.ordinal)), Label("direction", direction)},
+    for (const auto& [verb, bytes] : {std::pair("load", device.worker.bytes_to_device),
+                                      std::pair("save", device.worker.bytes_to_host)}) {
+      out->Add({Label("gpu", Concat(device.ordinal)), Label("verb", verb)},
                static_cast<double>(bytes));
     }
   }

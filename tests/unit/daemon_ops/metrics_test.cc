@@ -120,8 +120,8 @@ TEST_F(MetricsTest, ShowWhatBecomesOfGpus) {
   for (const std::string_view line :
        {"terrace_gpu_loaded_bytes_total 99\n", "terrace_gpu_worker_serving{gpu=\"3\"} 1\n",
         "terrace_gpu_workers_lost_total{gpu=\"3\"} 2\n",
-        "terrace_gpu_worker_copied_bytes{gpu=\"3\",direction=\"load\"} 77\n",
-        "terrace_gpu_host_memory_bytes{gpu=\"3\",path=\"ring\"} 88\n"}) {
+        "terrace_gpu_worker_copied_bytes{gpu=\"3\",verb=\"load\"} 77\n",
+        "terrace_gpu_host_memory_bytes{gpu=\"3\",kind=\"ring\"} 88\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
 }
@@ -369,7 +369,7 @@ TEST_F(MetricsTest, UseNoLabelThatCouldNameAKeyAPathOrAProcess) {
   const std::string text = FullText();
   const std::set<std::string> allowed = {"version", "copy_kernel", "verb",   "carrier", "code",
                                          "kind",    "tier",        "reason", "outcome", "delivery",
-                                         "result",  "state",       "tenant", "le"};
+                                         "result",  "state",       "tenant", "le",      "gpu"};
   const std::regex label("([a-z_]+)=\"");
   for (std::sregex_iterator it(text.begin(), text.end(), label), end; it != end; ++it) {
     EXPECT_TRUE(allowed.contains((*it)[1])) << (*it)[1];
