@@ -362,7 +362,7 @@ void TraceReplay::AddAlone(uint64_t dram_bytes) {
   report_.AddAgainst("hit_ratio_g2", "  of it from DRAM", "%",
                      PercentOfBlocks(counts.hits - counts.local_hits),
                      {PercentOfBlocks(totals_.hits - totals_.local_hits)});
-  if (alone->log() != nullptr) {
+  if (alone->local() != nullptr) {
     report_.AddAgainst("hit_ratio_g3", "  of it from the local tier", "%",
                        PercentOfBlocks(counts.local_hits), {PercentOfBlocks(totals_.local_hits)});
   }
