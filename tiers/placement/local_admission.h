@@ -20,12 +20,25 @@ namespace terrace {
 
 class LocalAdmission {
  public:
-  // local_blocks: about as many as the tier holds.
-  LocalAdmission(const WriteBudget::Options& budget, uint64_t local_blocks)
-      : budget_(budget), record_(local_blocks) {}
+  struct Options {
+    WriteBudget::Options budget;
+    uint64_t local_blocks = 0;  // about as many as the tier holds
+    uint64_t local_bytes = 0;   // that it holds
+  };
+  explicit LocalAdmission(const Options& options)
+      : budget_(options.budget),
+        record_(options.local_blocks),
+        horizon_(!budget_.limited()
+                     ? absl::InfiniteDuration()
+                     : absl::Seconds(static_cast<double>(options.local_bytes) /
+                                     budget_.bytes_per_second())) {}
 
   // False: all is let in, and nobody needs to tell what enters and leaves.
   [[nodiscard]] bool limited() const { return budget_.limited(); }
+
+  // How far a forecast has to look ahead: as long as what is written stays, where the whole budget
+  // is spent.
+  [[nodiscard]] absl::Duration horizon() const { return horizon_; }
 
   struct Candidate {
     ReuseRecord::Facts facts;
@@ -52,6 +65,7 @@ class LocalAdmission {
  private:
   WriteBudget budget_;
   ReuseRecord record_;
+  absl::Duration horizon_;
 };
 
 }  // namespace terrace

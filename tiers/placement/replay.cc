@@ -107,7 +107,8 @@ class ReplayOfOnePool final : public PlacementReplay {
   Resident& At(BlockId block) { return residents_[static_cast<uint32_t>(block)]; }
 
   void MakeAdmission() {
-    admission_ = std::make_unique<LocalAdmission>(local_.budget, local_.blocks);
+    admission_ = std::make_unique<LocalAdmission>(LocalAdmission::Options{
+        local_.budget, local_.blocks, local_.blocks * local_.block_bytes});
   }
 
   // Locks what it touches.
@@ -234,7 +235,7 @@ class ReplayOfOnePool final : public PlacementReplay {
     }
   }
 
-  bool IsLetBelow(BlockId /*id*/, const Resident& block) {
+  bool IsLetBelow(BlockId id, const Resident& block) {
     switch (local_.rule) {
       case LocalRule::kOnEviction:
       case LocalRule::kOnCommit:
@@ -248,6 +249,7 @@ class ReplayOfOnePool final : public PlacementReplay {
     }
     LocalAdmission::Candidate candidate;
     candidate.facts = {block.name, block.depth, block.used};
+    candidate.forecast = policy_->ReuseChance(id, admission_->horizon());
     candidate.seconds_saved = 1;
     candidate.bytes = local_.block_bytes;
     candidate.completes = block.child_below;
