@@ -182,7 +182,9 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
       CheapestSlabLocked(tenant, slot_bytes, policy.Value(victim)).has_value()) {
     return Room::kTakeSlab;
   }
-  if (!policy.Admits(newcomer)) {
+  // What is worth less than all of DRAM may be worth its place below, and goes there through DRAM;
+  // what comes from there was asked for.
+  if (lower_tiers_.empty() && !policy.Admits(newcomer)) {
     return Room::kDeclined;
   }
   // It may be among those whose writes have just begun, whatever the time is by now.
