@@ -310,9 +310,9 @@ struct LocalTierUsage {
 
 // Of writes to the local tier; all 0 where there is none.
 struct LocalBudgetUsage {
-  uint64_t bytes_per_day = 0;                 // 0: no limit
-  double saved_up_bytes = 0;                  // below 0: to be paid back
-  double price_seconds_per_byte = 0;          // 0: slack
+  uint64_t bytes_per_day = 0;                  // 0: no limit
+  double saved_up_bytes = 0;                   // below 0: to be paid back
+  double price_seconds_per_byte = 0;           // 0: slack
   std::array<uint64_t, kAdmissions> judged{};  // blocks, by Admission
 };
 
@@ -423,8 +423,8 @@ struct BlockStoreOptions {
   // Larger blocks stay in DRAM; 0: any.
   uint64_t local_max_payload_bytes = uint64_t{16} << 20;
   // Bytes that may be written to the local tier a day, all that is written included; beyond that,
-  // what is worth it goes first (tiers/placement/local_admission.h). What puts and Flush wait for is
-  // written in any case, and taken off. 0: no limit.
+  // what is worth it goes first (tiers/placement/local_admission.h). What puts and Flush wait for
+  // is written in any case, and taken off. 0: no limit.
   uint64_t local_endurance_per_day = 0;
   // For so long it is saved up what was not written.
   absl::Duration local_endurance_burst = absl::Hours(24);

@@ -32,8 +32,7 @@ Admission LocalBudget::Judge(absl::Duration now, const LocalAdmission::Candidate
 
 void LocalBudget::Settle(absl::Duration now, uint64_t device_bytes) {
   settle_at_ = now + kSettleInterval;
-  const double written =
-      static_cast<double>(device_bytes) + static_cast<double>(in_flight_bytes_);
+  const double written = static_cast<double>(device_bytes) + static_cast<double>(in_flight_bytes_);
   admission_.budget().Charge(now, written - accounted_);
   accounted_ = written;
 }

@@ -221,8 +221,8 @@ double Store::LocalSavingLocked(const Block& block) {
   if (!cost.known()) {
     return tokens * kUnknownSecondsPerToken;
   }
-  const double compute = cost.model.Seconds(
-      block.first_token, uint64_t{block.first_token} + ns.record.block_tokens);
+  const double compute =
+      cost.model.Seconds(block.first_token, uint64_t{block.first_token} + ns.record.block_tokens);
   return std::max(0.0, compute - costs_.LoadSeconds(0, {1, block.payload_bytes, 0}));
 }
 

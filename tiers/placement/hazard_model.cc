@@ -143,6 +143,9 @@ void HazardModel::Used(absl::Span<const Row> rows, uint32_t first, uint32_t buck
 }
 
 double HazardModel::ChanceOfUse(absl::Span<const Row> rows, double age_s, double within_s) const {
+  constexpr double kMost_s = 1e12;  // beyond all buckets, and far from overflowing
+  age_s = std::min(age_s, kMost_s);
+  within_s = std::min(within_s, kMost_s);
   const uint32_t first = BucketOf(age_s);
   const uint32_t end = BucketOf(age_s + within_s) + 1;
   Hazards hazards;

@@ -28,10 +28,9 @@ class LocalAdmission {
   explicit LocalAdmission(const Options& options)
       : budget_(options.budget),
         record_(options.local_blocks),
-        horizon_(!budget_.limited()
-                     ? absl::InfiniteDuration()
-                     : absl::Seconds(static_cast<double>(options.local_bytes) /
-                                     budget_.bytes_per_second())) {}
+        horizon_(!budget_.limited() ? absl::InfiniteDuration()
+                                    : absl::Seconds(static_cast<double>(options.local_bytes) /
+                                                    budget_.bytes_per_second())) {}
 
   // False: all is let in, and nobody needs to tell what enters and leaves.
   [[nodiscard]] bool limited() const { return budget_.limited(); }
@@ -50,8 +49,8 @@ class LocalAdmission {
   Admission Judge(absl::Duration now, const Candidate& candidate) {
     const double chance =
         candidate.forecast.has_value() ? *candidate.forecast : record_.ChanceOf(candidate.facts);
-    return budget_.Admit(
-        now, {chance, candidate.seconds_saved, candidate.bytes, candidate.completes});
+    return budget_.Admit(now,
+                         {chance, candidate.seconds_saved, candidate.bytes, candidate.completes});
   }
 
   // A block is in DRAM, or has left it: whether it was let in or lay there already.

@@ -92,7 +92,7 @@ class LocalPool final : public LocalContents {
   RecencySource recency_;
   std::unique_ptr<EvictionPolicy> policy_;
   absl::flat_hash_map<uint64_t, BlockId> ids_;
-  std::vector<uint64_t> names_;                        // by id
+  std::vector<uint64_t> names_;                          // by id
   absl::flat_hash_map<uint64_t, GrowthTicket> tickets_;  // of all that was ever asked for
   Counts counts_;
 };

@@ -1,5 +1,5 @@
-// A local tier that gives up block by block, as an eviction policy says. No daemon has one: it shows
-// what the log of segments costs, and what published figures of two tiers were measured with.
+// A local tier that gives up block by block, as an eviction policy says. No daemon has one: it
+// shows what the log of segments costs, and what published figures of two tiers were measured with.
 #pragma once
 
 #include <memory>

@@ -69,7 +69,8 @@ class ReplayOfOnePool final : public PlacementReplay {
     }
     // Locked as they are stored, so that the request never displaces its own blocks.
     for (const uint64_t name : chain.subspan(hits)) {
-      if (!Store({.name = name, .above = blocks_.empty() ? kNone : chain[blocks_.size() - 1],
+      if (!Store({.name = name,
+                  .above = blocks_.empty() ? kNone : chain[blocks_.size() - 1],
                   .depth = static_cast<uint32_t>(blocks_.size())},
                  ticket)) {
         break;
@@ -107,8 +108,8 @@ class ReplayOfOnePool final : public PlacementReplay {
   Resident& At(BlockId block) { return residents_[static_cast<uint32_t>(block)]; }
 
   void MakeAdmission() {
-    admission_ = std::make_unique<LocalAdmission>(LocalAdmission::Options{
-        local_.budget, local_.blocks, local_.blocks * local_.block_bytes});
+    admission_ = std::make_unique<LocalAdmission>(
+        LocalAdmission::Options{local_.budget, local_.blocks, local_.blocks * local_.block_bytes});
   }
 
   // Locks what it touches.
@@ -155,7 +156,8 @@ class ReplayOfOnePool final : public PlacementReplay {
         blocks_.resize(i);
         return;
       }
-      blocks_[i] = Enter({.name = chain[i], .above = i == 0 ? kNone : chain[i - 1],
+      blocks_[i] = Enter({.name = chain[i],
+                          .above = i == 0 ? kNone : chain[i - 1],
                           .depth = static_cast<uint32_t>(i)},
                          newcomer);
       policy_->Lock(blocks_[i]);
@@ -201,7 +203,8 @@ class ReplayOfOnePool final : public PlacementReplay {
 
   bool EvictFor(const Newcomer& newcomer) {
     const BlockId victim = policy_->Victim();
-    // What is worth less than all of DRAM may be worth its place below, and goes there through DRAM.
+    // What is worth less than all of DRAM may be worth its place below, and goes there through
+    // DRAM.
     if (victim == kNoBlock || (local_.contents == nullptr && !policy_->Admits(newcomer))) {
       return false;
     }

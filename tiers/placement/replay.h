@@ -78,8 +78,8 @@ class PlacementReplay {
   uint64_t Request(absl::Span<const uint64_t> chain) {
     return Request(ReplayRequest{absl::ZeroDuration(), chain, {}});
   }
-  // The process ends and is started again: nothing is resident any more, of the local tier it is not
-  // known what was of use, and of its writes not what they were worth. Counts go on.
+  // The process ends and is started again: nothing is resident any more, of the local tier it is
+  // not known what was of use, and of its writes not what they were worth. Counts go on.
   virtual void Restart() = 0;
   [[nodiscard]] virtual const ReplayCounts& counts() const = 0;
   // nullptr: there is no local tier.

@@ -30,8 +30,8 @@ uint32_t PrintOf(uint64_t name) {
 }  // namespace
 
 ReuseRecord::ReuseRecord(uint64_t blocks) {
-  const uint64_t wanted = std::clamp<uint64_t>(std::min<uint64_t>(blocks, kMostPlaces) * 2,
-                                               kLeastPlaces, kMostPlaces);
+  const uint64_t wanted =
+      std::clamp<uint64_t>(std::min<uint64_t>(blocks, kMostPlaces) * 2, kLeastPlaces, kMostPlaces);
   places_.resize(std::bit_ceil(wanted));
 }
 

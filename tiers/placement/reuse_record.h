@@ -1,5 +1,5 @@
-// How likely blocks that leave DRAM are asked for again: counted, by what is known of them then. For
-// policies that cannot tell; with one that can, its own forecast is better.
+// How likely blocks that leave DRAM are asked for again: counted, by what is known of them then.
+// For policies that cannot tell; with one that can, its own forecast is better.
 //
 // Of a block that leaves, its name is kept in a table of fixed size, one place a name; when it
 // enters DRAM again, be it stored anew or read from below, it is found there. What falls on its
@@ -25,8 +25,8 @@ class ReuseRecord {
 
   struct Facts {
     uint64_t name = 0;
-    uint32_t depth = 0;         // blocks before it in its chain
-    bool used = false;          // asked for again since it entered DRAM
+    uint32_t depth = 0;  // blocks before it in its chain
+    bool used = false;   // asked for again since it entered DRAM
   };
   // That it is asked for again, were it to leave now.
   [[nodiscard]] double ChanceOf(const Facts& facts) const;

@@ -40,8 +40,8 @@ uint32_t WriteBudget::PlaceOf(const WriteOffer& offer) {
   if (!(worth > 0)) {
     return 0;
   }
-  const auto step = static_cast<int64_t>(std::bit_cast<uint64_t>(worth) >>
-                                         (kMantissaBits - kStepBits));
+  const auto step =
+      static_cast<int64_t>(std::bit_cast<uint64_t>(worth) >> (kMantissaBits - kStepBits));
   const int64_t place = step - (1023 + kLowestExponent) * kStepsAnOctave;
   return static_cast<uint32_t>(std::clamp<int64_t>(place, 1, kPlaces - 2));
 }

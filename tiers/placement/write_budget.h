@@ -98,8 +98,8 @@ class WriteBudget {
   double turn_ = 0;  // bytes that equals at the price have coming
   absl::Duration now_ = absl::ZeroDuration();
   bool began_ = false;
-  double unfaded_s_ = 0;  // since the memory was last faded
-  double memory_s_;       // the time that `offered_` stands for
+  double unfaded_s_ = 0;                   // since the memory was last faded
+  double memory_s_;                        // the time that `offered_` stands for
   std::array<double, kPlaces> offered_{};  // bytes
 };
 

@@ -63,8 +63,9 @@ CLI::App* AddTiersCommand(CLI::App& app, TiersCommandLine& line) {
       ->delimiter(',')
       ->check(CLI::IsMember(policies))
       ->capture_default_str();
-  tiers->add_option("--local-policy", line.local_policies,
-                    "of the local tier; log: segments, as the daemon has them")
+  tiers
+      ->add_option("--local-policy", line.local_policies,
+                   "of the local tier; log: segments, as the daemon has them")
       ->delimiter(',')
       ->check(CLI::IsMember(local_policies))
       ->capture_default_str();
@@ -86,8 +87,9 @@ CLI::App* AddTiersCommand(CLI::App& app, TiersCommandLine& line) {
       ->capture_default_str();
   tiers->add_option("--requests", line.max_requests, "only so many of each trace")
       ->check(CLI::Range(1U, 10'000'000U));
-  tiers->add_option("--block-tokens", line.block_tokens,
-                    "tokens of a block; found out from the trace otherwise")
+  tiers
+      ->add_option("--block-tokens", line.block_tokens,
+                   "tokens of a block; found out from the trace otherwise")
       ->check(CLI::Range(1U, 65'536U));
   tiers->add_flag("--json", line.json, "one JSON object on standard output, nothing else");
   return tiers;

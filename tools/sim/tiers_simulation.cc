@@ -145,18 +145,15 @@ std::string ToTable(const std::vector<TiersResult>& results) {
           text.empty() ? "" : "\n", trace, "dram", "local", "capacity, %", "writes", "hits", "dram",
           "local", "written", "on drive", "spent");
     }
-    const std::string rule = cell.rule == "priced"
-                                 ? absl::StrFormat("priced, %g %%", cell.budget_percent)
-                                 : cell.rule;
-    const std::string spent = cell.rule == "priced"
-                                  ? absl::StrFormat("%.1f %%", result.budget_spent_percent)
-                                  : "";
-    text += absl::StrFormat("%-9s%-7s%12s  %-18s%8.2f%8.2f%8.2f%9.3f%9.3f%8s\n", cell.policy,
-                            cell.local_policy,
-                            absl::StrFormat("%g+%g", cell.dram_percent, cell.local_percent), rule,
-                            result.prefix_hit_percent, result.dram_hit_percent,
-                            result.local_hit_percent, result.writes_per_stored,
-                            result.device_writes_per_stored, spent);
+    const std::string rule =
+        cell.rule == "priced" ? absl::StrFormat("priced, %g %%", cell.budget_percent) : cell.rule;
+    const std::string spent =
+        cell.rule == "priced" ? absl::StrFormat("%.1f %%", result.budget_spent_percent) : "";
+    text += absl::StrFormat(
+        "%-9s%-7s%12s  %-18s%8.2f%8.2f%8.2f%9.3f%9.3f%8s\n", cell.policy, cell.local_policy,
+        absl::StrFormat("%g+%g", cell.dram_percent, cell.local_percent), rule,
+        result.prefix_hit_percent, result.dram_hit_percent, result.local_hit_percent,
+        result.writes_per_stored, result.device_writes_per_stored, spent);
   }
   return text;
 }

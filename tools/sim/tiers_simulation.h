@@ -18,10 +18,10 @@ std::vector<std::string_view> LocalRuleNames();
 
 struct TiersCell {
   const PreparedTrace* trace = nullptr;
-  std::string policy;                 // of DRAM; not min
-  std::string local_policy = "log";   // "log": segments, as the daemon's; else one of blocks
-  double dram_percent = 2;            // of the trace's distinct blocks
-  double local_percent = 20;          // likewise
+  std::string policy;                // of DRAM; not min
+  std::string local_policy = "log";  // "log": segments, as the daemon's; else one of blocks
+  double dram_percent = 2;           // of the trace's distinct blocks
+  double local_percent = 20;         // likewise
   std::string rule = "eviction";
   // Of "priced": of what "commit" writes, all in all, spread evenly over the trace's time.
   double budget_percent = 100;
@@ -33,8 +33,8 @@ struct TiersResult {
   uint64_t local_blocks = 0;
   ReplayCounts counts;
   LocalContents::Counts local;
-  double budget_blocks = 0;   // over the trace; 0: none
-  double price_at_end = 0;    // chance of use a block
+  double budget_blocks = 0;  // over the trace; 0: none
+  double price_at_end = 0;   // chance of use a block
   // In % of all blocks asked for.
   double prefix_hit_percent = 0;
   double dram_hit_percent = 0;
@@ -46,8 +46,8 @@ struct TiersResult {
   double budget_spent_percent = 0;  // of all writes
 };
 
-// Errors: INVALID_ARGUMENT: an unknown policy or rule, or a local tier that is too small for its log
-// of segments.
+// Errors: INVALID_ARGUMENT: an unknown policy or rule, or a local tier that is too small for its
+// log of segments.
 absl::StatusOr<TiersResult> SimulateTiers(const TiersCell& cell);
 
 // A row a cell, a table a trace.

@@ -57,7 +57,7 @@ TEST(LocalBudgetTest, WithoutOneAllIsWritten) {
 }
 
 TEST(LocalBudgetTest, HalfOfWhatWouldBeWrittenIsKeptWithinAFewPercent) {
-  constexpr uint64_t kSeconds = 1000;
+  constexpr uint64_t kSeconds = 1800;
   for (const char* policy : {"lru", "phl"}) {
     const uint64_t all = WrittenWith(0, policy, kSeconds);
     const double half = static_cast<double>(all) / 2;

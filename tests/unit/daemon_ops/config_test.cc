@@ -79,6 +79,8 @@ writes = "commit"
 max_block = "8MiB"
 free_reserve = "2GiB"
 max_wait = "1s"
+endurance_per_day = "55TiB"
+endurance_burst = "1h"
 scrub_per_second = "0B"
 )";
 
@@ -165,6 +167,8 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.store.local_max_payload_bytes, uint64_t{8} << 20);
   EXPECT_EQ(c.local_free_reserve, uint64_t{2} << 30);
   EXPECT_EQ(c.store.max_wait_for_room, absl::Seconds(1));
+  EXPECT_EQ(c.store.local_endurance_per_day, uint64_t{55} << 40);
+  EXPECT_EQ(c.store.local_endurance_burst, absl::Hours(1));
   EXPECT_EQ(c.local_scrub_bytes_per_second, 0U);
   EXPECT_EQ(c.front.connections_per_uid, 65U);
   EXPECT_EQ(c.front.connections_total, 1025U);

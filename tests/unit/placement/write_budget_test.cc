@@ -121,8 +121,8 @@ TEST(WriteBudgetTest, NoMoreThanTheBudgetAndWhatWasSavedIsEverWritten) {
       const uint64_t bytes = 1 + seeded.Below(4 * kMiB);
       const double chance = static_cast<double>(seeded.Below(100)) / 100;
       written += IsLetIn(budget.Admit(now, Block(chance, bytes))) ? static_cast<double>(bytes) : 0;
-      ASSERT_LE(written, may + budget.bytes_per_second() * absl::ToDoubleSeconds(now - marked_at) +
-                             4 * kMiB)
+      ASSERT_LE(written,
+                may + budget.bytes_per_second() * absl::ToDoubleSeconds(now - marked_at) + 4 * kMiB)
           << "seed " << seed;
     }
   }
@@ -165,7 +165,8 @@ TEST(WriteBudgetTest, WhatIsWrittenWithoutAskingIsPaidBack) {
   stream.Run(absl::Minutes(30), 2);
   EXPECT_GT(stream.Take(), 1500);
   budget.Charge(stream.now(), -1e18);
-  EXPECT_LE(budget.saved_up(), budget.bytes_per_second() * 86'400) << "and given back within bounds";
+  EXPECT_LE(budget.saved_up(), budget.bytes_per_second() * 86'400)
+      << "and given back within bounds";
 }
 
 TEST(WriteBudgetTest, WhatCompletesAChainGoesBeforeThePriceAndALittleIntoDebt) {
@@ -198,9 +199,8 @@ TEST(WriteBudgetTest, ABudgetBelowABlockADayLetsOneInAfterTheOther) {
 TEST(WriteBudgetTest, ExtremesStayWithinBounds) {
   WriteBudget tiny({.bytes_per_day = 1});
   WriteBudget huge({.bytes_per_day = UINT64_MAX});
-  for (const absl::Duration now :
-       {absl::ZeroDuration(), absl::Hours(1e9), absl::Seconds(5), -absl::Hours(1e9),
-        absl::InfiniteDuration(), absl::Seconds(1)}) {
+  for (const absl::Duration now : {absl::ZeroDuration(), absl::Hours(1e9), absl::Seconds(5),
+                                   -absl::Hours(1e9), absl::InfiniteDuration(), absl::Seconds(1)}) {
     for (const double chance :
          {0.0, 1.0, -1.0, std::numeric_limits<double>::quiet_NaN(),
           std::numeric_limits<double>::infinity(), std::numeric_limits<double>::denorm_min()}) {
