@@ -187,7 +187,7 @@ void Store::EndLocalWriteLocked(BlockId id, WriteOutcome outcome, DeferredCalls&
     ++counters_.local_writes;
     counters_.local_write_bytes += block.payload_bytes;
     if (block.parent != kNoBlock && blocks_.at(block.parent).serial == block.parent_serial) {
-      blocks_.at(block.parent).child_below = 1;
+      blocks_.at(block.parent).completes_below = 1;
     }
   } else if (outcome == WriteOutcome::kHeld && block.state == BlockState::kReady &&
              LocalHoldsLocked(block)) {
@@ -226,6 +226,15 @@ double Store::LocalSavingLocked(const Block& block) {
   return std::max(0.0, compute - costs_.LoadSeconds(0, {1, block.payload_bytes, 0}));
 }
 
+// Without the others of its family the block would be written in vain.
+void Store::CompleteBelowLocked(BlockId id) {
+  for (const BlockId sibling : SiblingsLocked(id)) {
+    Block& block = blocks_.at(sibling);
+    block.completes_below = 1;
+    block.local_verdict = IsDeclinedBelow(block) ? 0 : block.local_verdict;
+  }
+}
+
 bool Store::IsWorthWritingLocked(BlockId id) {
   if (!local_budget_.limited()) {
     return true;
@@ -237,10 +246,13 @@ bool Store::IsWorthWritingLocked(BlockId id) {
     candidate.forecast = pools_[block.pool]->policy->ReuseChance(id, local_budget_.horizon());
     candidate.seconds_saved = LocalSavingLocked(block);
     candidate.bytes = SlotBytesFor(block.payload_bytes);
-    candidate.completes = block.child_below != 0;
+    candidate.completes = block.completes_below != 0;
     const Admission admission = local_budget_.Judge(clock_.Now(), candidate);
     block.local_verdict = static_cast<uint8_t>(static_cast<uint32_t>(admission) + 1) & 0xfU;
     block.judged_ds = NowDeciseconds();
+    if (IsLetIn(admission)) {
+      CompleteBelowLocked(id);
+    }
   }
   return !IsDeclinedBelow(block);
 }

@@ -222,9 +222,8 @@ class Store final : public BlockStore {
   bool ReadFromNextLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void QueueReadLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t NewTicketLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  PrefetchResult BeginPrefetchLocked(const Caller& caller,
-                                     const PrefetchCall& call,
-                                     DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  PrefetchResult BeginPrefetchLocked(const Caller&, const PrefetchCall&, DeferredCalls&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndTicketLocked(uint64_t id, TicketState state, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickTicketsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -232,9 +231,8 @@ class Store final : public BlockStore {
   void CancelOrphanReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropWaiterLocked(BlockId block, const Operation* operation, uint64_t ticket)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
-                          GetOutcome outcome,
-                          DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AbandonWaitsLocked(const std::shared_ptr<Operation>&, GetOutcome, DeferredCalls&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- leases.cc
   void LockBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -303,6 +301,8 @@ class Store final : public BlockStore {
   void EvictLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EvictFamilyLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The other blocks of its family that are ready and of the same prefix.
+  std::vector<BlockId> SiblingsLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Frees slot and metadata; the block is out of the index already or never was in it.
   void FreeBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AttachSlotLocked(BlockId block, SlotRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -347,6 +347,7 @@ class Store final : public BlockStore {
   bool IsWorthWritingLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double LocalSavingLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ReuseRecord::Facts FactsOfLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CompleteBelowLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLocalBudget() ABSL_LOCKS_EXCLUDED(mutex_);
   void PumpLocalWritesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginLocalWriteLocked(BlockId block, DeferredCalls& deferred)

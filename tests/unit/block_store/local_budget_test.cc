@@ -121,6 +121,57 @@ TEST(LocalBudgetTest, WithWritesOnCommitTheBudgetCountsToo) {
   EXPECT_EQ(room.counters().local_writes, 0U);
 }
 
+// Two ranks store the blocks of the same prefixes.
+TEST(LocalBudgetTest, RanksOfAPrefixGoDownTogether) {
+  LocalRoom room;
+  room.store_options.local_endurance_per_day = 86'400 * kSlotBytes;
+  room.Open();
+  Digest128 ranks[2];
+  for (uint32_t rank = 0; rank < 2; ++rank) {
+    NamespaceRecord record = LocalRoom::Record();
+    record.shard_rank = rank;
+    record.shard_count = 2;
+    ranks[rank] = room.store().OpenNamespace(room.caller().tenant, record)->digest;
+  }
+  const auto part_of = [&](uint64_t key, uint32_t rank) {
+    StorePart part = room.Part({key});
+    part.namespace_digest = ranks[rank];
+    return part;
+  };
+  constexpr uint64_t kKeys = 600;
+  for (uint64_t key = 0; key < kKeys; ++key) {
+    for (uint32_t rank = 0; rank < 2; ++rank) {
+      PutCall call;
+      call.part = part_of(key, rank);
+      call.payload = LocalRoom::PayloadOf(key);
+      call.payload_bytes = {LocalRoom::kPayload};
+      call.deadline = room.clock().Now() + absl::Seconds(30);
+      bool stored = false;
+      room.store().Put(room.caller(), std::move(call), [&stored](const auto&) { stored = true; });
+      room.RunUntil([&stored] { return stored; });
+    }
+    room.Tick(absl::Seconds(1));
+    room.RunAll();
+  }
+  room.Settle();
+  uint64_t whole = 0;
+  uint64_t halves = 0;
+  for (uint64_t key = 0; key < kKeys; ++key) {
+    uint32_t held = 0;
+    for (uint32_t rank = 0; rank < 2; ++rank) {
+      ProbeCall call;
+      call.parts = {part_of(key, rank)};
+      room.store().Probe(room.caller(), std::move(call),
+                         [&held](const ProbeResult& result) { held += result.part_hits[0]; });
+    }
+    whole += held == 2 ? 1 : 0;
+    halves += held == 1 ? 1 : 0;
+  }
+  EXPECT_GT(whole, kKeys / 4);
+  EXPECT_LT(whole, kKeys) << "the budget is for half of them";
+  EXPECT_LT(halves, whole / 20);
+}
+
 TEST(LocalBudgetTest, AUseMakesABlockBeJudgedAnew) {
   LocalRoom room;
   room.store_options.local_endurance_per_day = 1;
