@@ -34,6 +34,7 @@
 #include "tiers/os/fault_guard.h"
 #include "tiers/placement/eviction_policy.h"
 #include "tiers/placement/load_advice.h"
+#include "tiers/placement/write_budget.h"
 #include "tiers/segment/segment_tier.h"
 #include "tiers/shared/shared_tier.h"
 #include "tiers/vocab/block_key.h"
@@ -311,6 +312,14 @@ struct LocalTierUsage {
   std::vector<DriveView> drives;  // in the order of the configuration
 };
 
+// Of writes to the local tier; all 0 where there is none.
+struct LocalBudgetUsage {
+  uint64_t bytes_per_day = 0;                  // 0: no limit
+  double saved_up_bytes = 0;                   // below 0: to be paid back
+  double price_seconds_per_byte = 0;           // 0: slack
+  std::array<uint64_t, kAdmissions> judged{};  // blocks, by Admission
+};
+
 struct StoreUsage {
   uint64_t blocks = 0;
   uint64_t payload_bytes = 0;
@@ -337,6 +346,7 @@ struct StoreUsage {
   uint64_t recompute_spans = 0;   // that told what it takes to compute
   uint64_t recompute_spans_refused = 0;  // and that did not, as absurd or mixed with other work
   std::vector<LocalTierUsage> local_tiers;
+  LocalBudgetUsage local_budget;
   std::vector<SharedTierUsage> shared_tiers;
   StoreCounters counters;
 };
@@ -416,6 +426,12 @@ struct BlockStoreOptions {
   LocalWrites local_writes = LocalWrites::kOnEviction;
   // Larger blocks stay in DRAM; 0: any.
   uint64_t local_max_payload_bytes = uint64_t{16} << 20;
+  // Bytes that may be written to the local tier a day, all that is written included; beyond that,
+  // what is worth it goes first (tiers/placement/local_admission.h). What puts and Flush wait for
+  // is written in any case, and taken off. 0: no limit.
+  uint64_t local_endurance_per_day = 0;
+  // For so long it is saved up what was not written.
+  absl::Duration local_endurance_burst = absl::Hours(24);
   // How long a new block waits for the one whose place it takes to be written to the local tier;
   // after that the latter is lost.
   // Likewise for one that is published on eviction.

@@ -208,6 +208,38 @@ void AddStoreSide(const StoreUsage& usage, Families* out) {
   }
 }
 
+// By the values of Admission.
+constexpr std::array<std::string_view, kAdmissions> kVerdicts = {"slack", "worth", "completes",
+                                                                 "priced", "spent"};
+
+void AddBudget(const StoreUsage& usage, Families* out) {
+  const LocalTierUsage& tier = usage.local_tiers.front();
+  const SegmentTierFigures& figures = tier.figures;
+  if (figures.payload_bytes_written > 0) {
+    out->Gauge("local_write_amplification",
+               "Bytes written in all for each byte of payload, since the start.")
+        .Add(Of(tier), static_cast<double>(figures.bytes_written) /
+                           static_cast<double>(figures.payload_bytes_written));
+  }
+  const LocalBudgetUsage& budget = usage.local_budget;
+  if (budget.bytes_per_day == 0) {
+    return;
+  }
+  out->Gauge("local_endurance_bytes_per_day", "Bytes that may be written a day.")
+      .Add(Of(tier), budget.bytes_per_day);
+  out->Gauge("local_saved_up_bytes", "Of them, not written yet; below 0: to be paid back.")
+      .Add(Of(tier), budget.saved_up_bytes);
+  out->Gauge("local_price_seconds_per_byte",
+             "Seconds of computing, times their chance of being spared, that a byte has to be "
+             "worth; 0: there is no price.")
+      .Add(Of(tier), budget.price_seconds_per_byte);
+  out->Counter("local_judged_blocks_total",
+               "Blocks judged before they are written; the last two are not.");
+  for (size_t i = 0; i < kVerdicts.size(); ++i) {
+    out->Add({Label("tier", tier.name), Label("verdict", kVerdicts[i])}, budget.judged[i]);
+  }
+}
+
 void AddIo(const IoFacts& io, Families* out) {
   out->Gauge("io_engine", "1 for the engine of transfers that is in use.")
       .Add({Label("engine", io.engine)}, 1);
@@ -233,6 +265,7 @@ void AddLocalTiers(const StoreUsage& usage, const std::optional<IoFacts>& io, Fa
   AddDrives(usage.local_tiers, out);
   AddDriveFaults(usage.local_tiers, out);
   AddStoreSide(usage, out);
+  AddBudget(usage, out);
   if (io.has_value()) {
     AddIo(*io, out);
   }

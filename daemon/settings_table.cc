@@ -90,6 +90,8 @@ Rows LocalRows() {
       Size("local.max_block", 4 * kKiB, 64 * kMiB, TERRACE_FIELD(store.local_max_payload_bytes)),
       Size("local.free_reserve", 0, 1024 * kTiB, TERRACE_FIELD(local_free_reserve)),
       Time("local.max_wait", 0, 60, TERRACE_FIELD(store.max_wait_for_room)),
+      Size("local.endurance_per_day", 0, 1024 * kTiB, TERRACE_FIELD(store.local_endurance_per_day)),
+      Time("local.endurance_burst", 60, 30 * 86'400.0, TERRACE_FIELD(store.local_endurance_burst)),
       Size("local.scrub_per_second", 0, kTiB, TERRACE_FIELD(local_scrub_bytes_per_second)),
   };
 }

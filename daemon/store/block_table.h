@@ -61,6 +61,9 @@ struct alignas(64) Block {
   uint8_t queued_to = 0;   // a bit an outlet: it waits there to be published
   uint8_t offered_to = 0;  // likewise: its policy has had it, and does not ask for it again
   bool from_pool = false;  // read from a shared tier
+  uint8_t local_verdict : 4 = 0;    // Admission + 1, whether to write it to the local tier; 0: none
+  uint8_t completes_below : 1 = 0;  // what was written there is of no use without it
+  uint32_t judged_ds = 0;           // when; a use since then makes it stale
 
   [[nodiscard]] KeyView key() const;
 };

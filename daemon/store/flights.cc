@@ -205,11 +205,7 @@ BlockId Store::BeginReadLocked(
 
 void Store::QueueReadLocked(BlockId block) {
   const Flight& flight = flights_.at(block);
-  std::vector<std::pair<Priority, BlockId>>& waiting = reads_[flight.tier].waiting;
-  const auto at =
-      std::upper_bound(waiting.begin(), waiting.end(), flight.priority,
-                       [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
-  waiting.insert(at, {flight.priority, block});
+  reads_[flight.tier].Add(block, flight.priority);
   reads_[flight.tier].bytes += flight.lower.payload_bytes;
 }
 

@@ -150,6 +150,10 @@ void Store::ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
       ++get->waiting;
       Flight& flight = flights_.at(block);
       target.tier = flight.is_read ? static_cast<uint8_t>(flight.tier + 1) : 0;
+      if (flight.is_read && flight.priority < Priority::kHigh) {  // fetched ahead, and now awaited
+        flight.priority = Priority::kHigh;
+        reads_[flight.tier].Raise(block, Priority::kHigh);
+      }
       flight.waiters.push_back(FlightWaiter{get, nullptr, 0, first + i});
     } else if (part.rule == Rule::kPrefix) {
       break;  // what follows could not be used

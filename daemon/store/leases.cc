@@ -39,6 +39,9 @@ void Store::EnterReadyLocked(BlockId id, const GrowthTicket& ticket) {
   block.state = BlockState::kReady;
   block.stored_ds = NowDeciseconds();
   block.touched_ds = block.stored_ds;
+  if (local_budget_.limited() && !learns_) {
+    local_budget_.Entered(index_.Hash(block.scope, block.key()));
+  }
   Namespace& ns = NamespaceOf(block.scope);
   ++ns.blocks;
   ns.bytes += block.payload_bytes;

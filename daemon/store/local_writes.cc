@@ -24,9 +24,18 @@ constexpr absl::Duration kWriteCap = absl::Seconds(30);
 // How long a tier that has just refused is not offered more for eviction's sake.
 constexpr absl::Duration kRefusalMemory = absl::Milliseconds(100);
 
+// A put touches its chain when all of it is stored, which is no use of it.
+constexpr uint32_t kOwnTouch_ds = 10;
+// Where it is not known what computing takes.
+constexpr double kUnknownSecondsPerToken = 1e-4;
+
 bool IsRefusal(WriteOutcome outcome) {
   return outcome == WriteOutcome::kNoSpace || outcome == WriteOutcome::kReadOnly ||
          outcome == WriteOutcome::kFault || outcome == WriteOutcome::kClosed;
+}
+
+bool IsDeclinedBelow(const Block& block) {
+  return block.local_verdict != 0 && !IsLetIn(static_cast<Admission>(block.local_verdict - 1));
 }
 
 }  // namespace
@@ -68,6 +77,7 @@ void Store::RequestLocalWriteLocked(BlockId id, WriteWaiter waiter, DeferredCall
     return;
   }
   LockBlockLocked(id);
+  local_budget_.WriteBegan(SlotBytesFor(blocks_.at(id).payload_bytes));
   if (local_running_ < kMaxWritesRunning) {
     BeginLocalWriteLocked(id, deferred);
   } else {
@@ -98,7 +108,8 @@ void Store::PumpLocalWritesLocked(DeferredCalls& deferred) {
     const auto [id, serial] = committed_.front();
     committed_.pop_front();
     const Block& block = blocks_.at(id);
-    if (block.serial == serial && LocalTakesLocked(block) && !LocalHoldsLocked(block)) {
+    if (block.serial == serial && LocalTakesLocked(block) && !LocalHoldsLocked(block) &&
+        IsWorthWritingLocked(id)) {
       RequestLocalWriteLocked(id, {}, deferred);
     }
   }
@@ -169,10 +180,15 @@ void Store::EndLocalWriteLocked(BlockId id, WriteOutcome outcome, DeferredCalls&
   TERRACE_CHECK(found != local_writes_.end());
   const LocalWrite write = std::move(found->second);
   local_writes_.erase(found);
-  const Block& block = blocks_.at(id);
+  Block& block = blocks_.at(id);
+  block.local_verdict = 0;
+  local_budget_.WriteEnded(SlotBytesFor(block.payload_bytes));
   if (outcome == WriteOutcome::kWritten) {
     ++counters_.local_writes;
     counters_.local_write_bytes += block.payload_bytes;
+    if (block.parent != kNoBlock && blocks_.at(block.parent).serial == block.parent_serial) {
+      blocks_.at(block.parent).completes_below = 1;
+    }
   } else if (outcome == WriteOutcome::kHeld && block.state == BlockState::kReady &&
              LocalHoldsLocked(block)) {
     outcome = WriteOutcome::kWritten;
@@ -189,6 +205,70 @@ void Store::EndLocalWriteLocked(BlockId id, WriteOutcome outcome, DeferredCalls&
   UnlockBlockLocked(id);
 }
 
+// ---------------------------------------------------------------- what is worth it
+
+ReuseRecord::Facts Store::FactsOfLocked(const Block& block) {
+  const uint32_t block_tokens = std::max(1U, NamespaceOf(block.scope).record.block_tokens);
+  return {index_.Hash(block.scope, block.key()), block.first_token / block_tokens,
+          block.touched_ds > block.stored_ds + kOwnTouch_ds};
+}
+
+// The seconds that reading it there spares whoever asks for it.
+double Store::LocalSavingLocked(const Block& block) {
+  const Namespace& ns = NamespaceOf(block.scope);
+  const double tokens = std::max(1U, ns.record.block_tokens);
+  const RecomputeCost cost = costs_.CostOf(ns.digest);
+  if (!cost.known()) {
+    return tokens * kUnknownSecondsPerToken;
+  }
+  const double compute =
+      cost.model.Seconds(block.first_token, uint64_t{block.first_token} + ns.record.block_tokens);
+  return std::max(0.0, compute - costs_.LoadSeconds(0, {1, block.payload_bytes, 0}));
+}
+
+// Without the others of its family the block would be written in vain.
+void Store::CompleteBelowLocked(BlockId id) {
+  for (const BlockId sibling : SiblingsLocked(id)) {
+    Block& block = blocks_.at(sibling);
+    block.completes_below = 1;
+    block.local_verdict = IsDeclinedBelow(block) ? 0 : block.local_verdict;
+  }
+}
+
+bool Store::IsWorthWritingLocked(BlockId id) {
+  if (!local_budget_.limited()) {
+    return true;
+  }
+  Block& block = blocks_.at(id);
+  if (block.local_verdict == 0 || block.touched_ds > block.judged_ds) {
+    LocalAdmission::Candidate candidate;
+    candidate.facts = FactsOfLocked(block);
+    candidate.forecast = pools_[block.pool]->policy->ReuseChance(id, local_budget_.horizon());
+    candidate.seconds_saved = LocalSavingLocked(block);
+    candidate.bytes = SlotBytesFor(block.payload_bytes);
+    candidate.completes = block.completes_below != 0;
+    const Admission admission = local_budget_.Judge(clock_.Now(), candidate);
+    block.local_verdict = static_cast<uint8_t>(static_cast<uint32_t>(admission) + 1) & 0xfU;
+    block.judged_ds = NowDeciseconds();
+    if (IsLetIn(admission)) {
+      CompleteBelowLocked(id);
+    }
+  }
+  return !IsDeclinedBelow(block);
+}
+
+void Store::TickLocalBudget() {
+  {
+    Lock lock(&mutex_);
+    if (!local_budget_.IsSettlingDue(clock_.Now())) {
+      return;
+    }
+  }
+  const uint64_t written = local_->figures().bytes_written;
+  Lock lock(&mutex_);
+  local_budget_.Settle(clock_.Now(), written);
+}
+
 // ---------------------------------------------------------------- before an eviction
 
 bool Store::IsWrittenForEvictionLocked(BlockId id,
@@ -197,7 +277,7 @@ bool Store::IsWrittenForEvictionLocked(BlockId id,
   const Block& block = blocks_.at(id);
   const absl::Duration now = clock_.Now();
   if (!LocalTakesLocked(block) || LocalHoldsLocked(block) || now < refused_until_ ||
-      now >= give_up) {
+      now >= give_up || !IsWorthWritingLocked(id)) {
     return true;
   }
   // With so many under way one of them ends soon, and another look is taken then.
@@ -216,10 +296,13 @@ void Store::TellLocalOfEvictionLocked(const Block& block) {
   if (local_ == nullptr) {
     return;
   }
+  if (local_budget_.limited() && !learns_) {
+    local_budget_.Left(FactsOfLocked(block));
+  }
   if (IsTooLargeForLocal(block)) {
     counters_.local_losses[0] += PoolHasLocked(block) ? 0 : 1;
   } else if (LocalTakesLocked(block) && !local_->NoteUse(IdentityOfLocked(block)) &&
-             !PoolHasLocked(block)) {
+             !IsDeclinedBelow(block) && !PoolHasLocked(block)) {
     const WriteOutcome why = clock_.Now() < refused_until_ ? refusal_ : WriteOutcome::kBusy;
     ++counters_.local_losses[static_cast<size_t>(why)];
   }
@@ -228,7 +311,7 @@ void Store::TellLocalOfEvictionLocked(const Block& block) {
 bool Store::WriteAheadOneLocked(BlockId id, DeferredCalls& deferred) {
   const Block& block = blocks_.at(id);
   if (clock_.Now() >= refused_until_ && local_running_ < kMaxWritesRunning &&
-      LocalTakesLocked(block) && !LocalHoldsLocked(block)) {
+      LocalTakesLocked(block) && !LocalHoldsLocked(block) && IsWorthWritingLocked(id)) {
     RequestLocalWriteLocked(id, {}, deferred);
   }
   static_cast<void>(IsPublishedForEvictionLocked(id, absl::InfiniteDuration(), deferred));

@@ -1,5 +1,6 @@
 // What operators ask: usage, explain, evict, verify.
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <utility>
 
@@ -51,6 +52,15 @@ std::string BreakEvenText(const LoadCosts& costs,
                       " tokens of prefix on.");
 }
 
+// By Admission + 1, which is not 0.
+absl::string_view VerdictText(uint32_t verdict) {
+  constexpr std::array<absl::string_view, kAdmissions> kTexts = {
+      "There is budget enough to write it to", "It is worth being written to",
+      "It completes a chain that was written to", "It is not worth its price on",
+      "The budget of writes is spent, so it does not go to"};
+  return kTexts[verdict - 1];
+}
+
 }  // namespace
 
 StoreUsage Store::Usage() const {
@@ -80,6 +90,7 @@ StoreUsage Store::Usage() const {
     shared.unraised_generations = outlet.unraised.size();
     shared.hits = counters_.tier_hits[outlet.hits_index];
   }
+  usage.local_budget = local_budget_.usage();
   for (const std::unique_ptr<Namespace>& ns : namespaces_) {
     usage.blocks += ns->blocks;
   }
@@ -262,6 +273,9 @@ void Store::ExplainBlockLocked(BlockId id, Explanation& out) {
   const Namespace& ns = NamespaceOf(block.scope);
   absl::StrAppend(&out.text, RecomputeText(costs_.CostOf(ns.digest), block.first_token,
                                            ns.record.block_tokens));
+  if (local_budget_.limited() && block.local_verdict != 0) {
+    absl::StrAppend(&out.text, " ", VerdictText(block.local_verdict), " the local tier.");
+  }
   ExplainPublishingLocked(block, out);
 }
 

@@ -10,6 +10,9 @@
 namespace terrace {
 namespace {
 
+// How long a prefetch that a probe begins may take.
+constexpr absl::Duration kProbesPrefetch = absl::Seconds(10);
+
 uint64_t LegalBoundary(const std::vector<PartView>& views) {
   uint64_t furthest = 0;
   for (const PartView& view : views) {
@@ -21,23 +24,40 @@ uint64_t LegalBoundary(const std::vector<PartView>& views) {
   return LargestLegalOf(views, furthest);
 }
 
+// What is worth loading of what was probed: no more is fetched ahead.
+std::vector<StorePart> PartsUpTo(const ProbeView& view, uint64_t worth_tokens) {
+  std::vector<StorePart> parts;
+  for (const PartView& each : view.parts) {
+    StorePart& part = parts.emplace_back(*each.part);
+    if (part.rule != Rule::kIndependent) {
+      const uint32_t keys = each.KeysUpTo(worth_tokens);
+      part.keys.resize(size_t{keys} * part.key_bytes);
+      part.end_tokens.resize(std::min<size_t>(part.end_tokens.size(), keys));
+    }
+    if (part.keys.empty()) {
+      parts.pop_back();
+    }
+  }
+  return parts;
+}
+
 }  // namespace
 
 void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) {
-  DeferredCalls deferred;
   ProbeResult result;
   ProbeView view;
   {
     Lock lock(&mutex_);
     result = ProbeLocked(caller, call, view);
-    if (call.prefetch) {
-      PrefetchCall prefetch{call.parts, call.priority, clock_.Now() + absl::Seconds(10),
-                            absl::ZeroDuration()};
-      result.ticket = BeginPrefetchLocked(caller, prefetch, deferred).ticket;
-    }
   }
-  deferred.Run();
   JudgeLoad(view, costs_, result);
+  if (call.prefetch) {
+    const PrefetchCall prefetch{PartsUpTo(view, result.worth_tokens), call.priority,
+                                clock_.Now() + kProbesPrefetch, absl::ZeroDuration()};
+    DeferredCalls deferred;
+    Lock lock(&mutex_);
+    result.ticket = BeginPrefetchLocked(caller, prefetch, deferred).ticket;
+  }
   const std::vector<LoadCosts::Miss> misses = MissesOf(view, result);
   done(std::move(result));
   // After the answer, which does not depend on it: the touch is a third of a probe's work.

@@ -358,6 +358,23 @@ struct ReadQueue {
   std::vector<std::pair<Priority, BlockId>> waiting;  // sorted: best last
   uint32_t running = 0;
   uint64_t bytes = 0;  // of those that wait and run
+
+  // Behind those that wait with the same priority.
+  void Add(BlockId block, Priority priority) {
+    const auto at =
+        std::upper_bound(waiting.begin(), waiting.end(), priority,
+                         [](Priority wanted, const auto& entry) { return wanted <= entry.first; });
+    waiting.insert(at, {priority, block});
+  }
+  // As if it had been added with this priority; nothing where it does not wait.
+  void Raise(BlockId block, Priority priority) {
+    const auto found = std::find_if(waiting.begin(), waiting.end(),
+                                    [block](const auto& entry) { return entry.second == block; });
+    if (found != waiting.end() && found->first < priority) {
+      waiting.erase(found);
+      Add(block, priority);
+    }
+  }
 };
 
 // A block being filled, by a put or by a read from a lower tier.

@@ -182,7 +182,9 @@ Store::Room Store::TryAllocateLocked(TenantId tenant,
       CheapestSlabLocked(tenant, slot_bytes, policy.Value(victim)).has_value()) {
     return Room::kTakeSlab;
   }
-  if (!policy.Admits(newcomer)) {
+  // What is worth less than all of DRAM may be worth its place below, and goes there through DRAM;
+  // what comes from there was asked for.
+  if (lower_tiers_.empty() && !policy.Admits(newcomer)) {
     return Room::kDeclined;
   }
   // It may be among those whose writes have just begun, whatever the time is by now.
@@ -244,32 +246,39 @@ void Store::EvictLocked(BlockId id) {
 // Shards and groups of one prefix are of use only together, so they go together; but for those that
 // are not written yet.
 void Store::EvictFamilyLocked(BlockId id, absl::Duration give_up, DeferredCalls& deferred) {
+  const std::vector<BlockId> siblings = SiblingsLocked(id);
+  EvictLocked(id);
+  for (const BlockId block : siblings) {
+    if (blocks_.at(block).locks == 0 && ReadyToEvictLocked(block, give_up, deferred)) {
+      EvictLocked(block);
+    }
+  }
+}
+
+std::vector<BlockId> Store::SiblingsLocked(BlockId id) {
+  std::vector<BlockId> siblings;
   const Scope& scope = scopes_[static_cast<uint32_t>(blocks_.at(id).scope)];
-  const NamespaceId own = scope.ns;
-  const Namespace& ns = *namespaces_[static_cast<uint32_t>(own)];
+  const Namespace& ns = *namespaces_[static_cast<uint32_t>(scope.ns)];
   const std::vector<NamespaceId>& family = families_.at(ns.family);
   if (family.size() == 1) {
-    EvictLocked(id);
-    return;
+    return siblings;
   }
-  const std::string salt = scope.salt;
   std::string stem(blocks_.at(id).key());
   const bool has_suffix =
       stem.size() > ns.record.key_suffix.size() && stem.ends_with(ns.record.key_suffix);
   stem.resize(has_suffix ? stem.size() - ns.record.key_suffix.size() : stem.size());
-  EvictLocked(id);
   for (const NamespaceId member : family) {
     const Namespace& sibling = *namespaces_[static_cast<uint32_t>(member)];
-    const auto sibling_scope = scope_ids_.find(ScopeName{member, sibling.generation, salt});
-    if (member == own || sibling_scope == scope_ids_.end()) {
+    const auto found = scope_ids_.find(ScopeName{member, sibling.generation, scope.salt});
+    if (member == scope.ns || found == scope_ids_.end()) {
       continue;
     }
-    const BlockId block = index_.Find(sibling_scope->second, stem + sibling.record.key_suffix);
-    if (block != kNoBlock && blocks_.at(block).state == BlockState::kReady &&
-        blocks_.at(block).locks == 0 && ReadyToEvictLocked(block, give_up, deferred)) {
-      EvictLocked(block);
+    const BlockId block = index_.Find(found->second, stem + sibling.record.key_suffix);
+    if (block != kNoBlock && blocks_.at(block).state == BlockState::kReady) {
+      siblings.push_back(block);
     }
   }
+  return siblings;
 }
 
 // ---------------------------------------------------------------- slabs

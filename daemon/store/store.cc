@@ -77,7 +77,8 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       arena_(Arena::Create(options.dram_bytes)),
       index_(blocks_, RandomSeed()),
       reads_(lower_tiers_.size()),
-      outlets_(MakeOutlets(options, parts)) {}
+      outlets_(MakeOutlets(options, parts)),
+      local_budget_(options, parts.local) {}
 
 Store::~Store() {
   if (local_ != nullptr) {
@@ -414,6 +415,7 @@ void Store::Tick() {
   if (local_ != nullptr) {
     local_->Tick();
   }
+  TickLocalBudget();
   const std::vector<PoolState> states = TickShared();
   DeferredCalls deferred;
   Lock lock(&mutex_);

@@ -37,6 +37,7 @@
 #include "daemon/block_store.h"
 #include "daemon/store/block_table.h"
 #include "daemon/store/load_costs.h"
+#include "daemon/store/local_budget.h"
 #include "daemon/store/outlet.h"
 #include "daemon/store/probe_load.h"
 #include "daemon/store/records.h"
@@ -185,10 +186,7 @@ class Store final : public BlockStore {
   void PlanPutLocked(const std::shared_ptr<PutOperation>& put)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void SetPutResult(PutOperation& put, uint32_t position, PutOutcome outcome, Reason reason);
-  Reason CheckPutKey(const PutOperation& put,
-                     uint32_t position,
-                     uint64_t inline_end,
-                     uint64_t block_bytes) const;
+  Reason CheckPutKey(const PutOperation&, uint32_t key, uint64_t inline_end, uint64_t bytes) const;
   // `resumed`: the target whose turn it is again after it waited for room; kNoTarget: the next one.
   static constexpr uint32_t kNoTarget = UINT32_MAX;
   void RunPutJob(const std::shared_ptr<PutOperation>& put, uint32_t resumed = kNoTarget);
@@ -210,11 +208,8 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Looks the key up in the lower tiers; names it in the index and queues its read. kNoBlock: on no
   // tier.
-  BlockId BeginReadLocked(TenantId tenant,
-                          const StorePart& part,
-                          uint32_t key,
-                          Priority priority,
-                          uint32_t* tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  BlockId BeginReadLocked(TenantId, const StorePart&, uint32_t key, Priority, uint32_t* tier)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool LookupLowerLocked(TenantId tenant,
                          const StorePart& part,
                          uint32_t key,
@@ -228,9 +223,8 @@ class Store final : public BlockStore {
   bool ReadFromNextLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void QueueReadLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t NewTicketLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  PrefetchResult BeginPrefetchLocked(const Caller& caller,
-                                     const PrefetchCall& call,
-                                     DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  PrefetchResult BeginPrefetchLocked(const Caller&, const PrefetchCall&, DeferredCalls&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndTicketLocked(uint64_t id, TicketState state, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickTicketsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -238,9 +232,8 @@ class Store final : public BlockStore {
   void CancelOrphanReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropWaiterLocked(BlockId block, const Operation* operation, uint64_t ticket)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void AbandonWaitsLocked(const std::shared_ptr<Operation>& operation,
-                          GetOutcome outcome,
-                          DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AbandonWaitsLocked(const std::shared_ptr<Operation>&, GetOutcome, DeferredCalls&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- leases.cc
   void LockBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -309,6 +302,8 @@ class Store final : public BlockStore {
   void EvictLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EvictFamilyLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The other blocks of its family that are ready and of the same prefix.
+  std::vector<BlockId> SiblingsLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Frees slot and metadata; the block is out of the index already or never was in it.
   void FreeBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AttachSlotLocked(BlockId block, SlotRef ref) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -349,6 +344,12 @@ class Store final : public BlockStore {
   // The block must be ready and is locked until its write has ended.
   void RequestLocalWriteLocked(BlockId block, WriteWaiter waiter, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the budget of writes bears it, where nobody waits for it. Asked anew after each use.
+  bool IsWorthWritingLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  double LocalSavingLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ReuseRecord::Facts FactsOfLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CompleteBelowLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TickLocalBudget() ABSL_LOCKS_EXCLUDED(mutex_);
   void PumpLocalWritesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginLocalWriteLocked(BlockId block, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -481,10 +482,8 @@ class Store final : public BlockStore {
   // ---- removal.cc
   // The name of an identity in `deleting_`, and of its publications.
   static std::string LocalName(const BlockIdentity& identity);
-  void HideForDeleteLocked(DeleteOperation& deletion,
-                           const Namespace& ns,
-                           uint32_t begin,
-                           uint32_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void HideForDeleteLocked(DeleteOperation&, const Namespace&, uint32_t begin, uint32_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsHeldBelowLocked(const BlockIdentity& identity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void HidePublicationsLocked(DeleteOperation& deletion, const std::string& name)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -573,6 +572,7 @@ class Store final : public BlockStore {
   // Committed blocks that will be written when there is time, with their serials; not locked.
   std::deque<std::pair<BlockId, uint32_t>> committed_ ABSL_GUARDED_BY(mutex_);
   std::deque<RoomRequest> room_waiters_ ABSL_GUARDED_BY(mutex_);
+  LocalBudget local_budget_ ABSL_GUARDED_BY(mutex_);
   // Until then nothing is offered to the local tier for eviction's sake: it has just refused.
   absl::Duration refused_until_ ABSL_GUARDED_BY(mutex_);
   WriteOutcome refusal_ ABSL_GUARDED_BY(mutex_) = WriteOutcome::kWritten;

@@ -85,6 +85,14 @@ void FillDrive(const DriveView& view, v1::DriveStatus* drive) {
   }
 }
 
+void FillBudget(const LocalBudgetUsage& budget, v1::TierStatus* tier) {
+  tier->set_endurance_per_day(budget.bytes_per_day);
+  tier->set_saved_up_bytes(static_cast<int64_t>(budget.saved_up_bytes));
+  tier->set_price_us_per_mib(budget.price_seconds_per_byte * 1e6 * (uint64_t{1} << 20));
+  tier->set_declined_blocks(budget.judged[static_cast<size_t>(Admission::kPriced)] +
+                            budget.judged[static_cast<size_t>(Admission::kSpent)]);
+}
+
 void FillLocalTier(const LocalTierUsage& usage,
                    const StoreCounters& counters,
                    size_t index,
@@ -181,7 +189,9 @@ void AdminCalls::Tiers(CallContext& /*context*/,
   tier->set_hits(usage.counters.tier_hits[0]);
   tier->set_corrupt(usage.counters.corrupt);
   for (size_t i = 0; i < usage.local_tiers.size(); ++i) {
-    FillLocalTier(usage.local_tiers[i], usage.counters, i + 1, reply.add_tiers());
+    v1::TierStatus* local = reply.add_tiers();
+    FillLocalTier(usage.local_tiers[i], usage.counters, i + 1, local);
+    FillBudget(usage.local_budget, local);
   }
   for (const SharedTierUsage& shared : usage.shared_tiers) {
     FillSharedTier(shared, reply.add_tiers());

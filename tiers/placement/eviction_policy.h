@@ -19,6 +19,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -118,6 +119,13 @@ class EvictionPolicy {
   // empty: larger is worth more. For LRU its recency on a counter shared by all policies of a
   // RecencySource.
   [[nodiscard]] virtual double Value(BlockId block) const = 0;
+
+  // How likely the block is asked for again within that time, as the policy forecasts; nullopt: it
+  // makes no forecasts.
+  [[nodiscard]] virtual std::optional<double> ReuseChance(BlockId /*block*/,
+                                                          absl::Duration /*within*/) const {
+    return std::nullopt;
+  }
 
   [[nodiscard]] virtual uint64_t resident() const = 0;
   // Heap bytes in use, for the metadata figure.

@@ -142,6 +142,25 @@ void HazardModel::Used(absl::Span<const Row> rows, uint32_t first, uint32_t buck
   Step(rows, error, first / kStep, bucket / kStep + 2 - first / kStep);
 }
 
+double HazardModel::ChanceOfUse(absl::Span<const Row> rows, double age_s, double within_s) const {
+  constexpr double kMost_s = 1e12;  // beyond all buckets, and far from overflowing
+  age_s = std::min(age_s, kMost_s);
+  within_s = std::min(within_s, kMost_s);
+  const uint32_t first = BucketOf(age_s);
+  const uint32_t end = BucketOf(age_s + within_s) + 1;
+  Hazards hazards;
+  HazardsOf(rows, first, end, hazards);
+  double unused = 1;
+  for (uint32_t b = first; b < end; ++b) {
+    const double begins_s = std::max(age_s, BucketBegin(b));
+    const double ends_s = b + 1 == kBuckets ? age_s + within_s : BucketBegin(b + 1);
+    const double all_s = ends_s - BucketBegin(b);
+    const double lived_s = std::min(age_s + within_s, ends_s) - begins_s;
+    unused *= 1 - hazards[b] * (all_s > 0 ? std::clamp(lived_s / all_s, 0.0, 1.0) : 0);
+  }
+  return 1 - unused;
+}
+
 void HazardModel::Score(
     const Hazards& hazards, uint32_t first, uint32_t end, bool used, float weight) {
   const auto rate = static_cast<float>((uses_ + 1e-3) / (lived_s_ + 1));

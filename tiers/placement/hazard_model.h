@@ -48,6 +48,9 @@ class HazardModel {
   // Probability of use in the bucket, given that it was reached.
   [[nodiscard]] float Hazard(absl::Span<const Row> rows, uint32_t bucket) const;
 
+  // Of use within `within_s`, given that it was not used for `age_s`.
+  [[nodiscard]] double ChanceOfUse(absl::Span<const Row> rows, double age_s, double within_s) const;
+
   // By how much its forecasts have beaten those of one rate for everything at every age, as a sum
   // over what it learnt from, in standard deviations. Below 0: they did worse. Each was made before
   // the weights knew better.

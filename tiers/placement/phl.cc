@@ -180,6 +180,12 @@ class PhlPolicy final : public EvictionPolicy {
   [[nodiscard]] double Value(BlockId block) const override {
     return KeyOf(tree_.At(tree_.PlaceOf(block).run));
   }
+  [[nodiscard]] std::optional<double> ReuseChance(BlockId block,
+                                                  absl::Duration within) const override {
+    const Instance& instance = tree_.At(tree_.PlaceOf(block).run).instance;
+    return model_.ChanceOfUse(instance.Rows(), now_s_ - instance.last_s,
+                              absl::ToDoubleSeconds(within));
+  }
   [[nodiscard]] uint64_t resident() const override { return tree_.resident(); }
   [[nodiscard]] uint64_t memory_bytes() const override {
     return sizeof(*this) + tree_.memory_bytes() + model_.memory_bytes();

@@ -6,9 +6,9 @@
 // request; when nothing can be evicted, or the policy would rather keep what it would have to
 // evict, the remaining blocks are not stored.
 //
-// Over a local tier: what is evicted is appended to its log unless it lies there already, and stays
-// there when it comes back. A block that lies there counts as resident in the leading run; it is
-// inserted before the run is touched.
+// Over a local tier: what is evicted is written to it unless it lies there already, as far as the
+// rule of writes lets it, and stays there when it comes back. A block that lies there counts as
+// resident in the leading run; it is inserted before the run is touched.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,8 @@
 #include "absl/types/span.h"
 
 #include "tiers/placement/eviction_policy.h"
+#include "tiers/placement/local_admission.h"
+#include "tiers/placement/local_contents.h"
 #include "tiers/placement/segment_log.h"
 #include "tiers/placement/textbook.h"
 
@@ -31,6 +33,23 @@ struct ReplayCounts {
   uint64_t stored = 0;
   uint64_t evicted = 0;
   uint64_t declined = 0;
+};
+
+// What is written to the local tier.
+enum class LocalRule : uint8_t {
+  kOnEviction = 0,   // all that is evicted
+  kOnCommit = 1,     // all that is stored, at once
+  kSecondTouch = 2,  // what is evicted and was asked for twice since it was first stored
+  kPriced = 3,       // what is evicted and is worth its price (local_admission.h)
+  kOracle = 4,       // what is evicted and will be asked for again
+};
+
+struct LocalReplay {
+  std::unique_ptr<LocalContents> contents;
+  LocalRule rule = LocalRule::kOnEviction;
+  WriteBudget::Options budget;  // of kPriced
+  uint64_t blocks = 0;          // that the tier holds, about
+  uint64_t block_bytes = 1;     // that a write takes off the budget
 };
 
 struct ReplayRequest {
@@ -47,22 +66,26 @@ class PlacementReplay {
   static std::unique_ptr<PlacementReplay> CreateOverLog(std::string_view policy,
                                                         uint64_t capacity_blocks,
                                                         const SegmentLog::Options& log);
-  // Takes textbook policies too. Errors: INVALID_ARGUMENT: an unknown policy, or min without a
-  // future.
+  // Takes textbook policies too. Errors: INVALID_ARGUMENT: an unknown policy, or min or kOracle
+  // without a future.
   static absl::StatusOr<std::unique_ptr<PlacementReplay>> CreateAny(std::string_view policy,
                                                                     const TextbookOptions& options);
+  static absl::StatusOr<std::unique_ptr<PlacementReplay>> CreateAnyOver(
+      std::string_view policy, const TextbookOptions& options, LocalReplay local);
   virtual ~PlacementReplay() = default;
   // Returns the hits of this request.
   virtual uint64_t Request(const ReplayRequest& request) = 0;
   uint64_t Request(absl::Span<const uint64_t> chain) {
     return Request(ReplayRequest{absl::ZeroDuration(), chain, {}});
   }
-  // The process ends and is started again: nothing is resident any more, and of the log it is not
-  // known what was of use. Counts go on.
+  // The process ends and is started again: nothing is resident any more, of the local tier it is
+  // not known what was of use, and of its writes not what they were worth. Counts go on.
   virtual void Restart() = 0;
   [[nodiscard]] virtual const ReplayCounts& counts() const = 0;
   // nullptr: there is no local tier.
-  [[nodiscard]] virtual const SegmentLog* log() const = 0;
+  [[nodiscard]] virtual const LocalContents* local() const = 0;
+  // nullptr: nothing is priced.
+  [[nodiscard]] virtual const WriteBudget* budget() const = 0;
   [[nodiscard]] virtual const EvictionPolicy& policy() const = 0;
 };
 

@@ -21,6 +21,12 @@ bool SegmentLog::NoteUse(uint64_t name) {
   return true;
 }
 
+void SegmentLog::NoteReads(absl::Span<const uint64_t> names) {
+  for (const uint64_t name : names) {
+    TERRACE_CHECK(NoteUse(name));
+  }
+}
+
 void SegmentLog::ForgetUse() {
   for (auto& [name, record] : records_) {
     record.used_at = 0;

@@ -11,34 +11,30 @@
 
 #include "absl/container/flat_hash_map.h"
 
+#include "tiers/placement/local_contents.h"
+
 namespace terrace {
 
-class SegmentLog {
+class SegmentLog final : public LocalContents {
  public:
   struct Options {
     uint32_t segments = 0;         // of the capacity, those that are kept free included
     uint32_t segment_records = 0;  // that fit in one
     uint32_t kept_free = 3;        // emptied ahead, or open and empty
   };
-  struct Counts {
-    uint64_t appended = 0;  // new blocks
-    uint64_t rewritten = 0;
-    uint64_t dropped = 0;  // by reclaim, while they were live
-  };
   // segments: more than kept_free + 1; segment_records: from 1 (checked).
   explicit SegmentLog(const Options& options);
 
-  // Whether the block lies here.
-  [[nodiscard]] bool Holds(uint64_t name) const { return records_.contains(name); }
-  // It was read, or a faster tier lets go of it. False: it does not lie here.
-  bool NoteUse(uint64_t name);
-  // A block that does not lie here (checked). May reclaim a segment.
-  void Append(uint64_t name);
+  [[nodiscard]] bool Holds(uint64_t name) const override { return records_.contains(name); }
+  bool NoteUse(uint64_t name) override;
+  void NoteReads(absl::Span<const uint64_t> names) override;
+  // May reclaim a segment.
+  void Append(uint64_t name) override;
 
   // What lies here was of use at the last a capacity ago.
-  void ForgetUse();
+  void ForgetUse() override;
 
-  [[nodiscard]] const Counts& counts() const { return counts_; }
+  [[nodiscard]] const Counts& counts() const override { return counts_; }
 
  private:
   struct Record {

@@ -213,7 +213,8 @@ absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
 absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
                                               absl::Span<const uint32_t> payload_bytes,
                                               std::string_view parent,
-                                              terrace_level wait_for) {
+                                              terrace_level wait_for,
+                                              const Hints& hints) {
   const terrace_part part = PartOf(chain);
   const terrace_call call = CallOf(part);
   terrace_put_options options{};
@@ -222,6 +223,8 @@ absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
   options.parent = parent.empty() ? nullptr : parent.data();
   options.parent_bytes = static_cast<uint32_t>(parent.size());
   options.wait_for = wait_for;
+  options.output_tokens = hints.output_tokens;
+  options.stop_reason = hints.stop_reason.empty() ? nullptr : hints.stop_reason.c_str();
   return Await(terrace_submit_put(client_, &call, &options, nullptr, 0, nullptr), "put");
 }
 

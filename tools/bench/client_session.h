@@ -87,11 +87,23 @@ class ClientSession {
                                  uint32_t payload_bytes,
                                  std::string_view parent,
                                  terrace_level wait_for = TERRACE_LEVEL_DRAM);
+  // What is known of the request that the blocks belong to.
+  struct Hints {
+    uint32_t output_tokens = 0;  // 0: unknown
+    std::string stop_reason;     // "": likewise
+  };
   // The same with blocks of these sizes, one a key.
   absl::StatusOr<Completion> Put(const KeyChain& chain,
                                  absl::Span<const uint32_t> payload_bytes,
                                  std::string_view parent,
-                                 terrace_level wait_for);
+                                 terrace_level wait_for,
+                                 const Hints& hints);
+  absl::StatusOr<Completion> Put(const KeyChain& chain,
+                                 absl::Span<const uint32_t> payload_bytes,
+                                 std::string_view parent,
+                                 terrace_level wait_for) {
+    return Put(chain, payload_bytes, parent, wait_for, Hints{});
+  }
   absl::Status Delete(const KeyChain& chain);
   absl::Status ClearNamespace(terrace_namespace ns);
   // Does not wait. Zero ids are passed over.

@@ -88,7 +88,8 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const BenchO
   absl::Status status;
   if (options.runtime_dir.empty()) {
     daemon = Prepare(options, dram_bytes, local_bytes,
-                     {"local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B"});
+                     {"local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B",
+                      "dram.policy=" + options.policy});
     status = daemon.ok() ? (*daemon)->StartAgain() : daemon.status();
   } else {
     daemon = std::unique_ptr<DaemonProcess>(new DaemonProcess);

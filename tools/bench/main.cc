@@ -77,9 +77,9 @@ void AddReplayOptions(CLI::App& app, CommandLine& line) {
   for (const std::string_view name : EvictionPolicyNames()) {
     policies.emplace_back(name);
   }
-  app.add_option("--policy", bench.policy, "the store's placement policy")
+  app.add_option("--policy", bench.policy, "placement policy of the store, or of the own daemon")
       ->check(CLI::IsMember(policies))
-      ->needs(in_process);
+      ->capture_default_str();
   app.add_option("--trace", bench.trace, "JSON lines, plain or gzip")->required();
   app.add_option("--speed", bench.speed,
                  "1: the trace's own time, 2: twice as fast; 0: as fast as possible")

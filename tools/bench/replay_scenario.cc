@@ -98,7 +98,9 @@ class TraceReplay {
  private:
   absl::Status Request(const TraceRequest& request);
   absl::StatusOr<uint32_t> Deliver(const KeyChain& prefix, const terrace_id128& hold);
-  absl::Status Store(const KeyChain& rest, std::string_view parent);
+  absl::Status Store(const KeyChain& rest,
+                     std::string_view parent,
+                     const ClientSession::Hints& hints);
   absl::Status WaitFor(const TraceRequest& request);
   absl::Status KillAndRestart(DaemonProcess& daemon);
   [[nodiscard]] std::unique_ptr<PlacementReplay> MakeAlone(uint64_t dram_bytes) const;
@@ -124,6 +126,7 @@ class TraceReplay {
   uint32_t blocks_a_get_ = 1;  // so that a get stays well below the session's lease limit
   std::vector<uint32_t> indexes_;
   Clock::time_point started_;
+  std::vector<Clock::duration> asked_at_;  // a request each, since started_
   Clock::duration took_{};
   Totals totals_;
 };
@@ -220,6 +223,7 @@ absl::Status TraceReplay::WaitFor(const TraceRequest& request) {
 absl::Status TraceReplay::Request(const TraceRequest& request) {
   const size_t count = std::min(request.block_ids.size(), kMaxChain);
   totals_.blocks += request.block_ids.size();
+  asked_at_.push_back(Clock::now() - started_);
   if (count == 0) {
     return absl::OkStatus();
   }
@@ -255,7 +259,8 @@ absl::Status TraceReplay::Request(const TraceRequest& request) {
                        " blocks under a hold were not delivered");
     }
     const std::string_view parent = *hits == 0 ? std::string_view() : chain.Key(*hits - 1);
-    status = Store(chain.Slice(*hits, chain.count(), block_tokens_), parent);
+    status = Store(chain.Slice(*hits, chain.count(), block_tokens_), parent,
+                   {request.output_tokens, request.stop});
   }
   const absl::Status released = session_->Release({}, (*probe)->hold);
   return status.ok() ? released : status;
@@ -297,7 +302,10 @@ absl::StatusOr<uint32_t> TraceReplay::Deliver(const KeyChain& prefix, const terr
   return delivered;
 }
 
-absl::Status TraceReplay::Store(const KeyChain& rest, std::string_view parent) {
+absl::Status TraceReplay::Store(const KeyChain& rest,
+                                std::string_view parent,
+                                const ClientSession::Hints& hints) {
+  const std::vector<uint32_t> payload_bytes(staging_blocks_, static_cast<uint32_t>(block_bytes_));
   for (uint32_t begin = 0; begin < rest.count();) {
     KeyChain part = rest.Slice(begin, staging_blocks_, block_tokens_);
     part.region = region_;
@@ -306,7 +314,8 @@ absl::Status TraceReplay::Store(const KeyChain& rest, std::string_view parent) {
       source_.Fill(part.Key(i), staging_.bytes().subspan(i * block_bytes_, block_bytes_));
     }
     absl::StatusOr<Completion> put =
-        session_->Put(part, static_cast<uint32_t>(block_bytes_), parent);
+        session_->Put(part, absl::MakeConstSpan(payload_bytes).first(part.count()), parent,
+                      TERRACE_LEVEL_DRAM, hints);
     if (!put.ok()) {
       return put.status();
     }
@@ -326,7 +335,7 @@ absl::Status TraceReplay::Store(const KeyChain& rest, std::string_view parent) {
 std::unique_ptr<PlacementReplay> TraceReplay::MakeAlone(uint64_t dram_bytes) const {
   const uint64_t capacity = CapacityBlocks(dram_bytes, block_bytes_);
   if (options_.local_bytes == 0) {
-    return PlacementReplay::Create("lru", capacity);
+    return PlacementReplay::Create(options_.policy, capacity);
   }
   const uint64_t segment_bytes = DefaultSegmentBytes(kOwnLocalMaxBlock);
   SegmentLog::Options log;
@@ -337,7 +346,7 @@ std::unique_ptr<PlacementReplay> TraceReplay::MakeAlone(uint64_t dram_bytes) con
   if (log.segments <= log.kept_free + 1) {
     return nullptr;
   }
-  return PlacementReplay::CreateOverLog("lru", capacity, log);
+  return PlacementReplay::CreateOverLog(options_.policy, capacity, log);
 }
 
 void TraceReplay::AddAlone(uint64_t dram_bytes) {
@@ -353,8 +362,13 @@ void TraceReplay::AddAlone(uint64_t dram_bytes) {
     if (done++ == kill_before_) {
       alone->Restart();
     }
-    alone->Request(absl::MakeConstSpan(request.block_ids)
-                       .first(std::min(request.block_ids.size(), kMaxChain)));
+    const size_t count = std::min(request.block_ids.size(), kMaxChain);
+    // With what the daemon was told, at the time at which it was.
+    alone->Request({absl::FromChrono(asked_at_[done - 1]),
+                    absl::MakeConstSpan(request.block_ids).first(count),
+                    {.input_tokens = static_cast<uint32_t>(count) * block_tokens_,
+                     .output_tokens = request.output_tokens,
+                     .stop = StopReasonFrom(request.stop)}});
   }
   const ReplayCounts& counts = alone->counts();
   report_.AddAgainst("hit_ratio", "hit ratio, against placement alone", "%",
@@ -362,7 +376,7 @@ void TraceReplay::AddAlone(uint64_t dram_bytes) {
   report_.AddAgainst("hit_ratio_g2", "  of it from DRAM", "%",
                      PercentOfBlocks(counts.hits - counts.local_hits),
                      {PercentOfBlocks(totals_.hits - totals_.local_hits)});
-  if (alone->log() != nullptr) {
+  if (alone->local() != nullptr) {
     report_.AddAgainst("hit_ratio_g3", "  of it from the local tier", "%",
                        PercentOfBlocks(counts.local_hits), {PercentOfBlocks(totals_.local_hits)});
   }
@@ -420,6 +434,9 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
   }
   if (options.kill_at > 0 && !options.runtime_dir.empty()) {
     return absl::InvalidArgumentError("--kill-at: only a daemon of the bench's own is killed");
+  }
+  if (options.policy != BenchOptions{}.policy && !options.runtime_dir.empty()) {
+    return absl::InvalidArgumentError("--policy: only a daemon of the bench's own is told");
   }
   if (options.where == BenchOptions::Where::kInProcess) {
     if (options.local_bytes != 0) {

@@ -33,7 +33,7 @@ struct BenchOptions {
   uint32_t block_tokens = 0;  // 0: found out from the trace
   double kill_at = 0;  // in % of the requests: the daemon is killed and started again; 0: not
   enum class Where : uint8_t { kDaemon, kInProcess } where = Where::kDaemon;
-  std::string policy = "lru";  // in process only
+  std::string policy = "lru";  // of the own daemon, or of the store in process
   // torture
   uint64_t kills = 300;
   // shared

@@ -45,6 +45,17 @@ std::string LocalTierText(const v1::TierStatus& tier) {
   }
   absl::StrAppend(&text, "; ", FormatCount(tier.lost_blocks()), " evicted blocks not taken, ",
                   FormatCount(tier.corrupt()), " damaged records\n");
+  if (tier.endurance_per_day() > 0) {
+    const int64_t saved = tier.saved_up_bytes();
+    const uint64_t bytes = static_cast<uint64_t>(saved < 0 ? -saved : saved);
+    absl::StrAppend(&text, "    may be written: ", FormatBytes(tier.endurance_per_day()),
+                    " a day, ", FormatBytes(bytes),
+                    saved < 0 ? " beyond that already; " : " saved up; ",
+                    tier.price_us_per_mib() == 0
+                        ? "no price"
+                        : absl::StrFormat("worth from %.3g us a MiB on", tier.price_us_per_mib()),
+                    "; ", FormatCount(tier.declined_blocks()), " blocks were not worth it\n");
+  }
   if (!tier.last_fault().empty()) {
     absl::StrAppend(&text, "    last fault: ", Printable(tier.last_fault()), "\n");
   }

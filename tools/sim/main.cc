@@ -1,5 +1,5 @@
-// terrace-sim: the placement code over traces, many policies and capacities in one run; and a
-// pool's fleet in virtual time.
+// terrace-sim: the placement code over traces, many policies and capacities in one run; DRAM over a
+// local tier; and a pool's fleet in virtual time.
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -16,6 +16,7 @@
 #include "tools/sim/report.h"
 #include "tools/sim/simulation.h"
 #include "tools/sim/synthetic_traces.h"
+#include "tools/sim/tiers_command.h"
 
 namespace terrace::sim {
 namespace {
@@ -210,17 +211,22 @@ int Main(int argc, char** argv) {
   AddOptions(app, line);
   PoolCommandLine pool_line;
   const CLI::App* pool = AddPoolCommand(app, pool_line);
+  TiersCommandLine tiers_line;
+  const CLI::App* tiers = AddTiersCommand(app, tiers_line);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;
   }
-  const std::string problem = pool->parsed() ? "" : CheckLine(line);
+  const bool is_command = pool->parsed() || tiers->parsed();
+  const std::string problem = is_command ? "" : CheckLine(line);
   if (!problem.empty()) {
     std::fprintf(stderr, "terrace-sim: %s\n", problem.c_str());
     return kExitUsage;
   }
-  if (const absl::Status status = pool->parsed() ? RunPoolCommand(pool_line) : Run(line);
+  if (const absl::Status status = pool->parsed()    ? RunPoolCommand(pool_line)
+                                  : tiers->parsed() ? RunTiersCommand(tiers_line)
+                                                    : Run(line);
       !status.ok()) {
     std::fprintf(stderr, "terrace-sim: %s\n", std::string(status.message()).c_str());
     return kExitFailed;

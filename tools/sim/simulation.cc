@@ -11,22 +11,6 @@
 namespace terrace::sim {
 namespace {
 
-class KnownFuture final : public FutureUse {
- public:
-  explicit KnownFuture(const PreparedTrace& trace) : trace_(trace), next_(trace.distinct_blocks) {}
-  void Reach(const PreparedTrace::Request& request) {
-    for (size_t i = request.first; i < request.first + request.count; ++i) {
-      const uint32_t next = trace_.next_use[i];
-      next_[trace_.chains[i]] = next == UINT32_MAX ? UINT64_MAX : next;
-    }
-  }
-  [[nodiscard]] uint64_t NextUse(uint64_t name) const override { return next_[name]; }
-
- private:
-  const PreparedTrace& trace_;
-  std::vector<uint64_t> next_;
-};
-
 double ThreadSeconds() {
   timespec now{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
@@ -34,6 +18,13 @@ double ThreadSeconds() {
 }
 
 }  // namespace
+
+void KnownFuture::Reach(const PreparedTrace::Request& request) {
+  for (size_t i = request.first; i < request.first + request.count; ++i) {
+    const uint32_t next = trace_.next_use[i];
+    next_[trace_.chains[i]] = next == UINT32_MAX ? UINT64_MAX : next;
+  }
+}
 
 PreparedTrace Prepare(const RequestTrace& trace, uint32_t block_tokens) {
   PreparedTrace out;

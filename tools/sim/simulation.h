@@ -42,6 +42,19 @@ struct PreparedTrace {
 // time seen.
 PreparedTrace Prepare(const RequestTrace& trace, uint32_t block_tokens);
 
+// A trace's future as seen from one of its requests.
+class KnownFuture final : public FutureUse {
+ public:
+  // `trace` outlives this.
+  explicit KnownFuture(const PreparedTrace& trace) : trace_(trace), next_(trace.distinct_blocks) {}
+  void Reach(const PreparedTrace::Request& request);
+  [[nodiscard]] uint64_t NextUse(uint64_t name) const override { return next_[name]; }
+
+ private:
+  const PreparedTrace& trace_;
+  std::vector<uint64_t> next_;
+};
+
 struct Cell {
   const PreparedTrace* trace = nullptr;
   std::string policy;

@@ -80,6 +80,31 @@ TEST_F(PrefetchTest, AGetThatWaitsReadsItsMissingBlocksUp) {
               PayloadOf(7, kPayload) + PayloadOf(1, kPayload) + PayloadOf(2, kPayload));
 }
 
+TEST_F(PrefetchTest, WhatAGetWaitsForIsReadBeforeTheRestOfAPrefetch) {
+  std::vector<uint64_t> keys;
+  for (uint64_t key = 1; key <= 100; ++key) {
+    lower_.Hold({ns_, 1, "", KeyOf(key)}, PayloadOf(key, kPayload));
+    keys.push_back(key);
+  }
+  EXPECT_EQ(Start(keys).keys_moving, 100U);
+  GetCall call = GetOf({100}, Delivery::kInline);
+  call.wait_pending = true;
+  std::optional<absl::StatusOr<GetResult>> result;
+  store_->Get(caller_, std::move(call), [&](auto r) { result = std::move(r); });
+  executor_.RunAll();
+  constexpr int kReadsAtATime = 32;
+  for (int i = 0; i < kReadsAtATime; ++i) {  // those that had begun
+    ASSERT_TRUE(lower_.EndOne());
+    executor_.RunAll();
+  }
+  EXPECT_FALSE(result.has_value());
+  ASSERT_TRUE(lower_.EndOne());
+  executor_.RunAll();
+  ASSERT_TRUE(result.has_value());
+  EXPECT_TRUE((*result)->payload == PayloadOf(100, kPayload));
+  EndAll();
+}
+
 TEST_F(PrefetchTest, AFaultOfTheTierIsAMissAndLeavesNothingBehind) {
   for (const ReadOutcome outcome :
        {ReadOutcome::kCorrupt, ReadOutcome::kFault, ReadOutcome::kGone}) {

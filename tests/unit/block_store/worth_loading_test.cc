@@ -303,6 +303,32 @@ TEST_F(WorthLoading, TheMetricIsTheBreakEvenOfBlocksOfFullSize) {
   EXPECT_FALSE(usage.costs[0].never_pays);
 }
 
+TEST_F(WorthLoading, AProbeFetchesAheadWhatIsWorthItAndNoMore) {
+  Hold(Range(1, 9));
+  Measure(absl::Milliseconds(160));
+  const auto ticket_of = [this] {
+    ProbeCall call;
+    call.parts = {Part(Range(1, 12))};
+    call.prefetch = true;
+    uint64_t ticket = 0;
+    store_->Probe(caller_, std::move(call),
+                  [&ticket](const ProbeResult& probe) { ticket = probe.ticket; });
+    executor_.RunAll();
+    return ticket;
+  };
+  Declare(RecomputeModel{1e-6, 0});
+  EXPECT_EQ(ticket_of(), 0U) << "computing is faster";
+  Declare(RecomputeModel{1, 0});
+  const uint64_t ticket = ticket_of();
+  ASSERT_NE(ticket, 0U);
+  while (lower_.EndOne()) {
+    executor_.RunAll();
+  }
+  std::optional<absl::StatusOr<TicketResult>> result;
+  store_->WaitTicket(caller_, ticket, clock_.Now(), [&](auto r) { result = std::move(r); });
+  EXPECT_EQ((*result)->keys_arrived, 8U);
+}
+
 class LoadCostsTest : public ::testing::Test {
  protected:
   // Four samples of the namespace, each a block that nobody else names.

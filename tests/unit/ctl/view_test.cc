@@ -9,6 +9,26 @@ namespace {
 const Style kPlainStyle(Style::Colour::kNever);
 const std::vector<std::string> kTwoKeys = {std::string(16, 'a'), std::string(16, 'b')};
 
+TEST(TiersText, SaysWhatMayBeWrittenToALocalTier) {
+  v1::TiersReply reply;
+  v1::TierStatus* tier = reply.add_tiers();
+  tier->set_name("g3");
+  tier->set_kind("local");
+  const auto text = [&reply] { return TiersText(reply, kPlainStyle); };
+  EXPECT_EQ(text().find("may be written"), std::string::npos) << "there is no limit";
+  tier->set_endurance_per_day(uint64_t{55} << 40);
+  tier->set_saved_up_bytes(int64_t{3} << 30);
+  EXPECT_NE(text().find("may be written: 55 TiB a day, 3 GiB saved up; no price; 0 blocks"),
+            std::string::npos)
+      << text();
+  tier->set_saved_up_bytes(-(int64_t{1} << 30));
+  tier->set_price_us_per_mib(250);
+  tier->set_declined_blocks(17);
+  EXPECT_NE(text().find("1 GiB beyond that already; worth from 250 us a MiB on; 17 blocks"),
+            std::string::npos)
+      << text();
+}
+
 TEST(ProbeAnswer, SplitsStateAndTier) {
   v1::ProbeReply reply;
   reply.set_states(std::string("\x01\x13", 2));  // ready on tier 0, lower on tier 1

@@ -79,6 +79,8 @@ writes = "commit"
 max_block = "8MiB"
 free_reserve = "2GiB"
 max_wait = "1s"
+endurance_per_day = "55TiB"
+endurance_burst = "1h"
 scrub_per_second = "0B"
 [gpu]
 serve = "off"
@@ -170,6 +172,8 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.store.max_wait_for_room, absl::Seconds(1));
   EXPECT_EQ(c.gpu, GpuUse::kOff);
   EXPECT_EQ(c.gpu_staging_bytes, uint64_t{128} << 20);
+  EXPECT_EQ(c.store.local_endurance_per_day, uint64_t{55} << 40);
+  EXPECT_EQ(c.store.local_endurance_burst, absl::Hours(1));
   EXPECT_EQ(c.local_scrub_bytes_per_second, 0U);
   EXPECT_EQ(c.front.connections_per_uid, 65U);
   EXPECT_EQ(c.front.connections_total, 1025U);

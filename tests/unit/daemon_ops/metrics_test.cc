@@ -207,6 +207,34 @@ TEST_F(MetricsTest, ShowTheLocalTierWhereThereIsOne) {
   }
 }
 
+TEST_F(MetricsTest, ShowWhatMayBeWrittenToTheLocalTier) {
+  EXPECT_THAT(FullText(), Not(HasSubstr("terrace_local_write_amplification")));
+  store_.usage.local_tiers.push_back({.name = "g3", .figures = {}, .scrub = {}, .drives = {}});
+  store_.usage.local_tiers.front().figures.payload_bytes_written = 100;
+  store_.usage.local_tiers.front().figures.bytes_written = 125;
+  clock_.Advance(absl::Seconds(1));
+  const std::string without = metrics_->Text();
+  EXPECT_THAT(without, HasSubstr("terrace_local_write_amplification{tier=\"g3\"} 1.25\n"));
+  EXPECT_THAT(without, Not(HasSubstr("terrace_local_endurance")));
+  LocalBudgetUsage& budget = store_.usage.local_budget;
+  budget.bytes_per_day = 90;
+  budget.saved_up_bytes = -91;
+  budget.price_seconds_per_byte = 0.5;
+  budget.judged[static_cast<size_t>(Admission::kPriced)] = 92;
+  budget.judged[static_cast<size_t>(Admission::kSlack)] = 93;
+  clock_.Advance(absl::Seconds(1));
+  const std::string text = metrics_->Text();
+  for (const char* line : {
+           "terrace_local_endurance_bytes_per_day{tier=\"g3\"} 90\n",
+           "terrace_local_saved_up_bytes{tier=\"g3\"} -91\n",
+           "terrace_local_price_seconds_per_byte{tier=\"g3\"} 0.5\n",
+           "terrace_local_judged_blocks_total{tier=\"g3\",verdict=\"priced\"} 92\n",
+           "terrace_local_judged_blocks_total{tier=\"g3\",verdict=\"slack\"} 93\n",
+       }) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST_F(MetricsTest, ShowSharedTiersWithTheirWorkersAndTheWorstOfTheirNodes) {
   EXPECT_THAT(FullText(), Not(HasSubstr("terrace_shared_")));
   SharedTierUsage& shared = store_.usage.shared_tiers.emplace_back();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -28,6 +29,25 @@ TEST(HazardModel, KnowsTenPercentAnOctaveAtFirst) {
   const Rows rows = {1, 2, 3};
   for (uint32_t b = 0; b < HazardModel::kBuckets; ++b) {
     EXPECT_NEAR(1 - std::pow(1 - model.Hazard(rows, b), 2), 0.1, 1e-3);
+  }
+}
+
+TEST(HazardModel, AChanceIsThatOfEachOctaveOnTheWay) {
+  const HazardModel model;
+  const Rows rows = {1, 2, 3};
+  EXPECT_NEAR(model.ChanceOfUse(rows, 64, 64), 0.1, 1e-3);
+  EXPECT_NEAR(model.ChanceOfUse(rows, 64, 64 * 3), 1 - 0.9 * 0.9, 1e-3);
+  EXPECT_NEAR(model.ChanceOfUse(rows, 1024, 1024), 0.1, 1e-3) << "at any age";
+  EXPECT_EQ(model.ChanceOfUse(rows, 64, 0), 0);
+  double before = 0;
+  for (double within_s = 0; within_s < 1e7; within_s = within_s * 1.3 + 0.1) {
+    const double chance = model.ChanceOfUse(rows, 3, within_s);
+    EXPECT_GE(chance, before);
+    before = chance;
+  }
+  for (const double extreme : {0.0, 1e9, 1e300, std::numeric_limits<double>::infinity()}) {
+    const double chance = model.ChanceOfUse(rows, extreme, extreme);
+    EXPECT_TRUE(chance >= 0 && chance <= 1) << extreme << ": " << chance;
   }
 }
 

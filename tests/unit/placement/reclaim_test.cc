@@ -93,13 +93,13 @@ TEST(TwoTierReplayTest, WhatDramEvictsIsHitBelowAndComesUp) {
   for (uint64_t chain = 0; chain < 10; ++chain) {
     EXPECT_EQ(replay->Request(ChainFrom(chain * 10, 10)), 0U);
   }
-  EXPECT_EQ(replay->log()->counts().appended, 80U);
+  EXPECT_EQ(replay->local()->counts().appended, 80U);
   EXPECT_EQ(replay->Request(ChainFrom(0, 10)), 10U);
   EXPECT_EQ(replay->counts().local_hits, 10U);
   EXPECT_EQ(replay->Request(ChainFrom(0, 10)), 10U);
   EXPECT_EQ(replay->counts().local_hits, 10U) << "in DRAM by now";
   // The copies below stayed, so what was evicted for them alone was written.
-  EXPECT_EQ(replay->log()->counts().appended, 90U);
+  EXPECT_EQ(replay->local()->counts().appended, 90U);
 }
 
 TEST(TwoTierReplayTest, ARestartLosesDramAndNothingBelow) {
@@ -137,7 +137,7 @@ TEST(TwoTierReplayTest, RandomChainsNeverHitWhatNeitherTierHolds) {
     ASSERT_LE(replay->policy().resident(), 50U);
   }
   EXPECT_GT(replay->counts().local_hits, 1000U);
-  EXPECT_GT(replay->log()->counts().dropped, 1000U);
+  EXPECT_GT(replay->local()->counts().dropped, 1000U);
 }
 
 }  // namespace

@@ -46,6 +46,18 @@ expect 1 'capacity_bytes' pool --nodes 2 --capacity 4KiB
 expect 0 '^ +2 +4\.00 ' pool --nodes 2 --seconds 20
 expect 0 '^\{"pools":\[\{"nodes":2,' pool --nodes 2 --seconds 20 --json
 
+expect 0 '--budget' tiers --help
+expect 2 '--trace' tiers
+expect 2 '--writes' tiers --trace "$sample" --writes sometimes
+expect 2 '--policy' tiers --trace "$sample" --policy mru
+expect 2 '--budget' tiers --trace "$sample" --budget 0
+expect 1 'absent' tiers --trace "$folder/absent"
+expect 1 'no blocks' tiers --trace "$folder/empty.jsonl"
+expect 1 'too few blocks' tiers --trace "$sample" --local 0.0001
+expect 0 '^phl +log +1\+5 +priced, 50 % ' tiers --trace "$sample" --dram 1 --local 5
+expect 0 '^\{"results":\[\{"trace":"lmc_agents","policy":"lru","local_policy":"log"' tiers --trace "$sample" \
+  --policy lru --dram 1 --local 5 --json
+
 # The same run gives the same bytes, whatever the number of threads.
 "$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 1 >"$folder/one"
 "$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 2 >"$folder/two"

@@ -1,0 +1,33 @@
+// `terrace-sim tiers`: its options, and its run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+
+namespace terrace::sim {
+
+struct TiersCommandLine {
+  std::vector<std::string> traces;
+  std::vector<std::string> policies = {"lru", "phl"};
+  std::vector<std::string> local_policies = {"log"};
+  std::vector<std::string> rules = {"commit", "eviction", "priced"};
+  std::vector<double> budgets = {50};
+  std::vector<double> dram = {2};
+  std::vector<double> local = {20};
+  uint64_t max_requests = 0;
+  uint32_t block_tokens = 0;
+  bool json = false;
+};
+
+// The subcommand; `line` is written to when the command line is parsed.
+CLI::App* AddTiersCommand(CLI::App& app, TiersCommandLine& line);
+
+// INVALID_ARGUMENT: what was asked for cannot be simulated. CANCELLED: a signal. UNAVAILABLE: a
+// trace cannot be read, or standard output written.
+absl::Status RunTiersCommand(const TiersCommandLine& line);
+
+}  // namespace terrace::sim

@@ -1,0 +1,193 @@
+#include "tools/sim/tiers_simulation.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "nlohmann/json.hpp"
+
+#include "tiers/placement/local_pool.h"
+
+namespace terrace::sim {
+namespace {
+
+// By the values of LocalRule.
+constexpr std::array<std::string_view, 5> kRules = {"eviction", "commit", "second-touch", "priced",
+                                                    "oracle"};
+constexpr uint32_t kSegments = 64;  // of a log, where there are as many blocks
+constexpr uint32_t kKeptFree = 3;
+constexpr uint64_t kBlockBytes = uint64_t{1} << 20;  // so that a budget is not rounded
+constexpr double kSecondsADay = 86'400;
+
+std::optional<LocalRule> RuleNamed(std::string_view name) {
+  const auto* found = std::find(kRules.begin(), kRules.end(), name);
+  if (found == kRules.end()) {
+    return std::nullopt;
+  }
+  return static_cast<LocalRule>(found - kRules.begin());
+}
+
+absl::StatusOr<std::unique_ptr<LocalContents>> MakeContents(const std::string& policy,
+                                                            uint64_t blocks) {
+  if (policy != "log") {
+    const std::vector<std::string_view> known = EvictionPolicyNames();
+    if (std::find(known.begin(), known.end(), policy) == known.end()) {
+      return absl::InvalidArgumentError("local policy " + policy + " is unknown");
+    }
+    return MakeLocalPool(policy, blocks);
+  }
+  SegmentLog::Options log;
+  log.segments = static_cast<uint32_t>(std::min<uint64_t>(kSegments, blocks));
+  log.kept_free = kKeptFree;
+  if (log.segments <= log.kept_free + 1) {
+    return absl::InvalidArgumentError("the local tier has too few blocks for a log of segments");
+  }
+  log.segment_records = static_cast<uint32_t>(blocks / log.segments);
+  return std::make_unique<SegmentLog>(log);
+}
+
+double SpanSeconds(const PreparedTrace& trace) {
+  return trace.requests.empty()
+             ? 0
+             : absl::ToDoubleSeconds(trace.requests.back().now - trace.requests.front().now);
+}
+
+double Percent(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+
+void Summarise(TiersResult& result) {
+  const uint64_t blocks = result.counts.blocks;
+  result.prefix_hit_percent = Percent(result.counts.hits, blocks);
+  result.local_hit_percent = Percent(result.counts.local_hits, blocks);
+  result.dram_hit_percent = Percent(result.counts.hits - result.counts.local_hits, blocks);
+  const uint64_t all = result.local.appended + result.local.rewritten;
+  result.writes_per_stored = Percent(result.local.appended, result.counts.stored) / 100;
+  result.device_writes_per_stored = Percent(all, result.counts.stored) / 100;
+  if (result.budget_blocks > 0) {
+    result.budget_spent_percent = 100 * static_cast<double>(all) / result.budget_blocks;
+  }
+}
+
+}  // namespace
+
+std::vector<std::string_view> LocalRuleNames() {
+  return {kRules.begin(), kRules.end()};
+}
+
+absl::StatusOr<TiersResult> SimulateTiers(const TiersCell& cell) {
+  const std::optional<LocalRule> rule = RuleNamed(cell.rule);
+  if (!rule.has_value()) {
+    return absl::InvalidArgumentError("there is no rule of writes named " + cell.rule);
+  }
+  TiersResult result;
+  result.cell = cell;
+  result.dram_blocks = CapacityBlocks(*cell.trace, cell.dram_percent);
+  result.local_blocks = CapacityBlocks(*cell.trace, cell.local_percent);
+  absl::StatusOr<std::unique_ptr<LocalContents>> contents =
+      MakeContents(cell.local_policy, result.local_blocks);
+  if (!contents.ok()) {
+    return contents.status();
+  }
+  LocalReplay local;
+  local.contents = *std::move(contents);
+  local.rule = *rule;
+  local.blocks = result.local_blocks;
+  local.block_bytes = kBlockBytes;
+  if (rule == LocalRule::kPriced) {
+    TiersCell through = cell;
+    through.rule = "commit";
+    const absl::StatusOr<TiersResult> most = SimulateTiers(through);
+    if (!most.ok()) {
+      return most.status();
+    }
+    result.budget_blocks = cell.budget_percent / 100 *
+                           static_cast<double>(most->local.appended + most->local.rewritten);
+    const double a_second = result.budget_blocks / std::max(1.0, SpanSeconds(*cell.trace));
+    local.budget.bytes_per_day =
+        static_cast<uint64_t>(a_second * kSecondsADay * static_cast<double>(kBlockBytes));
+  }
+  KnownFuture future(*cell.trace);
+  absl::StatusOr<std::unique_ptr<PlacementReplay>> replay = PlacementReplay::CreateAnyOver(
+      cell.policy, {.capacity_blocks = result.dram_blocks, .future = &future}, std::move(local));
+  if (!replay.ok()) {
+    return replay.status();
+  }
+  const bool looks_ahead = rule == LocalRule::kOracle || cell.policy == "min";
+  for (const PreparedTrace::Request& request : cell.trace->requests) {
+    if (looks_ahead) {
+      future.Reach(request);
+    }
+    (*replay)->Request({request.now, cell.trace->Chain(request), request.hints});
+  }
+  result.counts = (*replay)->counts();
+  result.local = (*replay)->local()->counts();
+  if ((*replay)->budget() != nullptr) {
+    result.price_at_end = (*replay)->budget()->price() * static_cast<double>(kBlockBytes);
+  }
+  Summarise(result);
+  return result;
+}
+
+std::string ToTable(const std::vector<TiersResult>& results) {
+  std::string text;
+  std::string trace;
+  for (const TiersResult& result : results) {
+    const TiersCell& cell = result.cell;
+    if (cell.trace->name != trace) {
+      trace = cell.trace->name;
+      text += absl::StrFormat(
+          "%s%s: prefix hits, %% of all blocks; writes for each block that is computed\n"
+          "%-9s%-7s%12s  %-18s%8s%8s%8s%9s%9s%8s\n",
+          text.empty() ? "" : "\n", trace, "dram", "local", "capacity, %", "writes", "hits", "dram",
+          "local", "written", "on drive", "spent");
+    }
+    const std::string rule =
+        cell.rule == "priced" ? absl::StrFormat("priced, %g %%", cell.budget_percent) : cell.rule;
+    const std::string spent =
+        cell.rule == "priced" ? absl::StrFormat("%.1f %%", result.budget_spent_percent) : "";
+    text += absl::StrFormat(
+        "%-9s%-7s%12s  %-18s%8.2f%8.2f%8.2f%9.3f%9.3f%8s\n", cell.policy, cell.local_policy,
+        absl::StrFormat("%g+%g", cell.dram_percent, cell.local_percent), rule,
+        result.prefix_hit_percent, result.dram_hit_percent, result.local_hit_percent,
+        result.writes_per_stored, result.device_writes_per_stored, spent);
+  }
+  return text;
+}
+
+std::string ToJson(const std::vector<TiersResult>& results) {
+  nlohmann::ordered_json out;
+  out["results"] = nlohmann::ordered_json::array();
+  for (const TiersResult& result : results) {
+    nlohmann::ordered_json cell = {
+        {"trace", result.cell.trace->name},
+        {"policy", result.cell.policy},
+        {"local_policy", result.cell.local_policy},
+        {"dram_percent", result.cell.dram_percent},
+        {"local_percent", result.cell.local_percent},
+        {"writes", result.cell.rule},
+        {"blocks", result.counts.blocks},
+        {"hit_blocks", result.counts.hits},
+        {"prefix_hit_percent", result.prefix_hit_percent},
+        {"dram_hit_percent", result.dram_hit_percent},
+        {"local_hit_percent", result.local_hit_percent},
+        {"stored_blocks", result.counts.stored},
+        {"written_blocks", result.local.appended},
+        {"rewritten_blocks", result.local.rewritten},
+        {"writes_per_stored", result.writes_per_stored},
+        {"device_writes_per_stored", result.device_writes_per_stored},
+    };
+    if (result.cell.rule == "priced") {
+      cell["budget_percent"] = result.cell.budget_percent;
+      cell["budget_blocks"] = result.budget_blocks;
+      cell["budget_spent_percent"] = result.budget_spent_percent;
+    }
+    out["results"].push_back(std::move(cell));
+  }
+  return out.dump() + "\n";
+}
+
+}  // namespace terrace::sim

@@ -1,0 +1,61 @@
+// DRAM over a local tier, over a trace: what is hit where, and what is written for it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+#include "tiers/placement/replay.h"
+#include "tools/sim/simulation.h"
+
+namespace terrace::sim {
+
+// "eviction", "commit", "second-touch", "priced", "oracle": by the values of LocalRule's, as named.
+std::vector<std::string_view> LocalRuleNames();
+
+struct TiersCell {
+  const PreparedTrace* trace = nullptr;
+  std::string policy;                // of DRAM; not min
+  std::string local_policy = "log";  // "log": segments, as the daemon's; else one of blocks
+  double dram_percent = 2;           // of the trace's distinct blocks
+  double local_percent = 20;         // likewise
+  std::string rule = "eviction";
+  // Of "priced": of what "commit" writes, all in all, spread evenly over the trace's time.
+  double budget_percent = 100;
+};
+
+struct TiersResult {
+  TiersCell cell;
+  uint64_t dram_blocks = 0;
+  uint64_t local_blocks = 0;
+  ReplayCounts counts;
+  LocalContents::Counts local;
+  double budget_blocks = 0;  // over the trace; 0: none
+  double price_at_end = 0;   // chance of use a block
+  // In % of all blocks asked for.
+  double prefix_hit_percent = 0;
+  double dram_hit_percent = 0;
+  double local_hit_percent = 0;
+  // Blocks written for each that was computed and stored: those that came down, and all, those that
+  // reclaim wrote again included.
+  double writes_per_stored = 0;
+  double device_writes_per_stored = 0;
+  double budget_spent_percent = 0;  // of all writes
+};
+
+// Errors: INVALID_ARGUMENT: an unknown policy or rule, or a local tier that is too small for its
+// log of segments.
+absl::StatusOr<TiersResult> SimulateTiers(const TiersCell& cell);
+
+// A row a cell, a table a trace.
+std::string ToTable(const std::vector<TiersResult>& results);
+// {"results": [{"trace", "policy", "local_policy", "dram_percent", "local_percent", "writes",
+// "budget_percent", "prefix_hit_percent", "dram_hit_percent", "local_hit_percent", "stored_blocks",
+// "written_blocks", "rewritten_blocks", "writes_per_stored", "device_writes_per_stored",
+// "budget_spent_percent"}]}; what concerns the budget only with "priced".
+std::string ToJson(const std::vector<TiersResult>& results);
+
+}  // namespace terrace::sim
