@@ -3,6 +3,7 @@
 
 #include "tests/doubles/cuda/exporting_process.h"
 #include "tests/unit/gpu_handoff/gpu_room.h"
+#include "tiers/gpu/copy_plan.h"
 
 namespace terrace::doubles {
 namespace {
@@ -295,6 +296,111 @@ TEST_F(SavedTest, AnUnregisteredRegionIsNotTouchedAndItsIdIsFree) {
   EXPECT_EQ(DeviceFigures().regions, 0U);
   ASSERT_NO_FATAL_FAILURE(RegisterOne(memory_));
   EXPECT_EQ(Get(GetAll())->outcomes(), All(1, v1::GET_OUTCOME_OK));
+}
+
+TEST_F(SavedTest, AWorkerThatHangsIsKilledAndReplaced) {
+  FrontRoomOptions options;
+  options.gpus.emplace();
+  options.gpus->staging_bytes = uint64_t{64} << 20;
+  options.gpus->cancel_deadline = absl::Milliseconds(100);
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("", 2, std::move(options)));
+  kill(DeviceFigures().worker_pid, SIGSTOP);
+  const uint64_t call = client_->Send(v1::METHOD_GET, GetAll(), {}, 200);
+  const auto get = client_->Result<v1::GetReply>(client_->ReceiveReply(call));
+  ASSERT_TRUE(get.ok()) << get.status();
+  EXPECT_EQ(get->outcomes(), All(2, v1::GET_OUTCOME_REGION_FAILED));
+  EXPECT_EQ(DeviceFigures().workers_lost, 1U);
+  EXPECT_THAT(DeviceFigures().last_fault, ::testing::HasSubstr("did not answer in time"));
+  EXPECT_EQ(Get(GetAll())->outcomes(), All(2, v1::GET_OUTCOME_OK));
+  ExpectLoaded();
+}
+
+TEST_F(SavedTest, ASlabThatItsTenantGivesUpIsDroppedByTheWorker) {
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("", 1));
+  ASSERT_EQ(Get(GetAll())->outcomes(), All(1, v1::GET_OUTCOME_OK)) << "the worker has it mapped";
+  // Both slabs of the DRAM become this tenant's, and then another one wants a block.
+  for (uint64_t first = 1000; first < 5000; first += kBlocks) {
+    ASSERT_TRUE(Put(PutOf(Numbers(first, kBlocks), Numbers(0, kBlocks))).ok());
+  }
+  BlockStore& store = room_->store();
+  const TenantId other = *store.OpenTenant("other");
+  NamespaceRecord record;
+  record.model = "other";
+  record.weights_revision = "1";
+  record.kv_dtype = "bf16";
+  record.layout = "test/1";
+  record.hash_algorithm = "test";
+  record.block_tokens = 16;
+  record.block_bytes = 1024;
+  const Digest128 digest = store.OpenNamespace(other, record)->digest;
+  const auto stored = [&] {
+    PutCall call;
+    call.part.namespace_digest = digest;
+    call.part.keys = TestKey(1);
+    call.payload = std::string(1024, 'p');
+    call.payload_bytes = {1024};
+    call.deadline = BootClock().Now() + absl::Seconds(20);
+    absl::Notification done;
+    char outcome = 0;
+    store.Put({other, kNoSession}, std::move(call), [&](absl::StatusOr<PutResult> result) {
+      outcome = result.ok() ? result->outcomes[0] : 0;
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return outcome == static_cast<char>(PutOutcome::kStored);
+  };
+  EXPECT_TRUE(Eventually(stored)) << "its memory comes when the worker has unmapped the slab";
+  EXPECT_GE(store.Usage().counters.slabs_retired, 1U);
+  const auto put = Put(PutOf({100}, {0}));
+  ASSERT_TRUE(put.ok()) << put.status();
+  EXPECT_EQ(Get(GetOf({100}, {32}))->outcomes(), All(1, v1::GET_OUTCOME_OK));
+}
+
+// More pieces than one plan may have, in small blocks: several copies.
+TEST_F(GpuRoomTest, ACallOfMorePiecesThanAPlanHoldsIsSeveralCopies) {
+  constexpr uint32_t kSegments = 1000;
+  constexpr uint32_t kPlanes = 20;
+  constexpr uint32_t kMany = 60;
+  constexpr uint64_t kStride = 8 * kSegments;
+  static_assert(uint64_t{kSegments} * kPlanes * kMany > kMaxPiecesOfPlan);
+  Open();
+  v1::OpenNamespaceRequest open;
+  *open.mutable_record() = TestRecord(uint64_t{4} * kSegments * kPlanes);
+  open.mutable_record()->set_model("scattered");
+  digest_ =
+      client_->Call<v1::OpenNamespaceReply>(v1::METHOD_OPEN_NAMESPACE, open)->namespace_digest();
+  const uint64_t bytes = kStride * kMany * kPlanes;
+  const cuda::DevicePointer memory = Allocate(bytes);
+  v1::RegisterRegionRequest region = RegionOf(memory);
+  region.set_allocation_bytes(bytes);
+  region.set_bytes(bytes);
+  region.mutable_geometry()->clear_planes();
+  region.mutable_geometry()->set_block_count(kMany);
+  for (uint32_t p = 0; p < kPlanes; ++p) {
+    v1::Plane* plane = region.mutable_geometry()->add_planes();
+    plane->set_offset(p * kStride * kMany);
+    plane->set_block_stride(kStride);
+    for (uint32_t s = 0; s < kSegments; ++s) {
+      v1::Segment* segment = plane->add_segments();
+      segment->set_offset(uint64_t{8} * s);
+      segment->set_bytes(4);
+    }
+  }
+  const auto registered = Register(*client_, region);
+  ASSERT_TRUE(registered.ok()) << registered.status();
+  const std::string all = Seeded(2).Bytes(bytes);
+  Write(memory, all);
+  const auto put = Put(PutOf(Numbers(0, kMany), Numbers(0, kMany)));
+  ASSERT_TRUE(put.ok()) << put.status();
+  ASSERT_EQ(put->outcomes(), All(kMany, v1::PUT_OUTCOME_STORED));
+  Write(memory, std::string(bytes, '\0'));
+  const auto get = Get(GetOf(Numbers(0, kMany), Numbers(0, kMany)));
+  ASSERT_TRUE(get.ok()) << get.status();
+  ASSERT_EQ(get->outcomes(), All(kMany, v1::GET_OUTCOME_OK));
+  const std::string after = Read(memory, bytes);
+  for (uint64_t i = 0; i < bytes; i += 8) {
+    ASSERT_EQ(after.compare(i, 4, all, i, 4), 0) << i;
+  }
 }
 
 // ---- large blocks: several groups, and less DRAM than they need at a time
