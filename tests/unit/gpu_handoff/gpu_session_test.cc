@@ -3,7 +3,6 @@
 
 #include "tests/doubles/cuda/exporting_process.h"
 #include "tests/unit/gpu_handoff/gpu_room.h"
-#include "tiers/gpu/copy_plan.h"
 
 namespace terrace::doubles {
 namespace {
@@ -52,6 +51,13 @@ class SavedTest : public GpuRoomTest {
     const auto put = Put(PutOf(Numbers(100, count), Numbers(0, count)));
     ASSERT_TRUE(put.ok()) << put.status();
     ASSERT_EQ(put->outcomes(), All(count, v1::PUT_OUTCOME_STORED));
+  }
+  // Region 1 lies in memory of that process.
+  void RegisterMemoryOf(stand_in::ExportingProcess& engine) {
+    const cuda::IpcMemHandle handle = engine.Allocate(kRegionBytes);
+    v1::RegisterRegionRequest region = RegionOf(Allocate());
+    region.set_handle(handle.reserved, sizeof(handle.reserved));
+    ASSERT_TRUE(Register(*client_, region).ok());
   }
   // Of a get of all of them into blocks 32.. of the region.
   v1::GetRequest GetAll() const {
@@ -136,10 +142,7 @@ TEST_F(SavedTest, LayersAreCountedAsTheyLand) {
 TEST_F(SavedTest, NoByteIsCopiedBeforeTheProducersEvent) {
   Open();
   stand_in::ExportingProcess engine;
-  const cuda::IpcMemHandle handle = engine.Allocate(kRegionBytes);
-  v1::RegisterRegionRequest region = RegionOf(Allocate());
-  region.set_handle(handle.reserved, sizeof(handle.reserved));
-  ASSERT_TRUE(Register(*client_, region).ok());
+  ASSERT_NO_FATAL_FAILURE(RegisterMemoryOf(engine));
   engine.Fill(0, kRegionBytes, 'a');
   const cuda::IpcEventHandle event = engine.event();
   v1::PutRequest first = PutOf({100}, {0});
@@ -183,10 +186,7 @@ TEST_F(SavedTest, ACancelAnswersWhenNoCopyCanTouchTheMemory) {
 TEST_F(SavedTest, ADeadlineEndsACopyThatWaitsForItsProducer) {
   Open();
   stand_in::ExportingProcess engine;
-  const cuda::IpcMemHandle handle = engine.Allocate(kRegionBytes);
-  v1::RegisterRegionRequest region = RegionOf(Allocate());
-  region.set_handle(handle.reserved, sizeof(handle.reserved));
-  ASSERT_TRUE(Register(*client_, region).ok());
+  ASSERT_NO_FATAL_FAILURE(RegisterMemoryOf(engine));
   engine.HoldBack(true);
   engine.Fill(0, kRegionBytes, 'b');
   const cuda::IpcEventHandle event = engine.event();
@@ -354,53 +354,6 @@ TEST_F(SavedTest, ASlabThatItsTenantGivesUpIsDroppedByTheWorker) {
   const auto put = Put(PutOf({100}, {0}));
   ASSERT_TRUE(put.ok()) << put.status();
   EXPECT_EQ(Get(GetOf({100}, {32}))->outcomes(), All(1, v1::GET_OUTCOME_OK));
-}
-
-// More pieces than one plan may have, in small blocks: several copies.
-TEST_F(GpuRoomTest, ACallOfMorePiecesThanAPlanHoldsIsSeveralCopies) {
-  constexpr uint32_t kSegments = 1000;
-  constexpr uint32_t kPlanes = 20;
-  constexpr uint32_t kMany = 60;
-  constexpr uint64_t kStride = 8 * kSegments;
-  static_assert(uint64_t{kSegments} * kPlanes * kMany > kMaxPiecesOfPlan);
-  Open();
-  v1::OpenNamespaceRequest open;
-  *open.mutable_record() = TestRecord(uint64_t{4} * kSegments * kPlanes);
-  open.mutable_record()->set_model("scattered");
-  digest_ =
-      client_->Call<v1::OpenNamespaceReply>(v1::METHOD_OPEN_NAMESPACE, open)->namespace_digest();
-  const uint64_t bytes = kStride * kMany * kPlanes;
-  const cuda::DevicePointer memory = Allocate(bytes);
-  v1::RegisterRegionRequest region = RegionOf(memory);
-  region.set_allocation_bytes(bytes);
-  region.set_bytes(bytes);
-  region.mutable_geometry()->clear_planes();
-  region.mutable_geometry()->set_block_count(kMany);
-  for (uint32_t p = 0; p < kPlanes; ++p) {
-    v1::Plane* plane = region.mutable_geometry()->add_planes();
-    plane->set_offset(p * kStride * kMany);
-    plane->set_block_stride(kStride);
-    for (uint32_t s = 0; s < kSegments; ++s) {
-      v1::Segment* segment = plane->add_segments();
-      segment->set_offset(uint64_t{8} * s);
-      segment->set_bytes(4);
-    }
-  }
-  const auto registered = Register(*client_, region);
-  ASSERT_TRUE(registered.ok()) << registered.status();
-  const std::string all = Seeded(2).Bytes(bytes);
-  Write(memory, all);
-  const auto put = Put(PutOf(Numbers(0, kMany), Numbers(0, kMany)));
-  ASSERT_TRUE(put.ok()) << put.status();
-  ASSERT_EQ(put->outcomes(), All(kMany, v1::PUT_OUTCOME_STORED));
-  Write(memory, std::string(bytes, '\0'));
-  const auto get = Get(GetOf(Numbers(0, kMany), Numbers(0, kMany)));
-  ASSERT_TRUE(get.ok()) << get.status();
-  ASSERT_EQ(get->outcomes(), All(kMany, v1::GET_OUTCOME_OK));
-  const std::string after = Read(memory, bytes);
-  for (uint64_t i = 0; i < bytes; i += 8) {
-    ASSERT_EQ(after.compare(i, 4, all, i, 4), 0) << i;
-  }
 }
 
 // ---- large blocks: several groups, and less DRAM than they need at a time
