@@ -15,8 +15,7 @@ namespace {
 // Pieces that are on their way at a time: one is copied from the device while others are taken into
 // the arena.
 constexpr uint32_t kMaxPieces = 4;
-// Where a block begins in the staging memory: a cache line of the host's, and what devices write
-// best.
+// Where a block begins in the staging memory: at a cache line of its own.
 constexpr uint64_t kPlaceAlignment = 256;
 
 constexpr uint64_t RoundedUp(uint64_t bytes) {
