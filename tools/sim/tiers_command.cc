@@ -99,6 +99,7 @@ absl::Status RunTiersCommand(const TiersCommandLine& line) {
   bench::CatchInterrupts();
   bench::Progress progress(line.json ? bench::Progress::Show::kNever
                                      : bench::Progress::Show::kOnTerminal);
+  TiersSimulator simulator;
   std::vector<TiersResult> results;
   std::vector<std::unique_ptr<PreparedTrace>> traces;
   for (const std::string& path : line.traces) {
@@ -116,7 +117,7 @@ absl::Status RunTiersCommand(const TiersCommandLine& line) {
     progress.Begin("simulating " + trace->name, cells.size());
     for (const TiersCell& cell : cells) {
       absl::StatusOr<TiersResult> result =
-          bench::Interrupted() ? absl::CancelledError("interrupted") : SimulateTiers(cell);
+          bench::Interrupted() ? absl::CancelledError("interrupted") : simulator.Simulate(cell);
       if (!result.ok()) {
         return result.status();
       }

@@ -59,6 +59,10 @@ double Percent(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
 }
 
+double AllWrites(const TiersResult& result) {
+  return static_cast<double>(result.local.appended + result.local.rewritten);
+}
+
 void Summarise(TiersResult& result) {
   const uint64_t blocks = result.counts.blocks;
   result.prefix_hit_percent = Percent(result.counts.hits, blocks);
@@ -72,19 +76,11 @@ void Summarise(TiersResult& result) {
   }
 }
 
-}  // namespace
-
-std::vector<std::string_view> LocalRuleNames() {
-  return {kRules.begin(), kRules.end()};
-}
-
-absl::StatusOr<TiersResult> SimulateTiers(const TiersCell& cell) {
-  const std::optional<LocalRule> rule = RuleNamed(cell.rule);
-  if (!rule.has_value()) {
-    return absl::InvalidArgumentError("there is no rule of writes named " + cell.rule);
-  }
+// budget_blocks: of kPriced, over the trace.
+absl::StatusOr<TiersResult> Replay(const TiersCell& cell, LocalRule rule, double budget_blocks) {
   TiersResult result;
   result.cell = cell;
+  result.budget_blocks = budget_blocks;
   result.dram_blocks = CapacityBlocks(*cell.trace, cell.dram_percent);
   result.local_blocks = CapacityBlocks(*cell.trace, cell.local_percent);
   absl::StatusOr<std::unique_ptr<LocalContents>> contents =
@@ -94,22 +90,12 @@ absl::StatusOr<TiersResult> SimulateTiers(const TiersCell& cell) {
   }
   LocalReplay local;
   local.contents = *std::move(contents);
-  local.rule = *rule;
+  local.rule = rule;
   local.blocks = result.local_blocks;
   local.block_bytes = kBlockBytes;
-  if (rule == LocalRule::kPriced) {
-    TiersCell through = cell;
-    through.rule = "commit";
-    const absl::StatusOr<TiersResult> most = SimulateTiers(through);
-    if (!most.ok()) {
-      return most.status();
-    }
-    result.budget_blocks = cell.budget_percent / 100 *
-                           static_cast<double>(most->local.appended + most->local.rewritten);
-    const double a_second = result.budget_blocks / std::max(1.0, SpanSeconds(*cell.trace));
-    local.budget.bytes_per_day =
-        static_cast<uint64_t>(a_second * kSecondsADay * static_cast<double>(kBlockBytes));
-  }
+  const double a_second = budget_blocks / std::max(1.0, SpanSeconds(*cell.trace));
+  local.budget.bytes_per_day =
+      static_cast<uint64_t>(a_second * kSecondsADay * static_cast<double>(kBlockBytes));
   KnownFuture future(*cell.trace);
   absl::StatusOr<std::unique_ptr<PlacementReplay>> replay = PlacementReplay::CreateAnyOver(
       cell.policy, {.capacity_blocks = result.dram_blocks, .future = &future}, std::move(local));
@@ -129,6 +115,44 @@ absl::StatusOr<TiersResult> SimulateTiers(const TiersCell& cell) {
     result.price_at_end = (*replay)->budget()->price() * static_cast<double>(kBlockBytes);
   }
   Summarise(result);
+  return result;
+}
+
+}  // namespace
+
+std::vector<std::string_view> LocalRuleNames() {
+  return {kRules.begin(), kRules.end()};
+}
+
+absl::StatusOr<TiersResult> TiersSimulator::Simulate(const TiersCell& cell) {
+  const std::optional<LocalRule> rule = RuleNamed(cell.rule);
+  if (!rule.has_value()) {
+    return absl::InvalidArgumentError("there is no rule of writes named " + cell.rule);
+  }
+  if (rule == LocalRule::kOnCommit) {
+    return Commit(cell);
+  }
+  if (rule != LocalRule::kPriced) {
+    return Replay(cell, *rule, 0);
+  }
+  const absl::StatusOr<TiersResult> commit = Commit(cell);
+  return commit.ok() ? Replay(cell, *rule, cell.budget_percent / 100 * AllWrites(*commit)) : commit;
+}
+
+absl::StatusOr<TiersResult> TiersSimulator::Commit(const TiersCell& cell) {
+  const Tiers tiers{cell.trace, cell.policy, cell.local_policy, cell.dram_percent,
+                    cell.local_percent};
+  const auto known = commits_.find(tiers);
+  if (known != commits_.end()) {
+    return known->second;
+  }
+  TiersCell through = cell;
+  through.rule = "commit";
+  through.budget_percent = 100;
+  absl::StatusOr<TiersResult> result = Replay(through, LocalRule::kOnCommit, 0);
+  if (result.ok()) {
+    commits_.emplace(tiers, *result);
+  }
   return result;
 }
 

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -46,9 +48,21 @@ struct TiersResult {
   double budget_spent_percent = 0;  // of all writes
 };
 
-// Errors: INVALID_ARGUMENT: an unknown policy or rule, or a local tier that is too small for its
-// log of segments.
-absl::StatusOr<TiersResult> SimulateTiers(const TiersCell& cell);
+// Simulates cells, and remembers of each pair of tiers what "commit" wrote, which budgets are told
+// from. Thread-compatible.
+class TiersSimulator {
+ public:
+  // Errors: INVALID_ARGUMENT: an unknown policy or rule, or a local tier that is too small for its
+  // log of segments.
+  absl::StatusOr<TiersResult> Simulate(const TiersCell& cell);
+
+ private:
+  // All that differs between cells but the rule of writes.
+  using Tiers = std::tuple<const PreparedTrace*, std::string, std::string, double, double>;
+  absl::StatusOr<TiersResult> Commit(const TiersCell& cell);
+
+  std::map<Tiers, TiersResult> commits_;
+};
 
 // A row a cell, a table a trace.
 std::string ToTable(const std::vector<TiersResult>& results);

@@ -22,7 +22,7 @@ const PreparedTrace& Sample() {
 }
 
 TiersResult Of(const TiersCell& cell) {
-  absl::StatusOr<TiersResult> result = SimulateTiers(cell);
+  absl::StatusOr<TiersResult> result = TiersSimulator().Simulate(cell);
   EXPECT_TRUE(result.ok()) << result.status();
   return result.ok() ? *result : TiersResult{};
 }
@@ -66,6 +66,28 @@ TEST(TiersSimulation, ABudgetIsKeptAndABetterChoiceCostsFewHits) {
   }
 }
 
+TEST(TiersSimulation, WhatCommitWroteIsRememberedByThePairOfTiers) {
+  TiersSimulator simulator;
+  TiersCell cell = CellOf("lru", "commit");
+  const absl::StatusOr<TiersResult> commit = simulator.Simulate(cell);
+  cell.local_percent = 4;
+  const absl::StatusOr<TiersResult> larger = simulator.Simulate(cell);
+  ASSERT_TRUE(commit.ok() && larger.ok());
+  for (const double budget : {50.0, 25.0}) {
+    cell = CellOf("lru", "priced");
+    cell.budget_percent = budget;
+    const absl::StatusOr<TiersResult> priced = simulator.Simulate(cell);
+    ASSERT_TRUE(priced.ok());
+    EXPECT_DOUBLE_EQ(
+        priced->budget_blocks,
+        budget / 100 * static_cast<double>(commit->local.appended + commit->local.rewritten));
+    EXPECT_EQ(priced->local.appended, Of(cell).local.appended) << "as if simulated alone";
+  }
+  cell = CellOf("lru", "commit");
+  EXPECT_EQ(simulator.Simulate(cell)->local.appended, commit->local.appended);
+  EXPECT_NE(larger->counts.hits, commit->counts.hits);
+}
+
 TEST(TiersSimulation, ASlackBudgetWritesAllThatIsEvicted) {
   TiersCell cell = CellOf("phl", "priced");
   cell.budget_percent = 1000;
@@ -96,7 +118,9 @@ TEST(TiersSimulation, SecondTouchesAreWrittenOnly) {
 }
 
 TEST(TiersSimulation, RefusesWhatItCannotSimulate) {
-  const auto code = [](const TiersCell& cell) { return SimulateTiers(cell).status().code(); };
+  const auto code = [](const TiersCell& cell) {
+    return TiersSimulator().Simulate(cell).status().code();
+  };
   EXPECT_EQ(code(CellOf("mru", "eviction")), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code(CellOf("lru", "never")), absl::StatusCode::kInvalidArgument);
   TiersCell cell = CellOf("lru", "priced");
