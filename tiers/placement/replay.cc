@@ -33,7 +33,7 @@ class ReplayOfOnePool final : public PlacementReplay {
 
   void PutOver(LocalReplay local) {
     local_ = std::move(local);
-    if (local_.rule == LocalRule::kPriced) {
+    if (local_.rule == LocalRule::kPriced || local_.rule == LocalRule::kThreshold) {
       MakeAdmission();
     }
   }
@@ -248,6 +248,7 @@ class ReplayOfOnePool final : public PlacementReplay {
       case LocalRule::kOracle:
         return textbook_.future->NextUse(block.name) != UINT64_MAX;
       case LocalRule::kPriced:
+      case LocalRule::kThreshold:
         break;
     }
     LocalAdmission::Candidate candidate;
@@ -256,6 +257,9 @@ class ReplayOfOnePool final : public PlacementReplay {
     candidate.seconds_saved = 1;
     candidate.bytes = local_.block_bytes;
     candidate.completes = block.child_below;
+    if (local_.rule == LocalRule::kThreshold) {
+      return candidate.completes || admission_->ChanceOf(candidate) >= local_.least_chance;
+    }
     return IsLetIn(admission_->Judge(now_, candidate));
   }
 

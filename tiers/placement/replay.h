@@ -42,12 +42,15 @@ enum class LocalRule : uint8_t {
   kSecondTouch = 2,  // what is evicted and was asked for twice since it was first stored
   kPriced = 3,       // what is evicted and is worth its price (local_admission.h)
   kOracle = 4,       // what is evicted and will be asked for again
+  kThreshold = 5,    // what is evicted and is likely enough to be asked for again, by the same
+                     // forecast as kPriced, or completes what was written
 };
 
 struct LocalReplay {
   std::unique_ptr<LocalContents> contents;
   LocalRule rule = LocalRule::kOnEviction;
-  WriteBudget::Options budget;  // of kPriced
+  WriteBudget::Options budget;  // of kPriced; kThreshold only has its horizon from it
+  double least_chance = 0;      // of kThreshold
   uint64_t blocks = 0;          // that the tier holds, about
   uint64_t block_bytes = 1;     // that a write takes off the budget
 };
@@ -84,7 +87,7 @@ class PlacementReplay {
   [[nodiscard]] virtual const ReplayCounts& counts() const = 0;
   // nullptr: there is no local tier.
   [[nodiscard]] virtual const LocalContents* local() const = 0;
-  // nullptr: nothing is priced.
+  // nullptr: nothing is judged.
   [[nodiscard]] virtual const WriteBudget* budget() const = 0;
   [[nodiscard]] virtual const EvictionPolicy& policy() const = 0;
 };

@@ -52,7 +52,8 @@ CLI::App* AddTiersCommand(CLI::App& app, TiersCommandLine& line) {
       "DRAM over a local tier: hits by tier, and what is written for them. Writes are one of: "
       "eviction (all that DRAM evicts), commit (all that is stored), second-touch (what is evicted "
       "and was asked for twice), priced (what is evicted and worth its price within a budget), "
-      "oracle (what is evicted and will be asked for again).");
+      "threshold:CHANCE (what is evicted and is asked for again with that chance, 0 to 1, or more, "
+      "by the forecast that priced has), oracle (what is evicted and will be asked for again).");
   std::vector<std::string> local_policies = Texts(EvictionPolicyNames());
   local_policies.insert(local_policies.begin(), "log");
   std::vector<std::string> policies = Texts(ReplayPolicyNames());
@@ -71,12 +72,19 @@ CLI::App* AddTiersCommand(CLI::App& app, TiersCommandLine& line) {
       ->capture_default_str();
   tiers->add_option("--writes", line.rules, "what is written to the local tier")
       ->delimiter(',')
-      ->check(CLI::IsMember(Texts(LocalRuleNames())))
+      ->check(CLI::Validator(
+          [](const std::string& rule) {
+            return WriteRuleNamed(rule).has_value() ? "" : "there is no rule named " + rule;
+          },
+          "RULE"))
       ->capture_default_str();
   tiers->add_option("--budget", line.budgets, "of priced writes, in % of what commit writes")
       ->delimiter(',')
       ->check(CLI::Range(0.01, 1e6))
       ->capture_default_str();
+  tiers->add_flag(
+      "--matched", line.matched,
+      "after each threshold, priced writes with a budget with which they come to as many");
   tiers->add_option("--dram", line.dram, "in % of a trace's distinct blocks")
       ->delimiter(',')
       ->check(CLI::Range(1e-6, 100.0))
@@ -115,6 +123,7 @@ absl::Status RunTiersCommand(const TiersCommandLine& line) {
     }
     const std::vector<TiersCell> cells = CellsOf(line, *traces.back());
     progress.Begin("simulating " + trace->name, cells.size());
+    size_t done = 0;
     for (const TiersCell& cell : cells) {
       absl::StatusOr<TiersResult> result =
           bench::Interrupted() ? absl::CancelledError("interrupted") : simulator.Simulate(cell);
@@ -122,7 +131,15 @@ absl::Status RunTiersCommand(const TiersCommandLine& line) {
         return result.status();
       }
       results.push_back(*std::move(result));
-      progress.Advance(results.size() % (cells.size() + 1));
+      if (line.matched && WriteRuleNamed(cell.rule)->rule == LocalRule::kThreshold) {
+        absl::StatusOr<TiersResult> matched =
+            simulator.SimulateMatched(cell, results.back().of_commit_percent);
+        if (!matched.ok()) {
+          return matched.status();
+        }
+        results.push_back(*std::move(matched));
+      }
+      progress.Advance(++done);
     }
     progress.Clear();
   }

@@ -16,6 +16,7 @@ struct TiersCommandLine {
   std::vector<std::string> local_policies = {"log"};
   std::vector<std::string> rules = {"commit", "eviction", "priced"};
   std::vector<double> budgets = {50};
+  bool matched = false;
   std::vector<double> dram = {2};
   std::vector<double> local = {20};
   uint64_t max_requests = 0;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
 
@@ -17,18 +18,14 @@ namespace {
 // By the values of LocalRule.
 constexpr std::array<std::string_view, 5> kRules = {"eviction", "commit", "second-touch", "priced",
                                                     "oracle"};
+constexpr std::string_view kThreshold = "threshold:";
 constexpr uint32_t kSegments = 64;  // of a log, where there are as many blocks
 constexpr uint32_t kKeptFree = 3;
 constexpr uint64_t kBlockBytes = uint64_t{1} << 20;  // so that a budget is not rounded
 constexpr double kSecondsADay = 86'400;
-
-std::optional<LocalRule> RuleNamed(std::string_view name) {
-  const auto* found = std::find(kRules.begin(), kRules.end(), name);
-  if (found == kRules.end()) {
-    return std::nullopt;
-  }
-  return static_cast<LocalRule>(found - kRules.begin());
-}
+constexpr double kLeastBudgetPercent = 0.01;
+constexpr double kMatchedPercent = 0.1;  // of what commit writes
+constexpr int kMatchTries = 6;
 
 absl::StatusOr<std::unique_ptr<LocalContents>> MakeContents(const std::string& policy,
                                                             uint64_t blocks) {
@@ -76,11 +73,11 @@ void Summarise(TiersResult& result) {
   }
 }
 
-// budget_blocks: of kPriced, over the trace.
-absl::StatusOr<TiersResult> Replay(const TiersCell& cell, LocalRule rule, double budget_blocks) {
+// budget_blocks: of kPriced, over the trace, and what kThreshold has its horizon from.
+absl::StatusOr<TiersResult> Replay(const TiersCell& cell, WriteRule writes, double budget_blocks) {
   TiersResult result;
   result.cell = cell;
-  result.budget_blocks = budget_blocks;
+  result.budget_blocks = writes.rule == LocalRule::kPriced ? budget_blocks : 0;
   result.dram_blocks = CapacityBlocks(*cell.trace, cell.dram_percent);
   result.local_blocks = CapacityBlocks(*cell.trace, cell.local_percent);
   absl::StatusOr<std::unique_ptr<LocalContents>> contents =
@@ -90,7 +87,8 @@ absl::StatusOr<TiersResult> Replay(const TiersCell& cell, LocalRule rule, double
   }
   LocalReplay local;
   local.contents = *std::move(contents);
-  local.rule = rule;
+  local.rule = writes.rule;
+  local.least_chance = writes.least_chance;
   local.blocks = result.local_blocks;
   local.block_bytes = kBlockBytes;
   const double a_second = budget_blocks / std::max(1.0, SpanSeconds(*cell.trace));
@@ -102,7 +100,7 @@ absl::StatusOr<TiersResult> Replay(const TiersCell& cell, LocalRule rule, double
   if (!replay.ok()) {
     return replay.status();
   }
-  const bool looks_ahead = rule == LocalRule::kOracle || cell.policy == "min";
+  const bool looks_ahead = writes.rule == LocalRule::kOracle || cell.policy == "min";
   for (const PreparedTrace::Request& request : cell.trace->requests) {
     if (looks_ahead) {
       future.Reach(request);
@@ -124,19 +122,67 @@ std::vector<std::string_view> LocalRuleNames() {
   return {kRules.begin(), kRules.end()};
 }
 
+std::optional<WriteRule> WriteRuleNamed(std::string_view name) {
+  if (name.substr(0, kThreshold.size()) == kThreshold) {
+    name.remove_prefix(kThreshold.size());
+    double chance = 0;
+    if (!absl::SimpleAtod({name.data(), name.size()}, &chance) || !(chance >= 0 && chance <= 1)) {
+      return std::nullopt;
+    }
+    return WriteRule{LocalRule::kThreshold, chance};
+  }
+  const auto* found = std::find(kRules.begin(), kRules.end(), name);
+  if (found == kRules.end()) {
+    return std::nullopt;
+  }
+  return WriteRule{static_cast<LocalRule>(found - kRules.begin())};
+}
+
 absl::StatusOr<TiersResult> TiersSimulator::Simulate(const TiersCell& cell) {
-  const std::optional<LocalRule> rule = RuleNamed(cell.rule);
-  if (!rule.has_value()) {
+  const std::optional<WriteRule> writes = WriteRuleNamed(cell.rule);
+  if (!writes.has_value()) {
     return absl::InvalidArgumentError("there is no rule of writes named " + cell.rule);
   }
-  if (rule == LocalRule::kOnCommit) {
-    return Commit(cell);
-  }
-  if (rule != LocalRule::kPriced) {
-    return Replay(cell, *rule, 0);
+  const bool is_judged =
+      writes->rule == LocalRule::kPriced || writes->rule == LocalRule::kThreshold;
+  if (!is_judged) {
+    return writes->rule == LocalRule::kOnCommit ? Commit(cell) : Replay(cell, *writes, 0);
   }
   const absl::StatusOr<TiersResult> commit = Commit(cell);
-  return commit.ok() ? Replay(cell, *rule, cell.budget_percent / 100 * AllWrites(*commit)) : commit;
+  if (!commit.ok()) {
+    return commit.status();
+  }
+  const double most = AllWrites(*commit);
+  const double share = writes->rule == LocalRule::kPriced ? cell.budget_percent / 100 : 1;
+  absl::StatusOr<TiersResult> result = Replay(cell, *writes, share * most);
+  if (result.ok() && most > 0) {
+    result->of_commit_percent = 100 * AllWrites(*result) / most;
+  }
+  return result;
+}
+
+// A budget is spread over the trace and not all of it is asked for, so that what is written falls
+// short of it by a share that changes little with it.
+absl::StatusOr<TiersResult> TiersSimulator::SimulateMatched(const TiersCell& cell,
+                                                            double of_commit_percent) {
+  TiersCell priced = cell;
+  priced.rule = "priced";
+  priced.budget_percent = std::max(kLeastBudgetPercent, of_commit_percent);
+  absl::StatusOr<TiersResult> nearest = Simulate(priced);
+  absl::StatusOr<TiersResult> result = nearest;
+  const auto off = [&](const TiersResult& one) {
+    return std::abs(one.of_commit_percent - of_commit_percent);
+  };
+  for (int i = 1; i < kMatchTries && result.ok() && result->of_commit_percent > 0 &&
+                  off(*nearest) > kMatchedPercent;
+       ++i) {
+    priced.budget_percent *= std::clamp(of_commit_percent / result->of_commit_percent, 0.5, 2.0);
+    result = Simulate(priced);
+    if (result.ok() && off(*result) < off(*nearest)) {
+      nearest = result;
+    }
+  }
+  return result.ok() ? nearest : result;
 }
 
 absl::StatusOr<TiersResult> TiersSimulator::Commit(const TiersCell& cell) {
@@ -149,8 +195,9 @@ absl::StatusOr<TiersResult> TiersSimulator::Commit(const TiersCell& cell) {
   TiersCell through = cell;
   through.rule = "commit";
   through.budget_percent = 100;
-  absl::StatusOr<TiersResult> result = Replay(through, LocalRule::kOnCommit, 0);
+  absl::StatusOr<TiersResult> result = Replay(through, {LocalRule::kOnCommit}, 0);
   if (result.ok()) {
+    result->of_commit_percent = 100;
     commits_.emplace(tiers, *result);
   }
   return result;
@@ -170,7 +217,7 @@ std::string ToTable(const std::vector<TiersResult>& results) {
           "local", "written", "on drive", "spent");
     }
     const std::string rule =
-        cell.rule == "priced" ? absl::StrFormat("priced, %g %%", cell.budget_percent) : cell.rule;
+        cell.rule == "priced" ? absl::StrFormat("priced, %.4g %%", cell.budget_percent) : cell.rule;
     const std::string spent =
         cell.rule == "priced" ? absl::StrFormat("%.1f %%", result.budget_spent_percent) : "";
     text += absl::StrFormat(
@@ -204,6 +251,9 @@ std::string ToJson(const std::vector<TiersResult>& results) {
         {"writes_per_stored", result.writes_per_stored},
         {"device_writes_per_stored", result.device_writes_per_stored},
     };
+    if (result.of_commit_percent > 0) {
+      cell["of_commit_percent"] = result.of_commit_percent;
+    }
     if (result.cell.rule == "priced") {
       cell["budget_percent"] = result.cell.budget_percent;
       cell["budget_blocks"] = result.budget_blocks;

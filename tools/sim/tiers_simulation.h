@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -16,7 +17,15 @@
 namespace terrace::sim {
 
 // "eviction", "commit", "second-touch", "priced", "oracle": by the values of LocalRule's, as named.
+// Or "threshold:CHANCE", a number from 0 to 1.
 std::vector<std::string_view> LocalRuleNames();
+
+struct WriteRule {
+  LocalRule rule = LocalRule::kOnEviction;
+  double least_chance = 0;  // of kThreshold
+};
+// nullopt: there is none of that name.
+std::optional<WriteRule> WriteRuleNamed(std::string_view name);
 
 struct TiersCell {
   const PreparedTrace* trace = nullptr;
@@ -46,6 +55,7 @@ struct TiersResult {
   double writes_per_stored = 0;
   double device_writes_per_stored = 0;
   double budget_spent_percent = 0;  // of all writes
+  double of_commit_percent = 0;     // all writes, of what "commit" writes; 0: not known
 };
 
 // Simulates cells, and remembers of each pair of tiers what "commit" wrote, which budgets are told
@@ -55,6 +65,10 @@ class TiersSimulator {
   // Errors: INVALID_ARGUMENT: an unknown policy or rule, or a local tier that is too small for its
   // log of segments.
   absl::StatusOr<TiersResult> Simulate(const TiersCell& cell);
+
+  // "priced" in place of the cell's rule, with the budget with which it writes `of_commit_percent`:
+  // the nearest of a few tries. Errors: as Simulate.
+  absl::StatusOr<TiersResult> SimulateMatched(const TiersCell& cell, double of_commit_percent);
 
  private:
   // All that differs between cells but the rule of writes.
@@ -69,7 +83,7 @@ std::string ToTable(const std::vector<TiersResult>& results);
 // {"results": [{"trace", "policy", "local_policy", "dram_percent", "local_percent", "writes",
 // "budget_percent", "prefix_hit_percent", "dram_hit_percent", "local_hit_percent", "stored_blocks",
 // "written_blocks", "rewritten_blocks", "writes_per_stored", "device_writes_per_stored",
-// "budget_spent_percent"}]}; what concerns the budget only with "priced".
+// "of_commit_percent", "budget_spent_percent"}]}; what concerns the budget only with "priced".
 std::string ToJson(const std::vector<TiersResult>& results);
 
 }  // namespace terrace::sim
