@@ -125,10 +125,23 @@ class ReplayOfOnePool final : public PlacementReplay {
         break;
       }
     }
+    if (local_.gate != nullptr) {
+      Shorten(local_.gate->Reach(request.chain.first(blocks_.size()), blocks_));
+    }
     BringUp(request.chain);
     policy_->Use({request.now, request.chain, blocks_, request.hints});
     policy_->Touch(blocks_);
     return blocks_.size();
+  }
+
+  // The leading run ends after `count` blocks.
+  void Shorten(size_t count) {
+    for (size_t behind = count; behind < blocks_.size(); ++behind) {
+      if (blocks_[behind] != kNoBlock) {
+        policy_->Unlock(blocks_[behind]);
+      }
+    }
+    blocks_.resize(count);
   }
 
   // What the leading run has in the local tier, as far as there is room for it.
@@ -148,12 +161,7 @@ class ReplayOfOnePool final : public PlacementReplay {
       }
       const Newcomer newcomer{i == 0 ? kNoBlock : blocks_[i - 1], chain[i], {}};
       if (policy_->resident() == capacity_ && !EvictFor(newcomer)) {
-        for (size_t behind = i; behind < blocks_.size(); ++behind) {
-          if (blocks_[behind] != kNoBlock) {
-            policy_->Unlock(blocks_[behind]);
-          }
-        }
-        blocks_.resize(i);
+        Shorten(i);
         return;
       }
       blocks_[i] = Enter({.name = chain[i],

@@ -46,6 +46,16 @@ enum class LocalRule : uint8_t {
                      // forecast as kPriced, or completes what was written
 };
 
+// How much of a request's leading run is loaded at all.
+class LoadGate {
+ public:
+  virtual ~LoadGate() = default;
+  // Before anything is read from below. `resident`: of the blocks of `run`, kNoBlock where one lies
+  // below DRAM. Returns how many are hits; those behind are computed and stored as if they lay
+  // nowhere.
+  virtual size_t Reach(absl::Span<const uint64_t> run, absl::Span<const BlockId> resident) = 0;
+};
+
 struct LocalReplay {
   std::unique_ptr<LocalContents> contents;
   LocalRule rule = LocalRule::kOnEviction;
@@ -53,6 +63,7 @@ struct LocalReplay {
   double least_chance = 0;      // of kThreshold
   uint64_t blocks = 0;          // that the tier holds, about
   uint64_t block_bytes = 1;     // that a write takes off the budget
+  LoadGate* gate = nullptr;     // outlives the replay; nullptr: all is loaded
 };
 
 struct ReplayRequest {
