@@ -8,6 +8,8 @@
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
 
+#include "tools/sim/timing_line.h"
+
 namespace terrace::sim {
 
 struct TiersCommandLine {
@@ -22,6 +24,11 @@ struct TiersCommandLine {
   uint64_t max_requests = 0;
   uint32_t block_tokens = 0;
   bool json = false;
+  bool timed = false;  // loads take time, as `timing` says
+  std::vector<double> shared = {0};
+  TimingLine timing;
+  std::vector<std::string> loads = {"worth"};
+  std::vector<std::string> prefetches = {"none"};
 };
 
 // The subcommand; `line` is written to when the command line is parsed.

@@ -1,6 +1,8 @@
-// DRAM over a local tier, over a trace: what is hit where, and what is written for it.
+// DRAM over a local tier and perhaps a pool, over a trace: what is hit where, and what is written
+// for it; and with speeds of the tiers, what requests wait for.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -12,6 +14,7 @@
 #include "absl/status/statusor.h"
 
 #include "tiers/placement/replay.h"
+#include "tools/sim/request_timer.h"
 #include "tools/sim/simulation.h"
 
 namespace terrace::sim {
@@ -33,9 +36,11 @@ struct TiersCell {
   std::string local_policy = "log";  // "log": segments, as the daemon's; else one of blocks
   double dram_percent = 2;           // of the trace's distinct blocks
   double local_percent = 20;         // likewise
+  double shared_percent = 0;         // likewise; 0: no pool. Only with `timing`
   std::string rule = "eviction";
   // Of "priced": of what "commit" writes, all in all, spread evenly over the trace's time.
   double budget_percent = 100;
+  std::optional<TimingOptions> timing;  // nullopt: loads take no time
 };
 
 struct TiersResult {
@@ -44,18 +49,29 @@ struct TiersResult {
   uint64_t local_blocks = 0;
   ReplayCounts counts;
   LocalContents::Counts local;
+  LocalContents::Counts shared;
   double budget_blocks = 0;  // over the trace; 0: none
   double price_at_end = 0;   // chance of use a block
   // In % of all blocks asked for.
   double prefix_hit_percent = 0;
   double dram_hit_percent = 0;
   double local_hit_percent = 0;
+  double shared_hit_percent = 0;
   // Blocks written for each that was computed and stored: those that came down, and all, those that
   // reclaim wrote again included.
   double writes_per_stored = 0;
   double device_writes_per_stored = 0;
   double budget_spent_percent = 0;  // of all writes
   double of_commit_percent = 0;     // all writes, of what "commit" writes; 0: not known
+  // With timing.
+  TimedCounts timed;
+  double mean_first_token_seconds = 0;
+  double p50_first_token_seconds = 0;
+  double p99_first_token_seconds = 0;
+  std::array<uint64_t, kPlaces> written_bytes{};
+  // Of the trace's time, how long each tier's wire had to carry reads and writes; over 100: it
+  // could not.
+  std::array<double, kPlaces> busy_percent{};
 };
 
 // Simulates cells, and remembers of each pair of tiers what "commit" wrote, which budgets are told
@@ -77,13 +93,5 @@ class TiersSimulator {
 
   std::map<Tiers, TiersResult> commits_;
 };
-
-// A row a cell, a table a trace.
-std::string ToTable(const std::vector<TiersResult>& results);
-// {"results": [{"trace", "policy", "local_policy", "dram_percent", "local_percent", "writes",
-// "budget_percent", "prefix_hit_percent", "dram_hit_percent", "local_hit_percent", "stored_blocks",
-// "written_blocks", "rewritten_blocks", "writes_per_stored", "device_writes_per_stored",
-// "of_commit_percent", "budget_spent_percent"}]}; what concerns the budget only with "priced".
-std::string ToJson(const std::vector<TiersResult>& results);
 
 }  // namespace terrace::sim

@@ -61,6 +61,21 @@ expect 0 '^phl +log +1\+5 +priced, 50 % ' tiers --trace "$sample" --dram 1 --loc
 expect 0 '^\{"results":\[\{"trace":"lmc_agents","policy":"lru","local_policy":"log"' tiers --trace "$sample" \
   --policy lru --dram 1 --local 5 --json
 
+timed() { expect "$1" "$2" tiers --trace "$sample" --policy lru --writes eviction --dram 1 --local 5 "${@:3}"; }
+timed 0 'of a read, in ms; default dram=' --help
+timed 0 'in GB/s' --help
+timed 0 '^lru +log +1\+5 +eviction +worth +none ' --timed
+timed 0 '^lru +log +1\+5\+60 +eviction +never +probe ' --shared 60 --load never --prefetch probe --lead 0.5 --stray 5 --seed 3
+timed 0 '"first_token_s":\{"mean":' --latency local=1 --json
+timed 1 '--bandwidth disk=1: dram, local or shared' --bandwidth disk=1
+timed 1 '--prefill 5: TOKENS=SECONDS' --prefill 5
+timed 2 '--load' --load sometimes
+timed 2 '--prefetch' --prefetch always
+timed 2 '--lead' --lead -1
+timed 2 '--stray' --stray 101
+timed 2 '--shared' --shared -1
+timed 2 '--token-bytes' --token-bytes 0
+
 # The same run gives the same bytes, whatever the number of threads.
 "$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 1 >"$folder/one"
 "$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 2 >"$folder/two"

@@ -8,6 +8,7 @@
 #include "nlohmann/json.hpp"
 
 #include "tools/sim/synthetic_traces.h"
+#include "tools/sim/tiers_report.h"
 
 namespace terrace::sim {
 namespace {
