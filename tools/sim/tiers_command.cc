@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -10,6 +11,7 @@
 #include "absl/status/statusor.h"
 
 #include "tools/bench/progress.h"
+#include "tools/sim/tiers_plot.h"
 #include "tools/sim/tiers_report.h"
 #include "tools/sim/tiers_simulation.h"
 #include "tools/trace/prefill_model.h"
@@ -198,6 +200,9 @@ CLI::App* AddTiersCommand(CLI::App& app, TiersCommandLine& line) {
       ->add_option("--block-tokens", line.block_tokens,
                    "tokens of a block; found out from the trace otherwise")
       ->check(CLI::Range(1U, 65'536U));
+  tiers->add_option("--plot", line.plot,
+                    "write hits, and times to the first token, over the capacity that varies to "
+                    "this SVG file");
   tiers->add_flag("--json", line.json, "one JSON object on standard output, nothing else");
   AddTimingOptions(*tiers, line);
   tiers->callback([tiers, &line] {
@@ -250,6 +255,14 @@ absl::Status RunTiersCommand(const TiersCommandLine& line) {
       progress.Advance(++done);
     }
     progress.Clear();
+  }
+  if (!line.plot.empty()) {
+    std::ofstream file(line.plot, std::ios::binary | std::ios::trunc);
+    file << ToSvg(results);
+    file.close();
+    if (!file.good()) {
+      return absl::UnavailableError("--plot " + line.plot + ": cannot be written");
+    }
   }
   const std::string text = line.json ? ToJson(results) : ToTable(results);
   const bool written =

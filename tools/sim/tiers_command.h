@@ -23,6 +23,7 @@ struct TiersCommandLine {
   std::vector<double> local = {20};
   uint64_t max_requests = 0;
   uint32_t block_tokens = 0;
+  std::string plot;
   bool json = false;
   bool timed = false;  // loads take time, as `timing` says
   std::vector<double> shared = {0};
@@ -35,7 +36,7 @@ struct TiersCommandLine {
 CLI::App* AddTiersCommand(CLI::App& app, TiersCommandLine& line);
 
 // INVALID_ARGUMENT: what was asked for cannot be simulated. CANCELLED: a signal. UNAVAILABLE: a
-// trace cannot be read, or standard output written.
+// trace cannot be read, or the picture or standard output written.
 absl::Status RunTiersCommand(const TiersCommandLine& line);
 
 }  // namespace terrace::sim

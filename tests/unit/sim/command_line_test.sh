@@ -69,6 +69,9 @@ timed 0 '^lru +log +1\+5\+60 +eviction +never +probe ' --shared 60 --load never 
 timed 0 '"first_token_s":\{"mean":' --latency local=1 --json
 timed 1 '--bandwidth disk=1: dram, local or shared' --bandwidth disk=1
 timed 1 '--prefill 5: TOKENS=SECONDS' --prefill 5
+timed 1 '--plot .*cannot be written' --plot "$folder/no/such.svg"
+timed 0 'first token' --timed --plot "$folder/tiers.svg"
+grep -q '</svg>' "$folder/tiers.svg" || { echo 'no picture of tiers'; failures=$((failures + 1)); }
 timed 2 '--load' --load sometimes
 timed 2 '--prefetch' --prefetch always
 timed 2 '--lead' --lead -1
