@@ -262,7 +262,8 @@ class ReplayOfOnePool final : public PlacementReplay {
     LocalAdmission::Candidate candidate;
     candidate.facts = {block.name, block.depth, block.used};
     candidate.forecast = policy_->ReuseChance(id, admission_->horizon());
-    candidate.seconds_saved = 1;
+    candidate.seconds_saved =
+        local_.seconds_saved == nullptr ? 1 : local_.seconds_saved(block.depth);
     candidate.bytes = local_.block_bytes;
     candidate.completes = block.child_below;
     if (local_.rule == LocalRule::kThreshold) {

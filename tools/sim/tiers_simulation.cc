@@ -139,6 +139,13 @@ absl::StatusOr<LowerTiers*> AddTiming(const TiersCell& cell,
   }
   auto tiers = std::make_unique<LowerTiers>(std::move(local.contents), std::move(shared),
                                             [&timer](uint64_t name) { timer.Left(name); });
+  local.seconds_saved = [timing = *cell.timing](uint32_t depth) {
+    const uint64_t first = depth * timing.block_tokens;
+    const TierSpeed& speed = timing.speeds[static_cast<size_t>(Place::kLocal)];
+    const double loading = absl::ToDoubleSeconds(speed.latency) +
+                           static_cast<double>(timing.block_bytes) / speed.bytes_per_second;
+    return std::max(0.0, timing.recompute.Seconds(first, first + timing.block_tokens) - loading);
+  };
   LowerTiers* both = tiers.get();
   timer.PutOver(both);
   local.contents = std::move(tiers);
