@@ -148,6 +148,7 @@ std::string ToJson(const std::vector<TiersResult>& results) {
         {"dram_percent", result.cell.dram_percent},
         {"local_percent", result.cell.local_percent},
         {"writes", result.cell.rule},
+        {"requests", result.counts.requests},
         {"blocks", result.counts.blocks},
         {"hit_blocks", result.counts.hits},
         {"prefix_hit_percent", result.prefix_hit_percent},

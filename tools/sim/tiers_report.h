@@ -15,7 +15,7 @@ std::string WritesOf(const TiersCell& cell);
 std::string ToTable(const std::vector<TiersResult>& results);
 
 // {"results": [{"trace", "policy", "local_policy", "dram_percent", "local_percent", "writes",
-// "budget_percent", "blocks", "hit_blocks", "prefix_hit_percent", "dram_hit_percent",
+// "budget_percent", "requests", "blocks", "hit_blocks", "prefix_hit_percent", "dram_hit_percent",
 // "local_hit_percent", "stored_blocks", "written_blocks", "rewritten_blocks", "writes_per_stored",
 // "device_writes_per_stored", "of_commit_percent", "budget_spent_percent"}]}; what concerns the
 // budget only with "priced". Where loads take time also "shared_percent", "load", "prefetch",
