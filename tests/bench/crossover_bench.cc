@@ -4,7 +4,7 @@
 //   crossover_bench [pairs]
 //
 // One store in this process over a tier of a given latency and bandwidth (reads side by side share
-// the bandwidth and not the latency), and a declared engine (tools/bench/prefill_model.h). The
+// the bandwidth and not the latency), and a declared engine (tools/trace/prefill_model.h). The
 // store is told neither figure of the tier: it times the reads of a few blocks. Then, for prefixes
 // of growing length, what a probe says before the load, how long the load took, and the same of
 // computing; "wrong" counts probes that recommended what turned out slower, or advised against what
@@ -27,7 +27,7 @@
 #include "tests/doubles/heap_slab_source.h"
 #include "tests/doubles/pool_executor.h"
 #include "tiers/copy/one_pass.h"
-#include "tools/bench/prefill_model.h"
+#include "tools/trace/prefill_model.h"
 
 namespace terrace {
 namespace {
@@ -138,7 +138,7 @@ class Room {
     record.block_bytes = kBlockBytes;
     ns_ = store_->OpenNamespace(tenant_, record)->digest;
     const auto point = [](uint64_t tokens) {
-      return PrefillTime{tokens, absl::Seconds(bench::PrefillSeconds(tokens))};
+      return PrefillTime{tokens, absl::Seconds(PrefillSeconds(tokens))};
     };
     store_->SetNamespaceRules(
         {{"", "*", std::nullopt, *ModelThrough({point(8192), point(131072)})}});
@@ -204,7 +204,7 @@ void Measure(const Throttle& throttle, int pairs) {
   int wrong = 0;
   for (uint32_t blocks = 1; blocks <= 1024; blocks *= 2) {
     const uint64_t tokens = uint64_t{blocks} * kBlockTokens;
-    const double computing = bench::PrefillSeconds(tokens);
+    const double computing = PrefillSeconds(tokens);
     std::vector<double> told;
     std::vector<double> took;
     int worth = 0;

@@ -22,9 +22,9 @@
 #include "tools/bench/daemon_process.h"
 #include "tools/bench/memory.h"
 #include "tools/bench/payload.h"
-#include "tools/bench/prefill_model.h"
 #include "tools/bench/scenario.h"
 #include "tools/bench/store_replay.h"
+#include "tools/trace/prefill_model.h"
 #include "tools/trace/request_trace.h"
 
 namespace terrace::bench {
