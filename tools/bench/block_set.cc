@@ -8,7 +8,7 @@
 namespace terrace::bench {
 namespace {
 
-constexpr uint64_t kLeaseBatchBytes = uint64_t{64} << 20;
+constexpr uint64_t kLeaseBatchBytes = uint64_t{128} << 20;  // of payload
 
 }  // namespace
 
@@ -35,10 +35,9 @@ absl::StatusOr<std::unique_ptr<BlockSet>> BlockSet::Create(ClientSession& sessio
     return region.status();
   }
   set->region_ = *region;
-  const uint64_t slot_bytes = SlotBytesFor(options.block_bytes);
-  const uint64_t batch_bytes = std::min(session.LeaseLimitBytes() / 2, kLeaseBatchBytes);
-  set->lease_batch_ =
-      static_cast<uint32_t>(std::clamp<uint64_t>(batch_bytes / slot_bytes, 1, kMaxKeysAGet));
+  const uint64_t leasable = session.LeaseLimitBytes() / 2 / SlotBytesFor(options.block_bytes);
+  const uint64_t wanted = std::min(kLeaseBatchBytes / options.block_bytes, uint64_t{kMaxKeysAGet});
+  set->lease_batch_ = static_cast<uint32_t>(std::max<uint64_t>(1, std::min(leasable, wanted)));
   set->Fill();
   return set;
 }

@@ -199,8 +199,9 @@ absl::StatusOr<Completion> ClientSession::AwaitLease() {
 }
 
 absl::StatusOr<Completion> ClientSession::GetIntoRegion(const KeyChain& chain,
-                                                        const terrace_id128& hold) {
-  return Await(SubmitGet(chain, hold, TERRACE_DELIVER_REGION, Pending::kMiss), "get");
+                                                        const terrace_id128& hold,
+                                                        Pending pending) {
+  return Await(SubmitGet(chain, hold, TERRACE_DELIVER_REGION, pending), "get");
 }
 
 absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,

@@ -81,7 +81,9 @@ class ClientSession {
   absl::StatusOr<Completion> AwaitLease();
   // Begins to move blocks of lower tiers up; does not wait for them.
   absl::Status Prefetch(const KeyChain& chain);
-  absl::StatusOr<Completion> GetIntoRegion(const KeyChain& chain, const terrace_id128& hold);
+  absl::StatusOr<Completion> GetIntoRegion(const KeyChain& chain,
+                                           const terrace_id128& hold,
+                                           Pending pending = Pending::kMiss);
   // parent "": the chain begins here.
   absl::StatusOr<Completion> Put(const KeyChain& chain,
                                  uint32_t payload_bytes,

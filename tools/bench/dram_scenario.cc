@@ -83,7 +83,7 @@ absl::Status DramScenario::Prepare() {
   }
   const auto count = static_cast<uint32_t>(blocks);
   // Room for both sets although slots don't fill slabs, and for leases of a batch.
-  const uint64_t dram_bytes = std::max(uint64_t{1} << 30, 3 * blocks * SlotBytesFor(block_bytes));
+  const uint64_t dram_bytes = std::max(uint64_t{3} << 29, 3 * blocks * SlotBytesFor(block_bytes));
   absl::StatusOr<DaemonProcess::Connected> connected =
       DaemonProcess::StartConnected(options_, dram_bytes);
   if (!connected.ok()) {

@@ -8,6 +8,7 @@
 #include "CLI/CLI.hpp"
 
 #include "tiers/placement/eviction_policy.h"
+#include "tools/bench/declared_models.h"
 #include "tools/bench/empty_call.h"
 #include "tools/bench/scenario.h"
 
@@ -33,6 +34,7 @@ constexpr Scenario kScenarios[] = {
     {"probe", "probes of 1,024 keys over a large index, against an empty gRPC call", RunProbe},
     {"rpc", "the smallest calls over both carriers, against an empty gRPC call", RunRpc},
     {"replay", "a recorded request trace: hit ratio, latencies, prefill saved", RunReplay},
+    {"ttft", "time to first token: a prefix loaded from each tier, against computing it", RunTtft},
     {"peers", "2 MiB get and put against Redis and memcached, where they are installed", RunPeers},
 };
 
@@ -141,6 +143,15 @@ int Main(int argc, char** argv) {
     if (scenario.run == RunShared) {
       sub->add_option("--auth", line.bench.auth, "how the pool is protected")
           ->check(CLI::IsMember({"none", "mac", "encrypt"}))
+          ->capture_default_str();
+    }
+    if (scenario.run == RunTtft) {
+      std::vector<std::string> models;
+      for (const DeclaredModel& model : kDeclaredModels) {
+        models.emplace_back(model.id);
+      }
+      sub->add_option("--model", line.bench.model, "what is served; its computing is declared")
+          ->check(CLI::IsMember(models))
           ->capture_default_str();
     }
     scenarios[sub] = &scenario;

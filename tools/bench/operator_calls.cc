@@ -71,6 +71,13 @@ class GrpcOperatorCalls final : public OperatorCalls {
                     "flush");
   }
 
+  absl::Status EvictDram() override {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    v1::EvictReply reply;
+    return ToStatus(Admin()->Evict(&context, {}, &reply), "evict");
+  }
+
  private:
   // A connection for every call: between two of them nothing answers the daemon's keepalive, and it
   // would be closed.

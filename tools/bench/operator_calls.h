@@ -33,6 +33,8 @@ class OperatorCalls {
   virtual absl::StatusOr<PoolState> Pool() = 0;
   // Returns when everything stored so far survives a loss of power.
   virtual absl::Status Flush() = 0;
+  // Whatever may go has gone from DRAM when this returns.
+  virtual absl::Status EvictDram() = 0;
 };
 
 }  // namespace terrace::bench

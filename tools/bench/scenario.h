@@ -36,6 +36,8 @@ struct BenchOptions {
   std::string policy = "lru";  // of the own daemon, or of the store in process
   // torture
   uint64_t kills = 300;
+  // ttft
+  std::string model = "llama-3-8b";  // of declared_models.h
   // shared
   std::string auth = "none";  // of the pool, as terraced is configured
 };
@@ -55,6 +57,7 @@ absl::Status RunLocal(const BenchOptions& options, Report& report, Progress& pro
 absl::Status RunShared(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunRestart(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunTorture(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunTtft(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunPeers(const BenchOptions& options, Report& report, Progress& progress);
 
 }  // namespace terrace::bench

@@ -39,6 +39,7 @@
 #include "tools/bench/daemon_process.h"
 #include "tools/bench/operator_calls.h"
 #include "tools/bench/paired_sides.h"
+#include "tools/bench/pool_node.h"
 #include "tools/bench/raw_transfers.h"
 #include "tools/bench/scenario.h"
 #include "tools/bench/stopwatch.h"
@@ -53,7 +54,6 @@ constexpr uint64_t kPoolBytes = uint64_t{48} << 30;
 constexpr uint64_t kPassBytes = uint64_t{512} << 20;   // of one side of a pair
 constexpr uint64_t kCountedBytes = uint64_t{4} << 30;  // of metadata_calls
 constexpr uint32_t kMostTogether = 16;
-constexpr std::chrono::seconds kPatience{60};
 
 class SharedScenario {
  public:
@@ -72,14 +72,12 @@ class SharedScenario {
   [[nodiscard]] std::string KeyFile() const { return pool_ + ".key"; }
   absl::Status MakeKey() const;
   absl::StatusOr<std::unique_ptr<DaemonProcess>> StartNode(uint64_t dram_bytes);
-  absl::Status AwaitReady(OperatorCalls& calls);
   absl::Status Measure(const char* name, const char* text, const Side& figure, const Side& limit);
   absl::StatusOr<double> Publish();
   absl::StatusOr<double> PutThrough();
   absl::StatusOr<double> RawWrite();
   absl::StatusOr<double> ColdGet();
   absl::StatusOr<double> RawRead();
-  absl::Status AwaitVisible(BlockSet& set);
   absl::Status GetAll(BlockSet& set);
   absl::Status CountMetadata();
   absl::StatusOr<CountedCalls> CountOurs(uint32_t blocks);
@@ -129,30 +127,7 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> SharedScenario::StartNode(uint64_
       options_.auth == "none"
           ? ""
           : "auth = \"" + options_.auth + "\"\nkey_file = \"" + KeyFile() + "\"\n";
-  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon = DaemonProcess::Prepare(
-      options_, dram_bytes, 0,
-      {"metrics.listen=off", "local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B"},
-      "[[tier]]\nname = \"g4\"\nkind = \"shared\"\npath = \"" + pool_ + "\"\ncapacity = \"" +
-          std::to_string(kPoolBytes) + "B\"\npublish = \"reuse\"\n" + protection);
-  if (!daemon.ok()) {
-    return daemon;
-  }
-  if (absl::Status status = (*daemon)->StartAgain(); !status.ok()) {
-    return status;
-  }
-  return daemon;
-}
-
-absl::Status SharedScenario::AwaitReady(OperatorCalls& calls) {
-  const auto until = std::chrono::steady_clock::now() + kPatience;
-  while (std::chrono::steady_clock::now() < until) {
-    const absl::StatusOr<OperatorCalls::PoolState> pool = calls.Pool();
-    if (!pool.ok() || pool->state == "ready") {
-      return pool.status();
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
-  return absl::DeadlineExceededError("the pool is not ready after a minute");
+  return StartPoolNode(options_, {pool_, kPoolBytes, "reuse", protection, dram_bytes, 0});
 }
 
 absl::Status SharedScenario::Prepare() {
@@ -180,7 +155,7 @@ absl::Status SharedScenario::Prepare() {
   writer_calls_ = OperatorCalls::Create(writer_->runtime_dir());
   reader_calls_ = OperatorCalls::Create(reader_->runtime_dir());
   for (OperatorCalls* calls : {writer_calls_.get(), reader_calls_.get()}) {
-    if (absl::Status status = AwaitReady(*calls); !status.ok()) {
+    if (absl::Status status = AwaitPoolReady(*calls); !status.ok()) {
       return status;
     }
   }
@@ -298,22 +273,6 @@ absl::StatusOr<double> SharedScenario::RawRead() {
   return raw_->Read(0, pass_blocks_);
 }
 
-absl::Status SharedScenario::AwaitVisible(BlockSet& set) {
-  const auto until = std::chrono::steady_clock::now() + kPatience;
-  while (std::chrono::steady_clock::now() < until) {
-    absl::StatusOr<Completion> probed =
-        reader_session_->Probe(set.Chain(set.count() - 1, 1), std::chrono::milliseconds(0));
-    if (!probed.ok()) {
-      return probed.status();
-    }
-    if ((static_cast<uint8_t>((*probed)->states[0]) & 0xfU) != TERRACE_KEY_MISS) {
-      return absl::OkStatus();
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return absl::DeadlineExceededError("what was published is not seen after a minute");
-}
-
 // ---------------------------------------------------------------- calls of metadata
 
 absl::StatusOr<CountedCalls> SharedScenario::CountOurs(uint32_t blocks) {
@@ -355,7 +314,7 @@ absl::StatusOr<CountedCalls> SharedScenario::CountPass(const std::vector<pid_t>&
     return counter.status();
   }
   absl::Status status = written.Put(0, pass_blocks_, TERRACE_LEVEL_POOL);
-  status.Update(status.ok() ? AwaitVisible(read) : status);
+  status.Update(status.ok() ? AwaitVisible(*reader_session_, read) : status);
   status.Update(status.ok() ? GetAll(read) : status);
   if (!status.ok()) {
     return status;
@@ -476,7 +435,7 @@ absl::Status SharedScenario::Run() {
       break;  // each of them twice as large as the reader's DRAM
     }
   }
-  if (absl::Status visible = AwaitVisible(*read_sets_.back()); !visible.ok()) {
+  if (absl::Status visible = AwaitVisible(*reader_session_, *read_sets_.back()); !visible.ok()) {
     return visible;
   }
   status = Measure(

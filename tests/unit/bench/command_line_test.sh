@@ -32,6 +32,9 @@ expect 1 'bad.jsonl: line 1: ' replay --trace "$folder/bad.jsonl"
 expect 1 'session.sock' dram --runtime "$folder"
 expect 2 '--kills' torture --kills 0
 expect 1 '--runtime' torture --runtime "$folder"
+expect 1 '--runtime' ttft --runtime "$folder"
+expect 2 '--model' ttft --model parrot
+expect 1 '--blocks: 64 to 16384 of 16 tokens' ttft --blocks 63 --data "$folder"
 expect 1 'nothing-here' torture --terraced "$folder/nothing-here" --data "$folder"
 expect 1 'nothing-here' dram --terraced "$folder/nothing-here" --data "$folder"
 expect 1 'ended while starting' dram --terraced /bin/false --data "$folder"

@@ -3,7 +3,7 @@
 
 #include "terrace/terrace.hpp"
 
-#include "tests/unit/gpu_handoff/gpu_room.h"
+#include "tests/doubles/cuda/gpu_room.h"
 
 namespace terrace::doubles {
 namespace {

@@ -1,5 +1,5 @@
 // Blocks of a million segments together: slow, as the stand-in copies each by itself.
-#include "tests/unit/gpu_handoff/gpu_room.h"
+#include "tests/doubles/cuda/gpu_room.h"
 #include "tiers/gpu/copy_plan.h"
 
 namespace terrace::doubles {

@@ -2,7 +2,7 @@
 #include <signal.h>
 
 #include "tests/doubles/cuda/exporting_process.h"
-#include "tests/unit/gpu_handoff/gpu_room.h"
+#include "tests/doubles/cuda/gpu_room.h"
 
 namespace terrace::doubles {
 namespace {
