@@ -75,6 +75,8 @@ class RequestTimer final : public LoadGate {
  public:
   // `trace` outlives this.
   RequestTimer(const TimingOptions& options, const PreparedTrace& trace);
+  RequestTimer(const RequestTimer&) = delete;  // reads under way point to it
+  RequestTimer& operator=(const RequestTimer&) = delete;
 
   // What lies below DRAM; before the first request. Outlives the last one.
   void PutOver(const LowerTiers* tiers) { tiers_ = tiers; }

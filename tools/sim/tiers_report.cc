@@ -33,7 +33,7 @@ double Share(double part, double whole) {
 std::string HitTable(const std::vector<const TiersResult*>& results) {
   std::string text = absl::StrFormat(
       "%s: prefix hits, %% of all blocks; writes for each block that is computed\n"
-      "%-9s%-7s%12s  %-18s%8s%8s%8s%9s%9s%8s\n",
+      "%-9s%-7s%12s  %-20s%8s%8s%8s%9s%9s%8s\n",
       results.front()->cell.trace->name, "dram", "local", "capacity, %", "writes", "hits", "dram",
       "local", "written", "on drive", "spent");
   for (const TiersResult* result : results) {
@@ -44,7 +44,7 @@ std::string HitTable(const std::vector<const TiersResult*>& results) {
     const bool is_all_loaded = !cell.timing.has_value() || cell.timing->load == LoadRule::kAlways;
     const std::string rule =
         is_all_loaded ? WritesOf(cell) : WritesOf(cell) + ", " + std::string(LoadOf(cell));
-    text += absl::StrFormat("%-9s%-7s%12s  %-18s%8.2f%8.2f%8.2f%9.3f%9.3f%8s\n", cell.policy,
+    text += absl::StrFormat("%-9s%-7s%12s  %-20s%8.2f%8.2f%8.2f%9.3f%9.3f%8s\n", cell.policy,
                             cell.local_policy, CapacityOf(cell), rule, result->prefix_hit_percent,
                             result->dram_hit_percent, result->local_hit_percent,
                             result->writes_per_stored, result->device_writes_per_stored, spent);

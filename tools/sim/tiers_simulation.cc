@@ -218,10 +218,6 @@ absl::StatusOr<TiersResult> Replay(const TiersCell& cell, WriteRule writes, doub
 
 }  // namespace
 
-std::vector<std::string_view> LocalRuleNames() {
-  return {kRules.begin(), kRules.end()};
-}
-
 std::optional<WriteRule> WriteRuleNamed(std::string_view name) {
   if (name.substr(0, kThreshold.size()) == kThreshold) {
     name.remove_prefix(kThreshold.size());

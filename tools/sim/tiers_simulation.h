@@ -19,15 +19,12 @@
 
 namespace terrace::sim {
 
-// "eviction", "commit", "second-touch", "priced", "oracle": by the values of LocalRule's, as named.
-// Or "threshold:CHANCE", a number from 0 to 1.
-std::vector<std::string_view> LocalRuleNames();
-
 struct WriteRule {
   LocalRule rule = LocalRule::kOnEviction;
   double least_chance = 0;  // of kThreshold
 };
-// nullopt: there is none of that name.
+// Of "eviction", "commit", "second-touch", "priced", "oracle", or "threshold:CHANCE" with a number
+// from 0 to 1. nullopt: there is none of that name.
 std::optional<WriteRule> WriteRuleNamed(std::string_view name);
 
 struct TiersCell {
@@ -51,7 +48,7 @@ struct TiersResult {
   LocalContents::Counts local;
   LocalContents::Counts shared;
   double budget_blocks = 0;  // over the trace; 0: none
-  double price_at_end = 0;   // chance of use a block
+  double price_at_end = 0;   // of a block: a chance of use, or where loads take time, seconds
   // In % of all blocks asked for.
   double prefix_hit_percent = 0;
   double dram_hit_percent = 0;

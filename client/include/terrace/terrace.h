@@ -90,9 +90,9 @@ typedef struct terrace_options {
   const char* client_name;       /* [A-Za-z0-9._-]{1,64}; NULL: "libterrace" */
   uint32_t default_deadline_ms;  /* for submits with deadline 0; 0: 1,000 */
   uint32_t reconnect_ms;         /* least time between attempts to reach an absent daemon; 0: 1,000 */
-  uint32_t spin_us;              /* how long terrace_drain polls before it sleeps, as long as that pays: at most 1,000,
-                                    and up to three times as long for a lone copy; 0: 100, where there is more than one
-                                    core; TERRACE_NO_SPIN: it sleeps at once */
+  uint32_t spin_us; /* how long terrace_drain polls before it sleeps, as long as that pays: at most
+                       1,000, and up to three times as long for a lone copy; 0: 100, where there is
+                       more than one core; TERRACE_NO_SPIN: it sleeps at once */
 } terrace_options;
 #define TERRACE_NO_SPIN UINT32_MAX
 

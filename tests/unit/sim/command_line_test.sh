@@ -49,6 +49,7 @@ expect 0 '^\{"pools":\[\{"nodes":2,' pool --nodes 2 --seconds 20 --json
 expect 0 '--budget' tiers --help
 expect 2 '--trace' tiers
 expect 2 '--writes' tiers --trace "$sample" --writes sometimes
+expect 2 'no rule named sometimes' tiers --trace "$sample" --writes sometimes
 expect 2 'threshold:2' tiers --trace "$sample" --writes threshold:2
 expect 0 '^lru +log +1\+5 +threshold:0.3 ' tiers --trace "$sample" --policy lru --dram 1 --local 5 --writes threshold:0.3
 expect 0 '^lru +log +1\+5 +priced, ' tiers --trace "$sample" --policy lru --dram 1 --local 5 --writes threshold:0.3 --matched
