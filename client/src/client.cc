@@ -69,12 +69,12 @@ Verdict Forked() {
 
 Client::Client(ClientOptions options)
     : options_(std::move(options)), jitter_(RandomNumber() | 1), leases_(RandomNumber()) {
-  slabs_in_common_.watch = options_.slabs;
+  all_slabs_.watch = options_.slabs;
 }
 
 Client::~Client() {
   if (!SameProcess()) {
-    slabs_in_common_.watch = {};  // what was registered with a driver is the parent's
+    all_slabs_.watch = {};  // what was registered with a driver is the parent's
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);

@@ -234,7 +234,7 @@ class Client {
   const ClientOptions options_;
   const ProcessMark mark_;
   std::mutex mutex_;
-  SlabsInCommon slabs_in_common_;
+  SlabsOfClient all_slabs_;
 
   // The session.
   Link link_;

@@ -16,10 +16,10 @@ Slab::~Slab() {
   if (!mapping_.valid()) {
     return;
   }
-  common_->mapped_bytes.fetch_sub(mapping_.size(), std::memory_order_relaxed);
-  const terrace_slab_watch& watch = common_->watch;
+  all_->mapped_bytes.fetch_sub(mapping_.size(), std::memory_order_relaxed);
+  const terrace_slab_watch& watch = all_->watch;
   if (watch.unmapping != nullptr) {
-    const std::lock_guard<std::mutex> lock(common_->watching);
+    const std::lock_guard<std::mutex> lock(all_->watching);
     watch.unmapping(watch.context, mapping_.data(), mapping_.size());
   }
 }
@@ -42,10 +42,10 @@ bool Slab::Map(const Descriptor& fd, uint64_t bytes) {
     return false;
   }
   bytes_ = bytes;
-  common_->mapped_bytes.fetch_add(mapping_.size(), std::memory_order_relaxed);
-  const terrace_slab_watch& watch = common_->watch;
+  all_->mapped_bytes.fetch_add(mapping_.size(), std::memory_order_relaxed);
+  const terrace_slab_watch& watch = all_->watch;
   if (watch.mapped != nullptr) {
-    const std::lock_guard<std::mutex> lock(common_->watching);
+    const std::lock_guard<std::mutex> lock(all_->watching);
     watch.mapped(watch.context, mapping_.data(), mapping_.size());
   }
   state_ = State::kMapped;

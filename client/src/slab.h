@@ -19,8 +19,8 @@
 
 namespace terrace::client {
 
-// What the slabs of a client have in common. Outlives them.
-struct SlabsInCommon {
+// What all slabs of a client share. Outlives them.
+struct SlabsOfClient {
   std::atomic<uint64_t> mapped_bytes{0};  // of all of them
   std::mutex watching;                    // held while somebody is told
   terrace_slab_watch watch{};
@@ -30,7 +30,7 @@ class Slab {
  public:
   enum class State { kAsked, kMapped, kFailed };
 
-  Slab(uint32_t id, SlabsInCommon* common) : id_(id), common_(common) {}
+  Slab(uint32_t id, SlabsOfClient* all) : id_(id), all_(all) {}
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
   ~Slab();
@@ -51,7 +51,7 @@ class Slab {
 
  private:
   const uint32_t id_;
-  SlabsInCommon* const common_;
+  SlabsOfClient* const all_;
   State state_ = State::kAsked;
   Mapping mapping_;
   uint64_t bytes_ = 0;  // usable; the mapping may be longer
