@@ -193,6 +193,7 @@ Verdict CheckOptions(const terrace_options* options, ClientOptions* out) {
     return Verdict::Invalid("spin_us: at most 1,000, or TERRACE_NO_SPIN");
   }
   out->spin_us = SpinUs(given.spin_us);
+  out->slabs = given.slabs;
   return {};
 }
 

@@ -68,10 +68,13 @@ Verdict Forked() {
 }  // namespace
 
 Client::Client(ClientOptions options)
-    : options_(std::move(options)), jitter_(RandomNumber() | 1), leases_(RandomNumber()) {}
+    : options_(std::move(options)), jitter_(RandomNumber() | 1), leases_(RandomNumber()) {
+  all_slabs_.watch = options_.slabs;
+}
 
 Client::~Client() {
   if (!SameProcess()) {
+    all_slabs_.watch = {};  // what was registered with a driver is the parent's
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);

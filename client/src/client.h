@@ -50,6 +50,7 @@ struct ClientOptions {
   uint32_t default_deadline_ms = 1000;
   uint32_t reconnect_ms = 1000;
   uint32_t spin_us = 0;  // 0: waits sleep at once
+  terrace_slab_watch slabs{};
 };
 
 class Client {
@@ -233,7 +234,7 @@ class Client {
   const ClientOptions options_;
   const ProcessMark mark_;
   std::mutex mutex_;
-  std::atomic<uint64_t> mapped_bytes_{0};
+  SlabsOfClient all_slabs_;
 
   // The session.
   Link link_;

@@ -229,7 +229,7 @@ terrace_client_state Client::State() {
   state.features = greeted_ ? server_.features : 0;
   state.leased_bytes = leases_.leased_bytes();
   state.lease_limit_bytes = greeted_ ? server_.lease_limit_bytes : 0;
-  state.mapped_bytes = mapped_bytes_.load(std::memory_order_relaxed);
+  state.mapped_bytes = all_slabs_.mapped_bytes.load(std::memory_order_relaxed);
   state.leases_allowed = greeted_ && server_.leases ? 1 : 0;
   return state;
 }

@@ -32,7 +32,7 @@ SlabPtr Client::SlabLocked(uint32_t slab_id) {
   if (known != slabs_.end()) {
     return known->second;
   }
-  auto slab = std::make_shared<Slab>(slab_id, &mapped_bytes_);
+  auto slab = std::make_shared<Slab>(slab_id, &all_slabs_);
   slabs_.emplace(slab_id, slab);
   std::string message;
   EncodeMapSlab(slab_id, &message);

@@ -13,7 +13,15 @@
 namespace terrace::client {
 
 Slab::~Slab() {
-  mapped_bytes_->fetch_sub(mapping_.size(), std::memory_order_relaxed);
+  if (!mapping_.valid()) {
+    return;
+  }
+  all_->mapped_bytes.fetch_sub(mapping_.size(), std::memory_order_relaxed);
+  const terrace_slab_watch& watch = all_->watch;
+  if (watch.unmapping != nullptr) {
+    const std::lock_guard<std::mutex> lock(all_->watching);
+    watch.unmapping(watch.context, mapping_.data(), mapping_.size());
+  }
 }
 
 bool Slab::Map(const Descriptor& fd, uint64_t bytes) {
@@ -34,7 +42,12 @@ bool Slab::Map(const Descriptor& fd, uint64_t bytes) {
     return false;
   }
   bytes_ = bytes;
-  mapped_bytes_->fetch_add(mapping_.size(), std::memory_order_relaxed);
+  all_->mapped_bytes.fetch_add(mapping_.size(), std::memory_order_relaxed);
+  const terrace_slab_watch& watch = all_->watch;
+  if (watch.mapped != nullptr) {
+    const std::lock_guard<std::mutex> lock(all_->watching);
+    watch.mapped(watch.context, mapping_.data(), mapping_.size());
+  }
   state_ = State::kMapped;
   return true;
 }

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <unordered_map>
 #include <vector>
 
@@ -18,12 +19,18 @@
 
 namespace terrace::client {
 
+// What all slabs of a client share. Outlives them.
+struct SlabsOfClient {
+  std::atomic<uint64_t> mapped_bytes{0};  // of all of them
+  std::mutex watching;                    // held while somebody is told
+  terrace_slab_watch watch{};
+};
+
 class Slab {
  public:
   enum class State { kAsked, kMapped, kFailed };
 
-  // mapped_bytes: the client's sum over all its slabs; outlives them.
-  Slab(uint32_t id, std::atomic<uint64_t>* mapped_bytes) : id_(id), mapped_bytes_(mapped_bytes) {}
+  Slab(uint32_t id, SlabsOfClient* all) : id_(id), all_(all) {}
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
   ~Slab();
@@ -44,7 +51,7 @@ class Slab {
 
  private:
   const uint32_t id_;
-  std::atomic<uint64_t>* const mapped_bytes_;
+  SlabsOfClient* const all_;
   State state_ = State::kAsked;
   Mapping mapping_;
   uint64_t bytes_ = 0;  // usable; the mapping may be longer

@@ -118,6 +118,10 @@ absl::StatusOr<terrace_region> ClientSession::RegisterRegion(int fd,
   spec.bytes = block_bytes * block_count;
   spec.block_count = block_count;
   spec.block_bytes = block_bytes;
+  return RegisterRegion(spec);
+}
+
+absl::StatusOr<terrace_region> ClientSession::RegisterRegion(const terrace_region_spec& spec) {
   terrace_region region = 0;
   if (const terrace_status status = terrace_register_region(client_, &spec, &region);
       status != TERRACE_OK) {

@@ -66,6 +66,7 @@ class ClientSession {
                                                   uint32_t block_tokens);
   // block_count blocks of block_bytes end to end at the beginning of `fd`.
   absl::StatusOr<terrace_region> RegisterRegion(int fd, uint64_t block_bytes, uint32_t block_count);
+  absl::StatusOr<terrace_region> RegisterRegion(const terrace_region_spec& spec);
   absl::Status UnregisterRegion(terrace_region region);
 
   // Each: the completion, its status OK; else the error that it carries.

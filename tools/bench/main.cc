@@ -27,6 +27,8 @@ constexpr Scenario kScenarios[] = {
     {"shared",
      "publishing to a pool and gets of what another node published, against raw transfers",
      RunShared},
+    {"gpu", "saves from and loads into the memory of a GPU, against copies of pinned memory",
+     RunGpu},
     {"restart", "how soon a daemon serves again: after a stop, kill -9, and without its index",
      RunRestart},
     {"torture", "kill -9 at random instructions and system calls, and what is found afterwards",

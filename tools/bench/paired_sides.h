@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,8 +17,8 @@ namespace terrace::bench {
 using Side = std::function<absl::StatusOr<double>()>;
 
 struct PairedSides {
-  const char* name = nullptr;
-  const char* text = nullptr;
+  std::string name;
+  std::string text;
   uint32_t pairs = 0;
   Side figure;
   Side limit;

@@ -57,6 +57,7 @@ absl::Status RunLocal(const BenchOptions& options, Report& report, Progress& pro
 absl::Status RunShared(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunRestart(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunTorture(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunGpu(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunTtft(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunPeers(const BenchOptions& options, Report& report, Progress& progress);
 

@@ -84,15 +84,30 @@ typedef struct terrace_id128 { uint8_t bytes[16]; } terrace_id128;
 
 /* ---------------------------------------------------------------- the client */
 
+/* For engines that copy to a device from leased memory by themselves: where that memory lies, so
+   that they can register it with the device's driver once (CUDA: cuMemHostRegister, read-only,
+   since it is mapped so) and not for every lease. `mapped` is called before the first completion
+   whose data lies there is drained, `unmapping` when no lease needs it any more, terrace_close
+   included; once each, with the same arguments. `memory` is aligned to pages, and `bytes` a
+   multiple of their size. They run on any thread that is inside a call to the client, one at a
+   time, must not call the client and must not throw; in a child of fork neither does. NULL: not
+   called. */
+typedef struct terrace_slab_watch {
+  void (*mapped)(void* context, const void* memory, uint64_t bytes);
+  void (*unmapping)(void* context, const void* memory, uint64_t bytes);
+  void* context;
+} terrace_slab_watch;
+
 typedef struct terrace_options {
   uint32_t struct_bytes;         /* sizeof(terrace_options): lets the struct grow */
   const char* runtime_dir;       /* folder of session.sock; NULL: $TERRACE_RUNTIME, else /run/terrace */
   const char* client_name;       /* [A-Za-z0-9._-]{1,64}; NULL: "libterrace" */
   uint32_t default_deadline_ms;  /* for submits with deadline 0; 0: 1,000 */
   uint32_t reconnect_ms;         /* least time between attempts to reach an absent daemon; 0: 1,000 */
-  uint32_t spin_us; /* how long terrace_drain polls before it sleeps, as long as that pays: at most
-                       1,000, and up to three times as long for a lone copy; 0: 100, where there is
-                       more than one core; TERRACE_NO_SPIN: it sleeps at once */
+  uint32_t spin_us;              /* how long terrace_drain polls before it sleeps, as long as that pays: at most 1,000,
+                                    and up to three times as long for a lone copy; 0: 100, where there is more than one
+                                    core; TERRACE_NO_SPIN: it sleeps at once */
+  terrace_slab_watch slabs;      /* all zero: nobody is told */
 } terrace_options;
 #define TERRACE_NO_SPIN UINT32_MAX
 

@@ -31,6 +31,7 @@
 #include <utility>
 #include <vector>
 
+#include "terrace/options.hpp"
 #include "terrace/terrace.h"
 
 namespace terrace {
@@ -38,8 +39,6 @@ namespace terrace {
 inline namespace client_api_0 {
 class Client;
 class Lease;
-
-using Milliseconds = std::chrono::duration<uint32_t, std::milli>;
 
 // A namespace of a client; a value, nothing to give back.
 class Namespace {
@@ -292,33 +291,6 @@ class Completion {
   Lease lease_;
 };
 
-struct Options {
-  std::string runtime_dir;   // "": $TERRACE_RUNTIME, else /run/terrace
-  std::string client_name;   // "": libterrace
-  Milliseconds deadline{0};  // of calls that name none; 0: one second
-  Milliseconds reconnect{
-      0};                // least time between attempts to reach an absent daemon; 0: one second
-  uint32_t spin_us = 0;  // as terrace_options has it
-};
-
-struct ProbeOptions {
-  Milliseconds deadline{0};
-  Milliseconds hold{0};
-  bool prefetch = false;
-};
-struct GetOptions {
-  Milliseconds deadline{0};
-  terrace_id128 hold{};
-  bool wait_pending = false;
-};
-struct PutOptions {
-  Milliseconds deadline{0};
-  const uint32_t* payload_bytes = nullptr;  // one a key; nullptr: block_bytes of the namespace
-  std::string_view parent;
-  terrace_level wait_for = TERRACE_LEVEL_DRAM;
-  std::chrono::microseconds compute_time{0};  // of the blocks; 0: not told
-};
-
 class Client {
  public:
   // Never waits for the daemon. False when the options are wrong or the process is out of
@@ -331,6 +303,7 @@ class Client {
     given.default_deadline_ms = options.deadline.count();
     given.reconnect_ms = options.reconnect.count();
     given.spin_us = options.spin_us;
+    given.slabs = options.slabs;
     Client client;
     client.status_ = terrace_open(&given, &client.client_);
     if (client.client_ != nullptr) {

@@ -74,6 +74,7 @@ class ClientCase : public ::testing::Test {
     options.runtime_dir = folder_.path().c_str();
     options.reconnect_ms = reconnect_ms;
     options.default_deadline_ms = default_deadline_ms;
+    options.slabs = slabs_;
     terrace_client* client = nullptr;
     EXPECT_EQ(terrace_open(&options, &client), TERRACE_OK) << terrace_last_error();
     return client;
@@ -219,6 +220,7 @@ class ClientCase : public ::testing::Test {
   bool server_wanted_ = true;
   std::unique_ptr<ScriptedServer> server_;
   terrace_client* client_ = nullptr;
+  terrace_slab_watch slabs_{};  // of clients that are opened later
   uint64_t tag_ = 0;
 };
 

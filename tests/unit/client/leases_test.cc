@@ -5,7 +5,10 @@
 
 #include <atomic>
 #include <fstream>
+#include <utility>
+#include <vector>
 
+#include "tests/doubles/in_child.h"
 #include "tests/doubles/scripted_store.h"
 #include "tests/unit/client/client_case.h"
 
@@ -305,6 +308,65 @@ TEST_F(Leases, DescriptorsAndMappingsGoWithTheClient) {
   ASSERT_TRUE(ScriptedServer::Eventually([&] { return server_->connections_open() == 0; }));
   EXPECT_EQ(ClientMappings().size(), 0U);
   EXPECT_EQ(OpenDescriptors(), before);
+}
+
+// An engine that registers leased memory with its device's driver.
+class WatchedSlabs : public Leases {
+ protected:
+  WatchedSlabs() {
+    slabs_.mapped = [](void* context, const void* memory, uint64_t bytes) {
+      static_cast<WatchedSlabs*>(context)->told_.push_back({true, memory, bytes});
+    };
+    slabs_.unmapping = [](void* context, const void* memory, uint64_t bytes) {
+      EXPECT_TRUE(Mapped(memory));
+      static_cast<WatchedSlabs*>(context)->told_.push_back({false, memory, bytes});
+    };
+    slabs_.context = this;
+  }
+  struct Told {
+    bool mapped;
+    const void* memory;
+    uint64_t bytes;
+  };
+  std::vector<Told> told_;
+};
+
+TEST_F(WatchedSlabs, AreToldOfBeforeTheirDataAndBeforeTheyGo) {
+  EXPECT_TRUE(told_.empty());
+  const Completed first = LeaseGet(ns_, keys_);
+  ExpectPayload(*first);
+  ASSERT_EQ(told_.size(), 1U);
+  EXPECT_TRUE(told_[0].mapped);
+  const auto* const begin = static_cast<const char*>(told_[0].memory);
+  EXPECT_GE(static_cast<const char*>(first->data[0]), begin);
+  EXPECT_LE(static_cast<const char*>(first->data[0]) + kBlockBytes, begin + told_[0].bytes);
+  ASSERT_EQ(Release(first->lease), TERRACE_OK);
+  const Completed second = LeaseGet(ns_, keys_);
+  EXPECT_EQ(told_.size(), 1U) << "it is mapped already";
+  v1::SlabRetiredNotice notice;
+  notice.set_slab_id(ScriptedStore::kSlabId);
+  server_->PushAll(v1::METHOD_SLAB_RETIRED_NOTICE, notice);
+  ASSERT_EQ(Probe(ns_, keys_)->status, TERRACE_OK);  // the notice came before this answer
+  EXPECT_EQ(told_.size(), 1U) << "a lease needs it";
+  ASSERT_EQ(Release(second->lease), TERRACE_OK);
+  ASSERT_EQ(told_.size(), 2U);
+  EXPECT_FALSE(told_[1].mapped);
+  EXPECT_EQ(told_[1].memory, told_[0].memory);
+  EXPECT_EQ(told_[1].bytes, told_[0].bytes);
+}
+
+TEST_F(WatchedSlabs, GoWithTheClientButNotWithAChildsCopyOfIt) {
+  const Completed get = LeaseGet(ns_, keys_);
+  ExpectPayload(*get);
+  ASSERT_EQ(told_.size(), 1U);
+  const auto told_in_child = [this] {
+    terrace_close(client_);
+    return static_cast<int>(told_.size());
+  };
+  EXPECT_EQ(InChild(told_in_child), 1) << "what is registered is the parent's";
+  terrace_close(std::exchange(client_, nullptr));
+  ASSERT_EQ(told_.size(), 2U);
+  EXPECT_FALSE(told_[1].mapped);
 }
 
 }  // namespace

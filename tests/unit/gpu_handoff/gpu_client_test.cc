@@ -1,5 +1,6 @@
 // libterrace with the memory of a GPU: what an engine does.
 #include <thread>
+#include <utility>
 
 #include "terrace/terrace.hpp"
 
@@ -10,12 +11,13 @@ namespace {
 
 class GpuClientTest : public GpuRoomTest {
  protected:
-  void OpenClient(const std::string& script = "") {
+  void OpenClient(const std::string& script = "", terrace_slab_watch slabs = {}) {
     Open(script);
     terrace_options options{};
     options.struct_bytes = sizeof(options);
     options.runtime_dir = room_->folder().c_str();
     options.default_deadline_ms = 20'000;
+    options.slabs = slabs;
     ASSERT_EQ(terrace_open(&options, &engine_), TERRACE_OK) << terrace_last_error();
     terrace_namespace_record record{};
     record.struct_bytes = sizeof(record);
@@ -207,6 +209,67 @@ TEST_F(GpuClientTest, WhatIsWrongWithASpecIsSaidAtOnce) {
   EXPECT_THAT(said([](Spec& s) { s.memory = static_cast<terrace_memory>(1); }),
               HasSubstr("memory"));
   EXPECT_THAT(said([](Spec& s) { s.memory = TERRACE_MEMORY_CUDA_VMM; }), HasSubstr("fd"));
+}
+
+// Where IPC does not work: the engine copies from leased memory, which it registers with the driver
+// itself.
+class CopyingEngineTest : public GpuClientTest {
+ protected:
+  ~CopyingEngineTest() override { terrace_close(std::exchange(engine_, nullptr)); }
+
+  terrace_slab_watch Watch() {
+    return {
+        [](void* context, const void* memory, uint64_t bytes) {
+          const auto* const self = static_cast<CopyingEngineTest*>(context);
+          EXPECT_EQ(
+              (*self->driver_)
+                  ->MemHostRegister(const_cast<void*>(memory), bytes, cuda::kHostRegisterReadOnly),
+              cuda::kSuccess);
+        },
+        [](void* context, const void* memory, uint64_t /*bytes*/) {
+          const auto* const self = static_cast<CopyingEngineTest*>(context);
+          EXPECT_EQ((*self->driver_)->MemHostUnregister(const_cast<void*>(memory)), cuda::kSuccess);
+        },
+        this};
+  }
+  static StandInCounters Counters() {
+    StandInCounters counters{};
+    stand_in_counters(&counters);
+    return counters;
+  }
+};
+
+TEST_F(CopyingEngineTest, LeasedMemoryIsRegisteredOnceAndCopiedFrom) {
+  ASSERT_NO_FATAL_FAILURE(OpenClient("", Watch()));
+  const std::string payload = Seeded(4).Bytes(kBlockBytes);
+  WriteBlock(memory_, 3, payload);
+  ASSERT_EQ(PutBlock(1, 3), TERRACE_PUT_STORED) << said_;
+  EXPECT_EQ(Counters().registered_bytes, 0U);
+  for (const uint64_t at : {0, 1, 2}) {
+    terrace_part part = EnginePart(1, nullptr);
+    part.region = 0;
+    const terrace_call call = CallOf(part);
+    terrace_get_options options{};
+    options.struct_bytes = sizeof(options);
+    options.delivery = TERRACE_DELIVER_LEASE;
+    ASSERT_EQ(terrace_submit_get(engine_, &call, &options, nullptr), TERRACE_OK);
+    terrace_completion* done = nullptr;
+    ASSERT_EQ(terrace_drain(engine_, &done, 1, 20'000), 1U);
+    ASSERT_EQ(done->status, TERRACE_OK) << done->error;
+    ASSERT_EQ(done->outcomes[0], TERRACE_GET_OK);
+    const uint64_t pageable = Counters().pageable_copies;
+    EXPECT_EQ((*driver_)->MemcpyHtoDAsync(memory_ + at * kBlockBytes, done->data[0], kBlockBytes,
+                                          stream_->get()),
+              cuda::kSuccess);
+    EXPECT_EQ((*driver_)->StreamSynchronize(stream_->get()), cuda::kSuccess);
+    EXPECT_EQ(terrace_submit_release(engine_, &done->lease, 1, nullptr, 0, 0, nullptr), TERRACE_OK);
+    terrace_completion_free(done);
+    EXPECT_EQ(Counters().pageable_copies, pageable) << "the driver knows the memory";
+    EXPECT_TRUE(Read(memory_ + at * kBlockBytes, kBlockBytes) == payload);
+  }
+  EXPECT_GT(Counters().registered_bytes, kBlockBytes);
+  terrace_close(std::exchange(engine_, nullptr));
+  EXPECT_EQ(Counters().registered_bytes, 0U);
 }
 
 TEST(GpuPart, SaysEventAndSlot) {
