@@ -47,10 +47,12 @@ class LocalAdmission {
     bool completes = false;          // a block behind it was written
   };
   Admission Judge(absl::Duration now, const Candidate& candidate) {
-    const double chance =
-        candidate.forecast.has_value() ? *candidate.forecast : record_.ChanceOf(candidate.facts);
-    return budget_.Admit(now,
-                         {chance, candidate.seconds_saved, candidate.bytes, candidate.completes});
+    return budget_.Admit(
+        now, {ChanceOf(candidate), candidate.seconds_saved, candidate.bytes, candidate.completes});
+  }
+  // That it is asked for again.
+  [[nodiscard]] double ChanceOf(const Candidate& candidate) const {
+    return candidate.forecast.has_value() ? *candidate.forecast : record_.ChanceOf(candidate.facts);
   }
 
   // A block is in DRAM, or has left it: whether it was let in or lay there already.

@@ -33,7 +33,7 @@ class ReplayOfOnePool final : public PlacementReplay {
 
   void PutOver(LocalReplay local) {
     local_ = std::move(local);
-    if (local_.rule == LocalRule::kPriced) {
+    if (local_.rule == LocalRule::kPriced || local_.rule == LocalRule::kThreshold) {
       MakeAdmission();
     }
   }
@@ -125,10 +125,23 @@ class ReplayOfOnePool final : public PlacementReplay {
         break;
       }
     }
+    if (local_.gate != nullptr) {
+      Shorten(local_.gate->Reach(request.chain.first(blocks_.size()), blocks_));
+    }
     BringUp(request.chain);
     policy_->Use({request.now, request.chain, blocks_, request.hints});
     policy_->Touch(blocks_);
     return blocks_.size();
+  }
+
+  // The leading run ends after `count` blocks.
+  void Shorten(size_t count) {
+    for (size_t behind = count; behind < blocks_.size(); ++behind) {
+      if (blocks_[behind] != kNoBlock) {
+        policy_->Unlock(blocks_[behind]);
+      }
+    }
+    blocks_.resize(count);
   }
 
   // What the leading run has in the local tier, as far as there is room for it.
@@ -148,12 +161,7 @@ class ReplayOfOnePool final : public PlacementReplay {
       }
       const Newcomer newcomer{i == 0 ? kNoBlock : blocks_[i - 1], chain[i], {}};
       if (policy_->resident() == capacity_ && !EvictFor(newcomer)) {
-        for (size_t behind = i; behind < blocks_.size(); ++behind) {
-          if (blocks_[behind] != kNoBlock) {
-            policy_->Unlock(blocks_[behind]);
-          }
-        }
-        blocks_.resize(i);
+        Shorten(i);
         return;
       }
       blocks_[i] = Enter({.name = chain[i],
@@ -248,14 +256,19 @@ class ReplayOfOnePool final : public PlacementReplay {
       case LocalRule::kOracle:
         return textbook_.future->NextUse(block.name) != UINT64_MAX;
       case LocalRule::kPriced:
+      case LocalRule::kThreshold:
         break;
     }
     LocalAdmission::Candidate candidate;
     candidate.facts = {block.name, block.depth, block.used};
     candidate.forecast = policy_->ReuseChance(id, admission_->horizon());
-    candidate.seconds_saved = 1;
+    candidate.seconds_saved =
+        local_.seconds_saved == nullptr ? 1 : local_.seconds_saved(block.depth);
     candidate.bytes = local_.block_bytes;
     candidate.completes = block.child_below;
+    if (local_.rule == LocalRule::kThreshold) {
+      return candidate.completes || admission_->ChanceOf(candidate) >= local_.least_chance;
+    }
     return IsLetIn(admission_->Judge(now_, candidate));
   }
 

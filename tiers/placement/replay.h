@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -42,14 +43,30 @@ enum class LocalRule : uint8_t {
   kSecondTouch = 2,  // what is evicted and was asked for twice since it was first stored
   kPriced = 3,       // what is evicted and is worth its price (local_admission.h)
   kOracle = 4,       // what is evicted and will be asked for again
+  kThreshold = 5,    // what is evicted and is likely enough to be asked for again, by the same
+                     // forecast as kPriced, or completes what was written
+};
+
+// How much of a request's leading run is loaded at all.
+class LoadGate {
+ public:
+  virtual ~LoadGate() = default;
+  // Before anything is read from below. `resident`: of the blocks of `run`, kNoBlock where one lies
+  // below DRAM. Returns how many are hits; those behind are computed and stored as if they lay
+  // nowhere.
+  virtual size_t Reach(absl::Span<const uint64_t> run, absl::Span<const BlockId> resident) = 0;
 };
 
 struct LocalReplay {
   std::unique_ptr<LocalContents> contents;
   LocalRule rule = LocalRule::kOnEviction;
-  WriteBudget::Options budget;  // of kPriced
+  WriteBudget::Options budget;  // of kPriced; kThreshold only has its horizon from it
+  double least_chance = 0;      // of kThreshold
   uint64_t blocks = 0;          // that the tier holds, about
   uint64_t block_bytes = 1;     // that a write takes off the budget
+  // By a use of a block that so many stand before in its chain; nullptr: a second.
+  std::function<double(uint32_t depth)> seconds_saved = nullptr;
+  LoadGate* gate = nullptr;  // outlives the replay; nullptr: all is loaded
 };
 
 struct ReplayRequest {
@@ -84,7 +101,7 @@ class PlacementReplay {
   [[nodiscard]] virtual const ReplayCounts& counts() const = 0;
   // nullptr: there is no local tier.
   [[nodiscard]] virtual const LocalContents* local() const = 0;
-  // nullptr: nothing is priced.
+  // nullptr: nothing is judged.
   [[nodiscard]] virtual const WriteBudget* budget() const = 0;
   [[nodiscard]] virtual const EvictionPolicy& policy() const = 0;
 };

@@ -90,14 +90,29 @@ const TierLoad::Class* TierLoad::Nearest(uint64_t block_bytes) const {
   return larger;
 }
 
+// A tier that is busy has no reads alone, and one that has only those no others: of what is read at
+// all, neither average is doubted because the other kind of read is the one that is made.
+TierLoad::Times TierLoad::TimesOf(const Class& like, absl::Duration now) {
+  const Average& single = like.alone.known ? like.alone : like.shared;
+  const double alone = single.Seconds(now);
+  if (!like.shared.known) {
+    return {alone, alone};
+  }
+  const absl::Duration newest = std::max(single.at, like.shared.at);
+  const double shared = like.shared.seconds * Belief(now - newest);
+  if (now - single.at > kFresh) {
+    return {std::max(alone, shared), shared};
+  }
+  return {alone, std::min(alone, shared)};
+}
+
 std::optional<double> TierLoad::Seconds(const LoadDemand& demand, absl::Duration now) const {
   const uint64_t bytes = demand.blocks == 0 ? demand.queued_bytes : demand.bytes / demand.blocks;
   const Class* like = Nearest(bytes);
   if (like == nullptr) {
     return std::nullopt;
   }
-  const double alone = (like->alone.known ? like->alone : like->shared).Seconds(now);
-  const double shared = like->shared.known ? std::min(alone, like->shared.Seconds(now)) : alone;
+  const auto [alone, shared] = TimesOf(*like, now);
   const double scale = std::max(1.0, static_cast<double>(bytes) / like->mean_bytes);
   const double queued = static_cast<double>(demand.queued_bytes) / like->mean_bytes * shared;
   if (demand.blocks == 0) {

@@ -7,8 +7,9 @@
 // take one read alone, and n - 1 times the time of one among many.
 //
 // A tier that reads slow is not recommended, and then is not read, and would read slow for ever. So
-// what was measured more than a minute ago counts less, by half for each further minute, until
-// somebody tries again; the first read after that counts all the more.
+// what was measured counts less once blocks of that size have not been read for more than a minute,
+// by half for each further minute, until somebody tries again; the first read after that counts all
+// the more.
 #pragma once
 
 #include <array>
@@ -59,6 +60,11 @@ class TierLoad {
     Average shared;         // of each block, where several are read
     double mean_bytes = 0;  // of a block; 0: none was read
   };
+  struct Times {
+    double alone = 0;   // seconds of one block
+    double shared = 0;  // of each further one
+  };
+  static Times TimesOf(const Class& like, absl::Duration now);
   void Pass(absl::Duration now);
   [[nodiscard]] const Class* Nearest(uint64_t block_bytes) const;
 

@@ -30,6 +30,7 @@ PreparedTrace Prepare(const RequestTrace& trace, uint32_t block_tokens) {
   PreparedTrace out;
   out.name = trace.name;
   const uint32_t tokens = block_tokens != 0 ? block_tokens : GuessBlockTokens(trace);
+  out.block_tokens = tokens;
   absl::flat_hash_map<uint64_t, uint64_t> names;
   absl::Duration now = absl::ZeroDuration();
   for (const TraceRequest& request : trace.requests) {

@@ -36,6 +36,7 @@ struct PreparedTrace {
   std::vector<uint32_t>
       next_use;  // beside `chains`: the next request that uses it; UINT32_MAX: none
   uint64_t distinct_blocks = 0;
+  uint32_t block_tokens = 0;  // 0: neither told nor found out
 };
 
 // block_tokens 0: found out from the trace. Requests that go back in time are moved to the latest

@@ -1,4 +1,6 @@
 // How long a tier takes, and from where on that is worth it.
+#include <deque>
+
 #include <gtest/gtest.h>
 
 #include "tiers/placement/load_advice.h"
@@ -124,6 +126,44 @@ TEST(TierLoadTest, ATierThatIsThrottledReadsSlowerSoon) {
     medium.ReadTogether(load, 1, kMiB, absl::Milliseconds(100));
   }
   EXPECT_GT(SecondsOf(load, {1, kMiB, 0}, medium.now), 0.090);
+}
+
+// Whoever is busy has no read that is alone.
+TEST(TierLoadTest, ATierThatIsBusyForLongIsNotTakenForFast) {
+  TierLoad load;
+  Medium medium;
+  medium.ReadTogether(load, 1, kMiB, absl::Milliseconds(80));
+  std::deque<TierLoad::Mark> marks;
+  for (int i = 0; i < 32; ++i) {
+    marks.push_back(load.Began(medium.now));
+  }
+  const auto keep_busy = [&](int reads) {
+    for (int i = 0; i < reads; ++i) {
+      medium.now += absl::Milliseconds(80);
+      load.Ended(marks.front(), kMiB, medium.now);
+      marks.pop_front();
+      marks.push_back(load.Began(medium.now));
+    }
+  };
+  keep_busy(100);
+  EXPECT_NEAR(SecondsOf(load, {0, 0, 100 * kMiB}, medium.now), 8, 0.5);
+  keep_busy(10'000);
+  EXPECT_NEAR(SecondsOf(load, {0, 0, 100 * kMiB}, medium.now), 8, 0.1) << "a quarter of an hour on";
+  EXPECT_NEAR(SecondsOf(load, {1, kMiB, 0}, medium.now), 0.08, 0.001);
+}
+
+TEST(TierLoadTest, WhereBlocksWereReadOneByOneForLongManyStillTakeLonger) {
+  TierLoad load;
+  Medium medium;
+  medium.ReadTogether(load, 1, kMiB, absl::Milliseconds(80));
+  for (int i = 0; i < 10; ++i) {
+    medium.ReadTogether(load, 32, kMiB, absl::Milliseconds(80));
+  }
+  const double many = SecondsOf(load, {100, 100 * kMiB, 0}, medium.now);
+  for (int i = 0; i < 10'000; ++i) {
+    medium.ReadTogether(load, 1, kMiB, absl::Milliseconds(80));
+  }
+  EXPECT_NEAR(SecondsOf(load, {100, 100 * kMiB, 0}, medium.now), many, 0.01);
 }
 
 TEST(TierLoadTest, WhatWasMeasuredLongAgoIsBelievedLess) {

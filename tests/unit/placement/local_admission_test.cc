@@ -1,7 +1,9 @@
 #include "tiers/placement/local_admission.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -104,6 +106,31 @@ TEST(LocalAdmissionTest, WhatIsWrittenOfAChainHasNoHole) {
   }
   EXPECT_NEAR(static_cast<double>(held), 10.0 * kChains, 0.07 * 10 * kChains);
   EXPECT_LT(holes, held / 100);
+}
+
+// Chains of one block and of ten by turns, none of which comes back, and a budget for half of them.
+TEST(TwoTierReplayTest, WhatAUseSparesIsOfItsPlaceInTheChain) {
+  const auto written = [](std::function<double(uint32_t)> seconds_saved) {
+    LocalReplay local;
+    local.contents = MakeLocalPool("lru", 100'000);
+    local.rule = LocalRule::kPriced;
+    local.blocks = 100'000;
+    local.block_bytes = kMiB;
+    local.budget = {.bytes_per_day = 3 * kOneASecond};
+    local.seconds_saved = std::move(seconds_saved);
+    const std::unique_ptr<PlacementReplay> replay =
+        *PlacementReplay::CreateAnyOver("lru", {.capacity_blocks = 100}, std::move(local));
+    uint64_t short_ones = 0;
+    for (uint64_t at = 0; at < 2000; ++at) {
+      replay->Request({absl::Seconds(at), ChainFrom(at * 100, at % 2 == 0 ? 1 : 10), {}});
+    }
+    for (uint64_t at = 0; at < 1900; at += 2) {
+      short_ones += replay->local()->Holds(ChainFrom(at * 100, 1).front()) ? 1 : 0;
+    }
+    return short_ones;
+  };
+  EXPECT_GT(written([](uint32_t depth) { return depth > 0 ? 1e-6 : 1.0; }), 900U);
+  EXPECT_LT(written([](uint32_t depth) { return depth > 0 ? 1.0 : 1e-6; }), 50U);
 }
 
 TEST(TwoTierReplayTest, TheOracleNeedsAFuture) {

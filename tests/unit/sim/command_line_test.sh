@@ -49,6 +49,10 @@ expect 0 '^\{"pools":\[\{"nodes":2,' pool --nodes 2 --seconds 20 --json
 expect 0 '--budget' tiers --help
 expect 2 '--trace' tiers
 expect 2 '--writes' tiers --trace "$sample" --writes sometimes
+expect 2 'no rule named sometimes' tiers --trace "$sample" --writes sometimes
+expect 2 'threshold:2' tiers --trace "$sample" --writes threshold:2
+expect 0 '^lru +log +1\+5 +threshold:0.3 ' tiers --trace "$sample" --policy lru --dram 1 --local 5 --writes threshold:0.3
+expect 0 '^lru +log +1\+5 +priced, ' tiers --trace "$sample" --policy lru --dram 1 --local 5 --writes threshold:0.3 --matched
 expect 2 '--policy' tiers --trace "$sample" --policy mru
 expect 2 '--budget' tiers --trace "$sample" --budget 0
 expect 1 'absent' tiers --trace "$folder/absent"
@@ -57,6 +61,24 @@ expect 1 'too few blocks' tiers --trace "$sample" --local 0.0001
 expect 0 '^phl +log +1\+5 +priced, 50 % ' tiers --trace "$sample" --dram 1 --local 5
 expect 0 '^\{"results":\[\{"trace":"lmc_agents","policy":"lru","local_policy":"log"' tiers --trace "$sample" \
   --policy lru --dram 1 --local 5 --json
+
+timed() { expect "$1" "$2" tiers --trace "$sample" --policy lru --writes eviction --dram 1 --local 5 "${@:3}"; }
+timed 0 'of a read, in ms; default dram=' --help
+timed 0 'in GB/s' --help
+timed 0 '^lru +log +1\+5 +eviction +worth +none ' --timed
+timed 0 '^lru +log +1\+5\+60 +eviction +never +probe ' --shared 60 --load never --prefetch probe --lead 0.5 --stray 5 --seed 3
+timed 0 '"first_token_s":\{"mean":' --latency local=1 --json
+timed 1 '--bandwidth disk=1: dram, local or shared' --bandwidth disk=1
+timed 1 '--prefill 5: TOKENS=SECONDS' --prefill 5
+timed 1 '--plot .*cannot be written' --plot "$folder/no/such.svg"
+timed 0 'first token' --timed --plot "$folder/tiers.svg"
+grep -q '</svg>' "$folder/tiers.svg" || { echo 'no picture of tiers'; failures=$((failures + 1)); }
+timed 2 '--load' --load sometimes
+timed 2 '--prefetch' --prefetch always
+timed 2 '--lead' --lead -1
+timed 2 '--stray' --stray 101
+timed 2 '--shared' --shared -1
+timed 2 '--token-bytes' --token-bytes 0
 
 # The same run gives the same bytes, whatever the number of threads.
 "$sim" --trace "$sample" --generate random --seed 7 --policy all --capacity 1,5 --json --jobs 1 >"$folder/one"

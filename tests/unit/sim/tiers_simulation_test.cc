@@ -8,6 +8,7 @@
 #include "nlohmann/json.hpp"
 
 #include "tools/sim/synthetic_traces.h"
+#include "tools/sim/tiers_report.h"
 
 namespace terrace::sim {
 namespace {
@@ -22,7 +23,7 @@ const PreparedTrace& Sample() {
 }
 
 TiersResult Of(const TiersCell& cell) {
-  absl::StatusOr<TiersResult> result = SimulateTiers(cell);
+  absl::StatusOr<TiersResult> result = TiersSimulator().Simulate(cell);
   EXPECT_TRUE(result.ok()) << result.status();
   return result.ok() ? *result : TiersResult{};
 }
@@ -66,6 +67,28 @@ TEST(TiersSimulation, ABudgetIsKeptAndABetterChoiceCostsFewHits) {
   }
 }
 
+TEST(TiersSimulation, WhatCommitWroteIsRememberedByThePairOfTiers) {
+  TiersSimulator simulator;
+  TiersCell cell = CellOf("lru", "commit");
+  const absl::StatusOr<TiersResult> commit = simulator.Simulate(cell);
+  cell.local_percent = 4;
+  const absl::StatusOr<TiersResult> larger = simulator.Simulate(cell);
+  ASSERT_TRUE(commit.ok() && larger.ok());
+  for (const double budget : {50.0, 25.0}) {
+    cell = CellOf("lru", "priced");
+    cell.budget_percent = budget;
+    const absl::StatusOr<TiersResult> priced = simulator.Simulate(cell);
+    ASSERT_TRUE(priced.ok());
+    EXPECT_DOUBLE_EQ(
+        priced->budget_blocks,
+        budget / 100 * static_cast<double>(commit->local.appended + commit->local.rewritten));
+    EXPECT_EQ(priced->local.appended, Of(cell).local.appended) << "as if simulated alone";
+  }
+  cell = CellOf("lru", "commit");
+  EXPECT_EQ(simulator.Simulate(cell)->local.appended, commit->local.appended);
+  EXPECT_NE(larger->counts.hits, commit->counts.hits);
+}
+
 TEST(TiersSimulation, ASlackBudgetWritesAllThatIsEvicted) {
   TiersCell cell = CellOf("phl", "priced");
   cell.budget_percent = 1000;
@@ -95,10 +118,44 @@ TEST(TiersSimulation, SecondTouchesAreWrittenOnly) {
   EXPECT_LT(twice.local.appended, twice.counts.evicted);
 }
 
+TEST(TiersSimulation, AThresholdOfNothingWritesAllAndAHigherOneLess) {
+  for (const char* policy : {"lru", "phl"}) {
+    const TiersResult all = Of(CellOf(policy, "eviction"));
+    const TiersResult none_refused = Of(CellOf(policy, "threshold:0"));
+    EXPECT_EQ(none_refused.local.appended, all.local.appended) << policy;
+    EXPECT_EQ(none_refused.counts.hits, all.counts.hits) << policy;
+    const TiersResult low = Of(CellOf(policy, "threshold:0.2"));
+    const TiersResult high = Of(CellOf(policy, "threshold:0.9"));
+    EXPECT_LT(high.local.appended, low.local.appended) << policy;
+    EXPECT_LE(low.local.appended, all.local.appended) << policy;
+    EXPECT_EQ(low.budget_blocks, 0) << policy;
+  }
+}
+
+TEST(TiersSimulation, PricedWritesAreMatchedToThoseOfAThreshold) {
+  TiersSimulator simulator;
+  const TiersCell cell = CellOf("lru", "threshold:0.5");
+  const absl::StatusOr<TiersResult> fixed = simulator.Simulate(cell);
+  ASSERT_TRUE(fixed.ok());
+  const absl::StatusOr<TiersResult> priced =
+      simulator.SimulateMatched(cell, fixed->of_commit_percent);
+  ASSERT_TRUE(priced.ok());
+  EXPECT_EQ(priced->cell.rule, "priced");
+  EXPECT_NEAR(priced->of_commit_percent, fixed->of_commit_percent, 2);
+  EXPECT_EQ(simulator.SimulateMatched(CellOf("mru", "threshold:0.5"), 50).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST(TiersSimulation, RefusesWhatItCannotSimulate) {
-  const auto code = [](const TiersCell& cell) { return SimulateTiers(cell).status().code(); };
+  const auto code = [](const TiersCell& cell) {
+    return TiersSimulator().Simulate(cell).status().code();
+  };
   EXPECT_EQ(code(CellOf("mru", "eviction")), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(code(CellOf("lru", "never")), absl::StatusCode::kInvalidArgument);
+  for (const char* rule :
+       {"never", "threshold", "threshold:", "threshold:1.1", "threshold:-1", "threshold:nan"}) {
+    EXPECT_EQ(code(CellOf("lru", rule)), absl::StatusCode::kInvalidArgument) << rule;
+  }
+  EXPECT_EQ(code(CellOf("mru", "threshold:0.5")), absl::StatusCode::kInvalidArgument);
   TiersCell cell = CellOf("lru", "priced");
   cell.local_percent = 1e-6;
   EXPECT_EQ(code(cell), absl::StatusCode::kInvalidArgument) << "no room for a log";
