@@ -63,6 +63,7 @@ class ReplayOfOnePool final : public PlacementReplay {
     for (const BlockId block : blocks_) {
       policy_->Unlock(block);
     }
+    StudyNow(*policy_);
     ++counts_.requests;
     counts_.blocks += chain.size();
     counts_.hits += hits;
