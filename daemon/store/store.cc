@@ -74,6 +74,7 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       learns_(Learns(options.policy)),
       verify_one_in_(options.verify_one_in),
       costs_(clock_, lower_tiers_),
+      lessons_(parts.learnt),
       arena_(Arena::Create(options.dram_bytes)),
       index_(blocks_, RandomSeed()),
       reads_(lower_tiers_.size()),
@@ -126,6 +127,11 @@ Digest128 Store::RandomId() {
   Digest128 id;
   FillRandom({reinterpret_cast<char*>(&id), sizeof(id)});
   return id;
+}
+
+void Store::JobStarted() {
+  Lock lock(&mutex_);
+  ++in_flight_;
 }
 
 void Store::RunJob(Priority priority, std::function<void()> job) {
@@ -347,7 +353,8 @@ std::optional<ScopeId> Store::UseScopeLocked(TenantId tenant, const StorePart& p
       free_scopes_.pop_back();
     }
     const uint64_t generation = namespaces_[static_cast<uint32_t>(ns->second)]->generation;
-    scopes_[static_cast<uint32_t>(*id)] = Scope{ns->second, generation, part.salt, 0};
+    scopes_[static_cast<uint32_t>(*id)] =
+        Scope{ns->second, generation, part.salt, 0, NameSeedOf(part)};
     scope_ids_.emplace(ScopeName{ns->second, generation, part.salt}, *id);
   }
   ++scopes_[static_cast<uint32_t>(*id)].users;
@@ -415,6 +422,7 @@ void Store::Tick() {
     local_->Tick();
   }
   const std::vector<PoolState> states = TickShared();
+  StudyPolicies();
   DeferredCalls deferred;
   Lock lock(&mutex_);
   const absl::Duration now = clock_.Now();

@@ -3,8 +3,8 @@
 //   placement_bench
 //
 // A pool of half a million blocks under chains of 8 to 39 blocks, of which a third go on from one
-// of the last ones; 512 requests are let in before each is measured. Time is CPU time; what is learnt counts to the
-// requests.
+// of the last ones; 512 requests are let in before each is measured. Time is CPU time; what is
+// learnt counts to the requests.
 #include <cstdint>
 #include <ctime>
 #include <iostream>
