@@ -18,6 +18,7 @@
 #include "daemon/concat.h"
 #include "daemon/folders.h"
 #include "daemon/identity_files.h"
+#include "daemon/learnt_file.h"
 #include "daemon/local_tier.h"
 #include "daemon/metrics.h"
 #include "daemon/process_facts.h"
@@ -230,6 +231,10 @@ class DaemonCore final : public Core {
     if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok()) {
       return s;
     }
+    if (PolicyLearns(config->store.policy)) {
+      learnt_ = std::make_unique<LearntFile>(
+          LearntFile::Options{&KernelFileSystem(), config->data_dir, config->store.policy, &log_});
+    }
     if (absl::Status s = BuildMetrics(*config); !s.ok()) {
       return s;
     }
@@ -242,6 +247,10 @@ class DaemonCore final : public Core {
     metrics_->SetStore(store_.get());
     ticker_ = std::make_unique<Ticker>(*store_, *executor_, notify_, [this] { LogTiers(); });
     ticker_->Start(front_.get());
+    if (learnt_ != nullptr) {
+      learnt_keeper_ = std::make_unique<LearntKeeper>(
+          *learnt_, [this] { return store_->SaveLearnt(); }, kLearntInterval);
+    }
     return absl::OkStatus();
   }
 
@@ -276,6 +285,7 @@ class DaemonCore final : public Core {
       FlushLocal(deadline - kCloseShare);
     }
     ClosePools(deadline - kCloseShare);
+    learnt_keeper_.reset();
     if (ticker_ != nullptr) {
       ticker_->Stop();
     }
@@ -301,6 +311,9 @@ class DaemonCore final : public Core {
     options.version = version_;
     options.copy_kernel = std::string(CopyKernelName(ActiveCopyKernel()));
     options.log_lines_dropped = [&log = log_] { return log.dropped(); };
+    options.learnt = [this] {
+      return learnt_ == nullptr ? std::nullopt : std::optional<LearntFigures>(learnt_->figures());
+    };
     options.io_facts = [this] {
       return local_ == nullptr ? std::nullopt : std::optional<IoFacts>(local_->io_facts());
     };
@@ -339,6 +352,9 @@ class DaemonCore final : public Core {
     parts.slabs = slabs_.get();
     parts.local = local_ == nullptr ? nullptr : &local_->tier();
     parts.observer = &relay_;
+    if (learnt_ != nullptr) {
+      parts.learnt = learnt_->Read();
+    }
     BlockStoreOptions options = config.store;
     for (const TierConfig& tier : SharedTiersOf(config)) {
       options.shared.emplace_back();
@@ -546,6 +562,7 @@ class DaemonCore final : public Core {
   // Destroyed from the last to the first: the front borrows the store, the store what stands above
   // it.
   Descriptor lock_;
+  std::unique_ptr<LearntFile> learnt_;  // nullptr: the policy does not learn
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<LocalTier> local_;  // nullptr: there is none
@@ -555,6 +572,7 @@ class DaemonCore final : public Core {
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<Front> front_;
   std::unique_ptr<Ticker> ticker_;
+  std::unique_ptr<LearntKeeper> learnt_keeper_;
 };
 
 }  // namespace

@@ -29,12 +29,6 @@ std::vector<LowerTier*> AllLowerTiers(const BlockStore::Parts& parts) {
   return tiers;
 }
 
-bool Learns(const std::string& policy) {
-  RecencySource recency;
-  const auto made = MakeEvictionPolicy(policy, recency);
-  return made.ok() && (*made)->learns();
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(const BlockStoreOptions& options,
@@ -71,7 +65,7 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       lower_tiers_(AllLowerTiers(parts)),
       observer_(parts.observer),
       began_(parts.clock->Now()),
-      learns_(Learns(options.policy)),
+      learns_(PolicyLearns(options.policy)),
       verify_one_in_(options.verify_one_in),
       costs_(clock_, lower_tiers_),
       lessons_(parts.learnt),

@@ -159,4 +159,11 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(std::string_v
 
 std::vector<std::string_view> EvictionPolicyNames();
 
+// False for names that don't exist, too.
+bool PolicyLearns(std::string_view policy);
+
+// Whether that policy could load what was saved (Lesson::Load). INVALID_ARGUMENT: it could not, or
+// does not learn.
+absl::Status CheckLearnt(std::string_view policy, absl::string_view bytes);
+
 }  // namespace terrace
