@@ -19,11 +19,12 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "terrace/v1/cache.pb.h"
+#include "terrace/v1/session.pb.h"
+
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 #include "daemon/front.h"
-#include "terrace/v1/cache.pb.h"
-#include "terrace/v1/session.pb.h"
 
 namespace terrace {
 
@@ -120,7 +121,8 @@ class Calls {
   const FrontLimits limits_;
   const uint64_t boot_id_;
 
-  // block_bytes of what was opened, for puts that name no payload_bytes. As large as the store lets namespaces be.
+  // block_bytes of what was opened, for puts that name no payload_bytes. As large as the store lets
+  // namespaces be.
   using OpenedKey = std::pair<TenantId, Digest128>;
   absl::Mutex opened_mutex_;
   absl::flat_hash_map<OpenedKey, uint64_t> opened_ ABSL_GUARDED_BY(opened_mutex_);

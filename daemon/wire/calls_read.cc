@@ -212,8 +212,7 @@ void Calls::Get(CallContext& context, v1::GetRequest& request, CallDone<v1::GetR
       call.regions.push_back(TakeRegionBlocks(region));
     }
   }
-  store_.Get(context.caller,
-             std::move(call),
+  store_.Get(context.caller, std::move(call),
              [boot_id = boot_id_, done = std::move(done)](absl::StatusOr<GetResult> result) {
                if (!result.ok()) {
                  return Refuse(result.status(), done);

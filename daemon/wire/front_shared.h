@@ -12,6 +12,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 #include "daemon/front.h"

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+
 #include "daemon/wire/call_status.h"
 #include "tiers/vocab/check.h"
 

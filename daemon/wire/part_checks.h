@@ -12,8 +12,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "daemon/block_store.h"
 #include "terrace/v1/cache.pb.h"
+
+#include "daemon/block_store.h"
 
 namespace terrace {
 

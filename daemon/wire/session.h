@@ -18,12 +18,13 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "google/protobuf/arena.h"
+
 #include "daemon/wire/fault_rate.h"
 #include "daemon/wire/frame_assembly.h"
 #include "daemon/wire/front_shared.h"
 #include "daemon/wire/peer_budget.h"
 #include "daemon/wire/session_socket.h"
-#include "google/protobuf/arena.h"
 #include "tiers/os/descriptor.h"
 
 namespace terrace {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/message_bytes.h"
 #include "daemon/wire/peer_process.h"
@@ -329,14 +330,12 @@ bool Session::UnregisterRegion(Frame& frame, google::protobuf::Arena& arena) {
         if (request.region_id() == 0) {
           return ::terrace::Refuse(InvalidField("region_id", "from 1"), done);
         }
-        shared_->store.UnregisterRegion(
-            id_,
-            request.region_id(),
-            [boot_id = shared_->boot_id, done = std::move(done)] {
-              v1::UnregisterRegionReply reply;
-              reply.set_boot_id(boot_id);
-              done(absl::OkStatus(), reply);
-            });
+        shared_->store.UnregisterRegion(id_, request.region_id(),
+                                        [boot_id = shared_->boot_id, done = std::move(done)] {
+                                          v1::UnregisterRegionReply reply;
+                                          reply.set_boot_id(boot_id);
+                                          done(absl::OkStatus(), reply);
+                                        });
       });
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 namespace terrace {
 namespace {
@@ -84,9 +85,13 @@ void HazardModel::BeginToLearn() {
 void HazardModel::Teach(HazardModel& other) {
   std::swap(weights_, other.weights_);
   other.figures_ = figures_;
+  behind_ = true;
 }
 
 void HazardModel::CatchUp(const HazardModel& other) {
+  if (!std::exchange(behind_, false)) {
+    return;
+  }
   for (const Row row : changed_) {
     (*weights_)[row] = (*other.weights_)[row];
     is_changed_[row] = false;
@@ -112,6 +117,7 @@ HazardState HazardModel::State() const {
 
 void HazardModel::Restore(const HazardState& state) {
   BeginToLearn();
+  behind_ = false;
   figures_ = {state.uses, state.lived_s, state.gain, state.gain_squares};
   changed_.clear();
   for (uint32_t row = 0; row < kRows; ++row) {

@@ -66,8 +66,9 @@ class HazardModel {
   // the weights knew better.
   [[nodiscard]] double skill() const;
 
-  // `other` knows now what this model knows. What this one knows is behind, and it must not be
-  // used, until CatchUp with `other`, which must not have learnt in between.
+  // `other` knows now what this model knows, and this one must not be used but for Restore until
+  // CatchUp with `other`, which must not have learnt in between. CatchUp at other times does
+  // nothing.
   void Teach(HazardModel& other);
   void CatchUp(const HazardModel& other);
 
@@ -110,7 +111,8 @@ class HazardModel {
   std::unique_ptr<Table> weights_;
   std::unique_ptr<Table> squares_;  // of gradients, summed; nullptr: nothing was learnt yet
   Figures figures_;
-  // Rows that differ from those of the model that was last taught.
+  bool behind_ = false;  // since Teach
+  // Rows that differ from those of the model that was taught last.
   std::vector<Row> changed_;
   std::vector<bool> is_changed_;  // by row; empty with squares_
 };

@@ -20,7 +20,8 @@ class Lesson {
   // milliseconds.
   virtual void Study() = 0;
 
-  // What is known, for Load in a later life of the process. Bounded; a few milliseconds.
+  // What is known after Study, for Load in a later life of the process. At most 2.1 MiB; a few
+  // milliseconds.
   [[nodiscard]] virtual std::string Save() const = 0;
 
   // Takes over what was saved, instead of what is known. INVALID_ARGUMENT: these are no such bytes,

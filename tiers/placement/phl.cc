@@ -105,6 +105,7 @@ class PhlPolicy final : public EvictionPolicy {
     TERRACE_CHECK(in_lesson_);
     in_lesson_ = false;
     instances_ += lesson_.End(model_);
+    lesson_bytes_ = lesson_.memory_bytes();
   }
 
   [[nodiscard]] bool Admits(const Newcomer& newcomer) override {
@@ -184,7 +185,7 @@ class PhlPolicy final : public EvictionPolicy {
   }
   [[nodiscard]] uint64_t resident() const override { return tree_.resident(); }
   [[nodiscard]] uint64_t memory_bytes() const override {
-    return sizeof(*this) + tree_.memory_bytes() + model_.memory_bytes() + lesson_.memory_bytes() +
+    return sizeof(*this) + tree_.memory_bytes() + model_.memory_bytes() + lesson_bytes_ +
            seen_.capacity() * sizeof(HazardOutcome);
   }
   [[nodiscard]] std::string_view name() const override { return "phl"; }
@@ -575,6 +576,7 @@ class PhlPolicy final : public EvictionPolicy {
   HazardLesson lesson_{model_};
   std::vector<HazardOutcome> seen_;  // since the last lesson began
   bool in_lesson_ = false;
+  uint64_t lesson_bytes_ = sizeof(HazardLesson);  // when the last one ended
   ShadowLru shadow_;
   ShadowPhl phl_shadow_;
   LruGuard guard_;

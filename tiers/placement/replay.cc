@@ -33,11 +33,20 @@ class ReplayOfOnePool final : public PlacementReplay {
 
   void PutOver(const SegmentLog::Options& log) { log_ = std::make_unique<SegmentLog>(log); }
 
-  void Restart() override {
+  void Restart(Learnt learnt) override {
+    std::string saved;
+    if (Lesson* lesson = policy_->BeginLesson(); lesson != nullptr && learnt == Learnt::kKept) {
+      lesson->Study();
+      saved = lesson->Save();
+    }
     ids_.clear();
     names_.clear();
     free_.clear();
     TERRACE_CHECK(Choose(policy_name_, textbook_).ok());
+    if (!saved.empty()) {
+      TERRACE_CHECK(policy_->BeginLesson()->Load(saved).ok());
+      policy_->EndLesson();
+    }
     if (log_ != nullptr) {
       log_->ForgetUse();
     }

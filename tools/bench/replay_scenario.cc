@@ -351,7 +351,7 @@ void TraceReplay::AddAlone(uint64_t dram_bytes) {
   uint64_t done = 0;
   for (const TraceRequest& request : trace_.requests) {
     if (done++ == kill_before_) {
-      alone->Restart();
+      alone->Restart(PlacementReplay::Learnt::kKept);
     }
     alone->Request(absl::MakeConstSpan(request.block_ids)
                        .first(std::min(request.block_ids.size(), kMaxChain)));
