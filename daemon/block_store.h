@@ -29,6 +29,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
+#include "daemon/learnt_policy.h"
 #include "tiers/dram/arena.h"
 #include "tiers/os/descriptor.h"
 #include "tiers/os/fault_guard.h"
@@ -457,6 +458,7 @@ class BlockStore {
     std::vector<SharedTier*> shared;
     std::vector<LowerTier*> lower_tiers;  // read only, behind those; nearest first
     StoreObserver* observer = nullptr;    // nullable
+    std::vector<LearntPolicy> learnt;     // from SaveLearnt of an earlier life
   };
   static absl::StatusOr<std::unique_ptr<BlockStore>> Create(const BlockStoreOptions& options,
                                                             const Parts& parts);
@@ -580,6 +582,10 @@ class BlockStore {
 
   // ---- time, operation
   virtual void Tick() = 0;
+
+  // What the policies have learnt until now. Takes milliseconds, and waits for a lesson that is
+  // under way: not for threads that serve clients.
+  virtual std::vector<LearntPolicy> SaveLearnt() = 0;
   // While draining, puts are DECLINED with kDraining; gets go on.
   virtual void SetDraining(bool draining) = 0;
   [[nodiscard]] virtual StoreUsage Usage() const = 0;

@@ -56,6 +56,7 @@ struct Scope {
   uint64_t generation = 0;
   std::string salt;
   uint64_t users = 0;
+  uint64_t name_seed = 0;  // of its blocks' names for policies
 };
 
 struct ScopeName {
@@ -388,12 +389,6 @@ struct Flight {
   absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
   bool reading = false;
   bool cancel_wanted = false;
-};
-
-// That a request was seen, by the hash of its id.
-struct RecentRequest {
-  uint64_t hash = 0;
-  absl::Duration at;
 };
 
 // A block as a probe saw it: by the time that it is touched the id may name another.

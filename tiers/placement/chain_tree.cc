@@ -261,6 +261,18 @@ RunId ChainTree::Clear(BlockId block) {
   return place.run;
 }
 
+BlockId ChainTree::AnyUnlocked() const {
+  for (RunId id = 1; id < id_limit(); ++id) {
+    const Run& run = At(id);
+    for (uint32_t i = run.resident_end; i > 0; --i) {
+      if (run.blocks[i - 1] != kNoBlock && PlaceOf(run.blocks[i - 1]).locks == 0) {
+        return run.blocks[i - 1];
+      }
+    }
+  }
+  return kNoBlock;
+}
+
 uint64_t ChainTree::memory_bytes() const {
   return pages_.size() * sizeof(Page) + free_.capacity() * sizeof(RunId) +
          places_.capacity() * sizeof(places_[0]) + place_pages_ * sizeof(PlacePage) +

@@ -8,6 +8,7 @@
 // Thread-compatible. Nothing moves: references to runs stay good until the run is dropped.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -41,14 +42,20 @@ struct RequestEnd {
 
 struct Instance {
   static constexpr uint32_t kMaxRows = 16;
-  static constexpr uint32_t kAges = 38;
+  static constexpr uint32_t kPricedAges = 4;
   double last_s = 0;
   uint8_t age = 0;  // see BucketOfAge in phl.cc
   uint8_t rows_used = 0;
   uint8_t hits = 0;      // uses after the first, counted up to a limit
   bool learning = true;  // what happens to it is learnt from
+  uint8_t priced_age = 0;
+  std::array<uint16_t, kPricedAges> rank{};  // from priced_age on; larger is worth more
   std::array<HazardModel::Row, kMaxRows> rows;
-  std::array<uint16_t, kAges / 2> rank;  // of every second age; larger is worth more
+  // Known for fewer ages than have passed: the last one counts.
+  [[nodiscard]] uint32_t Rank() const {
+    return rank[std::min(uint32_t{age} - priced_age, kPricedAges - 1)];
+  }
+  [[nodiscard]] bool IsRankStale() const { return age >= priced_age + kPricedAges; }
   [[nodiscard]] absl::Span<const HazardModel::Row> Rows() const { return {rows.data(), rows_used}; }
 };
 
@@ -137,6 +144,9 @@ class ChainTree {
       }
     }
   }
+
+  // kNoBlock: all residents are locked. Takes time for each run known.
+  [[nodiscard]] BlockId AnyUnlocked() const;
 
   [[nodiscard]] uint64_t resident() const { return resident_; }
   [[nodiscard]] uint64_t runs() const { return runs_; }
