@@ -161,9 +161,9 @@ struct GetResult {
   std::vector<uint32_t> slab_ids;
   std::vector<uint64_t> slab_offsets;
   std::string payload;
-  // kInPlace: where the payloads lie (slab_ids and slab_offsets say it, too), unless `sampled` every
-  // byte of them verified for this very call; empty where not OK. They stay, and stay as they are, while `reading` lives. Owners: whoever reads them; the
-  // last of them gives the blocks back, which must happen before the store is destroyed and takes
+  // kInPlace: where the payloads lie (if `sampled`, slab_ids and slab_offsets say it too; if not,
+  // every byte was verified for this very call); empty where not OK. They stay, as they are, while
+  // `reading` lives: its last owner gives the blocks back, before the store is destroyed, and takes
   // its lock. Blocks being read in place are at most lease_share of the tenant's DRAM, then BUSY.
   std::vector<absl::Span<const char>> in_place;
   std::shared_ptr<const void> reading;
@@ -433,12 +433,10 @@ struct BlockStoreOptions {
   uint64_t local_endurance_per_day = 0;
   // For so long it is saved up what was not written.
   absl::Duration local_endurance_burst = absl::Hours(24);
-  // How long a new block waits for the one whose place it takes to be written to the local tier;
-  // after that the latter is lost.
-  // Likewise for one that is published on eviction.
+  // How long a new block waits for the one whose place it takes to be written to the local tier, or
+  // published on eviction; after that the latter is lost.
   absl::Duration max_wait_for_room = absl::Milliseconds(100);
-  // One a shared tier, in the order of Parts::shared; where there are fewer, the rest is as by
-  // default.
+  // One a shared tier, in the order of Parts::shared; those that are missing are as by default.
   std::vector<SharedTierPolicy> shared;
 };
 
@@ -496,8 +494,6 @@ class BlockStore {
   // local tier could not note it (or, where there is none, a pool), so that a restart may bring the
   // blocks back; clear again. A pool that cannot be told is told later, and the answer is pending
   // then: OpenNamespace says when it is not any more.
-  // Nodes count alone: where two clear the same namespace before they learn of each other, both
-  // raise the same generation, and blocks that one of them stored in between stay.
   virtual void ClearNamespace(TenantId tenant,
                               const Digest128& digest,
                               std::function<void(absl::StatusOr<ClearedNamespace>)> done) = 0;

@@ -490,7 +490,7 @@ class DaemonCore final : public Core {
       return;
     }
     GpuHandoff::Options options;
-    options.staging_bytes = config.gpu_staging_bytes;
+    options.device.staging_bytes = config.gpu_staging_bytes;
     options.max_regions_per_session = config.store.max_regions_per_session;
     GpuHandoff::Parts parts;
     parts.store = store_.get();

@@ -61,8 +61,7 @@ struct GpuFigures {
 class GpuHandoff {
  public:
   struct Options {
-    std::string program = "/proc/self/exe";        // of workers
-    uint64_t staging_bytes = uint64_t{256} << 20;  // a GPU
+    GpuDeviceOptions device;  // of each, but for its uuid and number
     uint32_t max_regions_per_session = 64;
   };
   struct Parts {

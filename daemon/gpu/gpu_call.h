@@ -1,18 +1,20 @@
 // A get or put of blocks in the memory of a GPU, from its call to its end; and what both have in
-// common: the copies that they wait for.
+// common: whose turn it is to work on it, and the copies that it waits for.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <utility>
-#include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "absl/time/time.h"
+#include "absl/synchronization/mutex.h"
 
 #include "daemon/gpu/gpu_device.h"
+#include "tiers/gpu/copy_plan.h"
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {
@@ -24,57 +26,58 @@ struct GpuRegion {
   TenantId tenant{0};
   uint64_t payload_bytes = 0;  // of a block, at most
   uint32_t block_count = 0;
-};
+  uint32_t block_pieces = 1;  // segments of all planes
 
-// Thread-safe. Owners: the table of calls, and callbacks that will come.
-class GpuCall {
- public:
-  virtual ~GpuCall() = default;
-  // Asks for an early end, which comes when no copy can touch the client's memory any more.
-  virtual void Cancel() = 0;
-  // Time passes.
-  virtual void Tick() = 0;
+  // Blocks whose copies make one plan.
+  [[nodiscard]] uint64_t MaxBlocksOfCopy() const {
+    return std::max<uint64_t>(kMaxPiecesOfPlan / std::max(block_pieces, 1U), 1);
+  }
 };
 
 // Payload that is handled as one: large enough for a copy to run at full rate, small enough for
 // several to be on their way.
 inline constexpr uint64_t kGpuPieceBytes = uint64_t{16} << 20;
-inline constexpr uint32_t kMaxBlocksOfPiece = 2048;
+inline constexpr uint64_t kMaxBlocksOfPiece = 2048;
 
-// The copies of one call that have been asked for and have not ended. Guarded by the call's lock.
-class CopiesInFlight {
+// Thread-safe. Owners: the table of calls, and callbacks that will come.
+class GpuCall : public std::enable_shared_from_this<GpuCall> {
  public:
-  // Before the copy is asked for.
-  uint64_t Add(std::shared_ptr<GpuDevice> device) {
-    copies_[++last_] = {std::move(device), 0};
-    return last_;
-  }
-  // After it. It may have ended meanwhile.
-  void Begun(uint64_t id, uint64_t token) {
-    if (const auto copy = copies_.find(id); copy != copies_.end()) {
-      copy->second.token = token;
-    }
-  }
-  void Ended(uint64_t id) { copies_.erase(id); }
-  [[nodiscard]] bool empty() const { return copies_.empty(); }
-  // To be run without the lock.
-  [[nodiscard]] std::vector<std::function<void()>> Cancels() const {
-    std::vector<std::function<void()>> cancels;
-    for (const auto& [id, copy] : copies_) {
-      if (copy.token != 0) {
-        cancels.emplace_back([copy = copy] { copy.device->Cancel(copy.token); });
-      }
-    }
-    return cancels;
-  }
+  virtual ~GpuCall() = default;
+  // Begins what can be begun, and finishes when all has ended. Whoever comes while another thread
+  // is at it leaves it to that one.
+  void Pump();
+  // Asks for an early end, which comes when no copy can touch the client's memory any more.
+  void Cancel();
+  // Time passes.
+  virtual void Tick() {}
 
- private:
-  struct Copy {
+ protected:
+  // Without the lock, one thread at a time.
+  virtual void Work() = 0;
+  virtual void Finish() = 0;
+  [[nodiscard]] virtual bool IsOverLocked() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) = 0;
+  // cancelled_ has just been set.
+  virtual void StopLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {}
+
+  // `done` runs when the copy has ended and is none of copies_ any more; Pump follows it.
+  void Copy(const std::shared_ptr<GpuDevice>& device,
+            GpuCopyCall call,
+            std::function<void(const absl::Status&)> done);
+
+  mutable absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+
+  struct AskedCopy {
     std::shared_ptr<GpuDevice> device;
     uint64_t token = 0;  // 0: being asked for
   };
-  absl::flat_hash_map<uint64_t, Copy> copies_;
-  uint64_t last_ = 0;
+  absl::flat_hash_map<uint64_t, AskedCopy> copies_ ABSL_GUARDED_BY(mutex_);  // that have not ended
+
+ private:
+  uint64_t last_copy_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool pumping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool again_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace terrace

@@ -40,6 +40,7 @@ struct GpuDeviceOptions {
   absl::Duration first_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(30);
   absl::Duration linger = absl::Seconds(5);  // of a worker without regions
+  uint32_t max_stuck = 8;  // workers that were killed and are not over; then none is started
 };
 
 struct GpuDeviceParts {

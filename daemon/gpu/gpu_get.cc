@@ -34,16 +34,17 @@ GetOutcome OutcomeOf(const absl::Status& status) {
   }
 }
 
-class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet> {
+class GpuGet final : public GpuCall {
  public:
   explicit GpuGet(GpuGetParts parts) : parts_(std::move(parts)) {
     uint32_t position = 0;
     for (uint32_t p = 0; p < parts_.call.parts.size(); ++p) {
       const uint32_t keys = parts_.call.parts[p].key_count();
-      const uint64_t payload = std::max<uint64_t>(parts_.regions[p]->payload_bytes, 1);
+      const GpuRegion& region = *parts_.regions[p];
       const auto most = static_cast<uint32_t>(
-          std::clamp<uint64_t>(kGpuPieceBytes / payload, 1, kMaxBlocksOfPiece));
-      part_states_.push_back({position, (keys + most - 1) / most, 0, false});
+          std::clamp<uint64_t>(kGpuPieceBytes / std::max<uint64_t>(region.payload_bytes, 1), 1,
+                               std::min(kMaxBlocksOfPiece, region.MaxBlocksOfCopy())));
+      part_states_.push_back({position, (keys + most - 1) / most, false, false});
       for (uint32_t first = 0; first < keys; first += most) {
         waiting_.push_back({p, first, std::min(most, keys - first)});
       }
@@ -53,51 +54,36 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
     result_.payload_bytes.assign(position, 0);
   }
 
-  void Cancel() override {
-    std::vector<std::function<void()>> cancels;
-    {
-      const absl::MutexLock lock(&mutex_);
-      cancelled_ = true;
-      cancels = copies_.Cancels();
-    }
-    for (const std::function<void()>& cancel : cancels) {
-      cancel();
-    }
-    Pump();
-  }
-  void Tick() override {}
-
-  // Begins what can be begun. Whoever comes while another thread is at it leaves it to that one.
-  void Pump() {
-    {
-      const absl::MutexLock lock(&mutex_);
-      again_ = true;
-      if (std::exchange(pumping_, true)) {
-        return;
-      }
-    }
-    bool over = false;
-    for (bool more = true; more;) {
-      {
-        const absl::MutexLock lock(&mutex_);
-        again_ = false;
-      }
-      AskStore();
-      for (Copy& copy : TakeCopies()) {
-        Begin(std::move(copy));
-      }
-      const absl::MutexLock lock(&mutex_);
-      over = IsOverLocked();
-      more = again_ && !over;
-      pumping_ = more;
-      ended_ = ended_ || over;
-    }
-    if (over) {
-      Finish();
-    }
-  }
-
  private:
+  void Work() override {
+    AskStore();
+    for (PartCopy& copy : TakeCopies()) {
+      Begin(std::move(copy));
+    }
+  }
+
+  [[nodiscard]] bool IsOverLocked() const override ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return copies_.empty() && found_.empty() && (cancelled_ || (waiting_.empty() && asked_ == 0));
+  }
+
+  void Finish() override {
+    GetResult result;
+    {
+      const absl::MutexLock lock(&mutex_);
+      if (cancelled_) {
+        for (const Group& group : waiting_) {
+          const auto first = static_cast<std::ptrdiff_t>(part_states_[group.part].position) +
+                             static_cast<std::ptrdiff_t>(group.first);
+          std::fill_n(result_.outcomes.begin() + first, group.count,
+                      static_cast<char>(GetOutcome::kCancelled));
+        }
+      }
+      HideWhatFollowsMissesLocked();
+      result = std::move(result_);
+    }
+    std::exchange(parts_.done, nullptr)(std::move(result));
+  }
+
   // Keys of a part that follow each other.
   struct Group {
     uint32_t part = 0;
@@ -107,7 +93,7 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
   struct PartState {
     uint32_t position = 0;     // of its first key in the reply
     uint32_t groups_left = 0;  // that the store has not answered for
-    uint32_t copies = 0;       // that have been begun
+    bool begun = false;        // a copy of it
     bool stopped = false;      // what follows could not be used
   };
   struct Found {
@@ -115,7 +101,7 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
     GetResult result;
   };
   // What is copied together: of one part.
-  struct Copy {
+  struct PartCopy {
     uint32_t part = 0;
     std::vector<GpuBlock> blocks;
     std::vector<uint32_t> positions;      // in the reply, of each block
@@ -152,8 +138,8 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
       call.wait_pending = parts_.call.wait_pending;
       call.deadline = parts_.call.deadline;
       parts_.store->Get({parts_.tenant, kNoSession}, std::move(call),
-                        [self = shared_from_this(), group](absl::StatusOr<GetResult> result) {
-                          self->Answered(group, std::move(result));
+                        [this, self = shared_from_this(), group](absl::StatusOr<GetResult> result) {
+                          Answered(group, std::move(result));
                         });
     }
   }
@@ -186,7 +172,7 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
   }
 
   // What the store has found is made into one copy a part.
-  std::vector<Copy> TakeCopies() {
+  std::vector<PartCopy> TakeCopies() {
     std::vector<Found> dropped;  // given back without the lock
     const absl::MutexLock lock(&mutex_);
     if (cancelled_) {
@@ -196,24 +182,31 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
       dropped.swap(found_);
       return {};
     }
-    std::vector<Copy> copies;
+    std::vector<PartCopy> copies;
     for (Found& found : std::exchange(found_, {})) {
-      const auto same = std::find_if(copies.begin(), copies.end(), [&found](const Copy& copy) {
-        return copy.part == found.group.part;
+      const uint64_t most = parts_.regions[found.group.part]->MaxBlocksOfCopy();
+      const auto same = std::find_if(copies.begin(), copies.end(), [&](const PartCopy& copy) {
+        return copy.part == found.group.part && copy.blocks.size() + found.group.count <= most;
       });
-      Copy& copy = same != copies.end() ? *same : copies.emplace_back();
+      PartCopy& copy = same != copies.end() ? *same : copies.emplace_back();
       copy.part = found.group.part;
       TakeFoundLocked(found, copy);
     }
-    std::erase_if(copies, [](const Copy& copy) { return copy.blocks.empty(); });
-    for (Copy& copy : copies) {
+    std::erase_if(copies, [](const PartCopy& copy) { return copy.blocks.empty(); });
+    for (PartCopy& copy : copies) {
       PartState& part = part_states_[copy.part];
-      copy.whole_part = part.copies++ == 0 && part.groups_left == 0;
+      const auto of_part = std::count_if(copies.begin(), copies.end(), [&](const PartCopy& other) {
+        return other.part == copy.part;
+      });
+      copy.whole_part = of_part == 1 && !part.begun && part.groups_left == 0;
+    }
+    for (const PartCopy& copy : copies) {
+      part_states_[copy.part].begun = true;
     }
     return copies;
   }
 
-  void TakeFoundLocked(Found& found, Copy& copy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void TakeFoundLocked(Found& found, PartCopy& copy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const Group& group = found.group;
     PartState& part = part_states_[group.part];
     const bool is_chain = parts_.call.parts[group.part].rule == Rule::kPrefix;
@@ -254,11 +247,11 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
     window_ -= BytesOf(group) - pinned;
   }
 
-  void Begin(Copy copy) {
+  void Begin(PartCopy copy) {
     const GpuOrder& order = parts_.orders[copy.part];
-    const std::shared_ptr<const GpuRegion>& region = parts_.regions[copy.part];
+    const GpuRegion& region = *parts_.regions[copy.part];
     GpuCopyCall call;
-    call.region = region->number;
+    call.region = region.number;
     call.tenant = parts_.tenant;
     call.direction = cuda::CopyDirection::kToDevice;
     call.blocks = std::move(copy.blocks);
@@ -267,71 +260,25 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
     if (copy.whole_part) {
       call.progress_slot = order.progress_slot;
     }
-    uint64_t id = 0;
-    {
-      const absl::MutexLock lock(&mutex_);
-      id = copies_.Add(region->device);
-    }
-    auto shared = std::make_shared<Copy>(std::move(copy));
-    const uint64_t token = region->device->Copy(
-        std::move(call), [self = shared_from_this(), id, shared](const absl::Status& status) {
-          self->Copied(id, *shared, status);
-        });
-    bool cancelled = false;
-    {
-      const absl::MutexLock lock(&mutex_);
-      copies_.Begun(id, token);
-      cancelled = cancelled_;
-    }
-    if (cancelled) {
-      region->device->Cancel(token);
-    }
+    const auto shared = std::make_shared<PartCopy>(std::move(copy));
+    Copy(region.device, std::move(call),
+         [this, shared](const absl::Status& status) { Copied(*shared, status); });
   }
 
-  void Copied(uint64_t id, Copy& copy, const absl::Status& status) {
+  void Copied(PartCopy& copy, const absl::Status& status) {
     copy.reading.clear();
-    {
-      const absl::MutexLock lock(&mutex_);
-      copies_.Ended(id);
-      blocked_ = false;
-      const GetOutcome outcome = OutcomeOf(status);
-      for (size_t i = 0; i < copy.positions.size(); ++i) {
-        result_.outcomes[copy.positions[i]] = static_cast<char>(outcome);
-        result_.payload_bytes[copy.positions[i]] =
-            outcome == GetOutcome::kOk ? copy.payload_bytes[i] : 0;
-        window_ -= parts_.regions[copy.part]->payload_bytes;
-      }
-      PartState& part = part_states_[copy.part];
-      part.stopped = part.stopped || (outcome != GetOutcome::kOk &&
-                                      parts_.call.parts[copy.part].rule == Rule::kPrefix);
+    const absl::MutexLock lock(&mutex_);
+    blocked_ = false;
+    const GetOutcome outcome = OutcomeOf(status);
+    for (size_t i = 0; i < copy.positions.size(); ++i) {
+      result_.outcomes[copy.positions[i]] = static_cast<char>(outcome);
+      result_.payload_bytes[copy.positions[i]] =
+          outcome == GetOutcome::kOk ? copy.payload_bytes[i] : 0;
+      window_ -= parts_.regions[copy.part]->payload_bytes;
     }
-    Pump();
-  }
-
-  [[nodiscard]] bool IsOverLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (ended_ || !copies_.empty() || !found_.empty()) {
-      return false;
-    }
-    return cancelled_ || (waiting_.empty() && asked_ == 0);
-  }
-
-  void Finish() {
-    GetResult result;
-    {
-      const absl::MutexLock lock(&mutex_);
-      if (cancelled_) {
-        for (const Group& group : waiting_) {
-          const auto first = static_cast<std::ptrdiff_t>(part_states_[group.part].position) +
-                             static_cast<std::ptrdiff_t>(group.first);
-          std::fill_n(result_.outcomes.begin() + first, group.count,
-                      static_cast<char>(GetOutcome::kCancelled));
-        }
-      }
-      HideWhatFollowsMissesLocked();
-      result = std::move(result_);
-    }
-    // Copies of this call know it: without this the two would keep each other.
-    std::exchange(parts_.done, nullptr)(std::move(result));
+    PartState& part = part_states_[copy.part];
+    part.stopped = part.stopped || (outcome != GetOutcome::kOk &&
+                                    parts_.call.parts[copy.part].rule == Rule::kPrefix);
   }
 
   // Groups are looked up beside each other: one behind a miss may have been found, and copied.
@@ -353,19 +300,13 @@ class GpuGet final : public GpuCall, public std::enable_shared_from_this<GpuGet>
   }
 
   GpuGetParts parts_;
-  absl::Mutex mutex_;
   std::vector<PartState> part_states_ ABSL_GUARDED_BY(mutex_);
   std::deque<Group> waiting_ ABSL_GUARDED_BY(mutex_);
   std::vector<Found> found_ ABSL_GUARDED_BY(mutex_);
-  CopiesInFlight copies_ ABSL_GUARDED_BY(mutex_);
   GetResult result_ ABSL_GUARDED_BY(mutex_);
   uint64_t window_ ABSL_GUARDED_BY(mutex_) = 0;   // bytes of groups that have not come to an end
   uint32_t asked_ ABSL_GUARDED_BY(mutex_) = 0;    // groups that the store is to answer for
   bool blocked_ ABSL_GUARDED_BY(mutex_) = false;  // until a copy has given blocks back
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  bool pumping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool again_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace

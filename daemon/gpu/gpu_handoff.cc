@@ -1,5 +1,6 @@
 #include "daemon/gpu_handoff.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <map>
@@ -67,17 +68,25 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     region->tenant = caller.tenant;
     region->payload_bytes = *payload;
     region->block_count = spec.memory.geometry.block_count;
+    region->block_pieces = 0;
+    for (const RegionPlane& plane : spec.memory.geometry.planes) {
+      region->block_pieces += static_cast<uint32_t>(plane.segments.size());
+    }
     const RegionKey key{caller.session, spec.region_id};
     const std::string handle = spec.memory.kind == GpuMemoryKind::kIpc
                                    ? std::string(spec.memory.handle.reserved, cuda::kIpcHandleBytes)
                                    : std::string();
+    std::shared_ptr<GpuDevice> given_up;
     {
       const absl::MutexLock lock(&mutex_);
-      status = AdmitRegionLocked(key, handle, spec.device, *region);
+      status = AdmitRegionLocked(key, handle, spec.device, *region, &given_up);
       if (status.ok()) {
         region->number = ++last_region_;
         regions_[key] = {region, handle};
       }
+    }
+    if (given_up != nullptr) {
+      given_up->Stop();
     }
     if (!status.ok()) {
       return done(status);
@@ -303,7 +312,9 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
   absl::Status AdmitRegionLocked(const RegionKey& key,
                                  const std::string& handle,
                                  const cuda::DeviceUuid& uuid,
-                                 GpuRegion& region) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                                 GpuRegion& region,
+                                 std::shared_ptr<GpuDevice>* given_up)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (shut_) {
       return absl::UnavailableError("the daemon stops");
     }
@@ -325,7 +336,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
         return absl::AlreadyExistsError("handle: registered by another session");
       }
     }
-    absl::StatusOr<std::shared_ptr<GpuDevice>> device = DeviceLocked(uuid);
+    absl::StatusOr<std::shared_ptr<GpuDevice>> device = DeviceLocked(uuid, given_up);
     if (!device.ok()) {
       return device.status();
     }
@@ -333,20 +344,29 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<std::shared_ptr<GpuDevice>> DeviceLocked(const cuda::DeviceUuid& uuid)
+  // *given_up: a device that has to be stopped, without the lock.
+  absl::StatusOr<std::shared_ptr<GpuDevice>> DeviceLocked(const cuda::DeviceUuid& uuid,
+                                                          std::shared_ptr<GpuDevice>* given_up)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const auto known = devices_.find(NameOf(uuid));
     if (known != devices_.end()) {
       return known->second;
     }
-    if (devices_.size() >= kMaxGpus) {
+    // One that nobody names is no reason to refuse one that somebody does: a client can say any
+    // uuid.
+    const auto unused = std::find_if(devices_.begin(), devices_.end(), [](const auto& device) {
+      return device.second.use_count() == 1;
+    });
+    if (devices_.size() >= kMaxGpus && unused == devices_.end()) {
       return absl::ResourceExhaustedError(absl::StrCat("device_uuid: at most ", kMaxGpus, " GPUs"));
     }
-    GpuDeviceOptions options;
+    if (devices_.size() >= kMaxGpus) {
+      *given_up = std::move(unused->second);
+      devices_.erase(unused);
+    }
+    GpuDeviceOptions options = options_.device;
     options.uuid = uuid;
     options.number = next_device_++;
-    options.program = options_.program;
-    options.staging_bytes = options_.staging_bytes;
     GpuDeviceParts parts;
     parts.clock = parts_.clock;
     parts.map_slab = [self = weak_from_this()](TenantId tenant, SlabId slab) {

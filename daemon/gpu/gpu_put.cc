@@ -15,8 +15,7 @@ namespace {
 // Pieces that are on their way at a time: one is copied from the device while others are taken into
 // the arena.
 constexpr uint32_t kMaxPieces = 4;
-// Where a block begins in the staging memory: a cache line of the host's, and what devices write
-// best.
+// Where a block begins in the staging memory: at a cache line of its own.
 constexpr uint64_t kPlaceAlignment = 256;
 
 constexpr uint64_t RoundedUp(uint64_t bytes) {
@@ -38,27 +37,13 @@ Reason ReasonOf(const absl::Status& status) {
   }
 }
 
-class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut> {
+class GpuPut final : public GpuCall {
  public:
   explicit GpuPut(GpuPutParts parts) : parts_(std::move(parts)) {
     const uint32_t keys = parts_.call.part.key_count();
     result_.outcomes.assign(keys, static_cast<char>(PutOutcome::kFailed));
     result_.reasons.assign(keys, static_cast<char>(Reason::kNone));
     result_.levels.assign(keys, '\0');
-  }
-
-  void Cancel() override {
-    std::vector<std::function<void()>> cancels;
-    {
-      const absl::MutexLock lock(&mutex_);
-      cancelled_ = true;
-      StopLocked(PutOutcome::kFailed, Reason::kCancelled);
-      cancels = copies_.Cancels();
-    }
-    for (const std::function<void()>& cancel : cancels) {
-      cancel();
-    }
-    Pump();
   }
 
   void Tick() override {
@@ -68,42 +53,33 @@ class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut>
         return;
       }
       if (parts_.clock->Now() >= parts_.call.deadline) {
-        StopLocked(PutOutcome::kFailed, Reason::kDeadline);
+        EndRestLocked(PutOutcome::kFailed, Reason::kDeadline);
       }
     }
     Pump();
   }
 
-  // Begins what can be begun. Whoever comes while another thread is at it leaves it to that one.
-  void Pump() {
-    {
-      const absl::MutexLock lock(&mutex_);
-      again_ = true;
-      if (std::exchange(pumping_, true)) {
-        return;
-      }
-    }
-    bool over = false;
-    for (bool more = true; more;) {
-      {
-        const absl::MutexLock lock(&mutex_);
-        again_ = false;
-      }
-      while (std::shared_ptr<Piece> piece = TakePiece()) {
-        Save(piece);
-      }
-      const absl::MutexLock lock(&mutex_);
-      over = !ended_ && pieces_ == 0 && next_ == parts_.call.part.key_count();
-      more = again_ && !over;
-      pumping_ = more;
-      ended_ = ended_ || over;
-    }
-    if (over) {
-      Finish();
+ private:
+  void Work() override {
+    while (std::shared_ptr<Piece> piece = TakePiece()) {
+      Save(piece);
     }
   }
+  [[nodiscard]] bool IsOverLocked() const override ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return pieces_ == 0 && next_ == parts_.call.part.key_count();
+  }
+  void StopLocked() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    EndRestLocked(PutOutcome::kFailed, Reason::kCancelled);
+  }
+  void Finish() override {
+    absl::StatusOr<PutResult> result = PutResult{};
+    {
+      const absl::MutexLock lock(&mutex_);
+      result = refused_.ok() ? absl::StatusOr<PutResult>(std::move(result_)) : refused_;
+    }
+    std::exchange(parts_.done, nullptr)(std::move(result));
+  }
 
- private:
   // Keys that follow each other, and where their payloads are put down.
   struct Piece {
     uint32_t first = 0;
@@ -113,7 +89,7 @@ class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut>
     uint64_t payload_bytes = 0;
   };
 
-  void StopLocked(PutOutcome outcome, Reason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  void EndRestLocked(PutOutcome outcome, Reason reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     waits_for_staging_ = false;
     for (; next_ < parts_.call.part.key_count(); ++next_) {
       SetLocked(next_, outcome, reason);
@@ -143,9 +119,9 @@ class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut>
     }
     auto piece = std::make_shared<Piece>();
     piece->first = next_;
+    const uint64_t most = std::min(kMaxBlocksOfPiece, parts_.region->MaxBlocksOfCopy());
     uint64_t bytes = 0;
-    for (uint32_t key = next_; key < keys && IsValid(key) && piece->count < kMaxBlocksOfPiece;
-         ++key) {
+    for (uint32_t key = next_; key < keys && IsValid(key) && piece->count < most; ++key) {
       const uint64_t payload = parts_.call.payload_bytes[key];
       if (piece->count > 0 && bytes + payload > kGpuPieceBytes) {
         break;
@@ -167,7 +143,6 @@ class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut>
   }
 
   void Save(const std::shared_ptr<Piece>& piece) {
-    GpuDevice& device = *parts_.region->device;
     GpuCopyCall call;
     call.region = parts_.region->number;
     call.tenant = parts_.tenant;
@@ -176,41 +151,19 @@ class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut>
     call.staging = piece->staging;
     call.behind = parts_.order.behind;
     call.deadline = parts_.call.deadline;
-    uint64_t id = 0;
-    {
-      const absl::MutexLock lock(&mutex_);
-      id = copies_.Add(parts_.region->device);
-    }
-    const uint64_t token = device.Copy(
-        std::move(call), [self = shared_from_this(), id, piece](const absl::Status& status) {
-          self->Saved(id, piece, status);
-        });
-    bool cancelled = false;
-    {
-      const absl::MutexLock lock(&mutex_);
-      copies_.Begun(id, token);
-      cancelled = cancelled_;
-    }
-    if (cancelled) {
-      device.Cancel(token);
-    }
+    Copy(parts_.region->device, std::move(call),
+         [this, piece](const absl::Status& status) { Saved(piece, status); });
   }
 
-  void Saved(uint64_t id, const std::shared_ptr<Piece>& piece, const absl::Status& status) {
-    {
-      const absl::MutexLock lock(&mutex_);
-      copies_.Ended(id);
-    }
+  void Saved(const std::shared_ptr<Piece>& piece, const absl::Status& status) {
     if (!status.ok()) {
-      {
-        const absl::MutexLock lock(&mutex_);
-        for (uint32_t i = 0; i < piece->count; ++i) {
-          SetLocked(piece->first + i, PutOutcome::kFailed, ReasonOf(status));
-        }
-        StopLocked(PutOutcome::kFailed, ReasonOf(status));
-        --pieces_;
+      const absl::MutexLock lock(&mutex_);
+      for (uint32_t i = 0; i < piece->count; ++i) {
+        SetLocked(piece->first + i, PutOutcome::kFailed, ReasonOf(status));
       }
-      return Pump();
+      EndRestLocked(PutOutcome::kFailed, ReasonOf(status));
+      --pieces_;
+      return;
     }
     parts_.saved(piece->payload_bytes);
     const PutCall& whole = parts_.call;
@@ -233,8 +186,8 @@ class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut>
       call.compute_time = whole.compute_time;  // it is of all blocks together
     }
     parts_.store->Put({parts_.tenant, kNoSession}, std::move(call),
-                      [self = shared_from_this(), piece](absl::StatusOr<PutResult> result) {
-                        self->Stored(*piece, result);
+                      [this, self = shared_from_this(), piece](absl::StatusOr<PutResult> result) {
+                        Stored(*piece, result);
                       });
   }
 
@@ -253,36 +206,21 @@ class GpuPut final : public GpuCall, public std::enable_shared_from_this<GpuPut>
       }
       if (!result.ok()) {
         refused_ = result.status();
-        StopLocked(PutOutcome::kFailed, Reason::kCancelled);
+        EndRestLocked(PutOutcome::kFailed, Reason::kCancelled);
       } else if (declined && parts_.call.part.rule == Rule::kPrefix) {
         // What follows a block that was not let in could never be used.
-        StopLocked(PutOutcome::kDeclined, Reason::kAdmission);
+        EndRestLocked(PutOutcome::kDeclined, Reason::kAdmission);
       }
     }
     Pump();
   }
 
-  void Finish() {
-    absl::StatusOr<PutResult> result = PutResult{};
-    {
-      const absl::MutexLock lock(&mutex_);
-      result = refused_.ok() ? absl::StatusOr<PutResult>(std::move(result_)) : refused_;
-    }
-    std::exchange(parts_.done, nullptr)(std::move(result));
-  }
-
   GpuPutParts parts_;
-  absl::Mutex mutex_;
   uint32_t next_ ABSL_GUARDED_BY(mutex_) = 0;    // key that is not decided or begun
   uint32_t pieces_ ABSL_GUARDED_BY(mutex_) = 0;  // on their way
-  CopiesInFlight copies_ ABSL_GUARDED_BY(mutex_);
   PutResult result_ ABSL_GUARDED_BY(mutex_);
   absl::Status refused_ ABSL_GUARDED_BY(mutex_);  // what the store said of a piece
   bool waits_for_staging_ ABSL_GUARDED_BY(mutex_) = false;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  bool pumping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool again_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace

@@ -101,6 +101,7 @@ class WorkerGpuDevice final : public GpuDevice {
     std::map<uint64_t, Owed> owed;
     std::set<SlabId> slabs;
     absl::Duration look_at;
+    std::string last_words;
   };
   struct Leaving {
     WorkerChild child;
@@ -182,7 +183,6 @@ class WorkerGpuDevice final : public GpuDevice {
   std::vector<Retry> retries_;
   std::map<uint64_t, std::shared_ptr<Region>> regions_;
   std::optional<absl::Duration> idle_since_;
-  std::string last_words_;  // of the present worker
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -104,6 +104,9 @@ void WorkerGpuDevice::MaybeStart(absl::Duration now) {
   if (seat_.has_value() || regions_.empty() || now < restarts_.next_start()) {
     return;
   }
+  if (leaving_.size() >= options_.max_stuck) {
+    return FailFirstOpens(absl::UnavailableError("too many workers of this GPU hang"));
+  }
   if (const absl::Status started = StartWorker(now); !started.ok()) {
     restarts_.Failed(now);
     NoteFault(absl::StrCat("a worker cannot be started: ", started.message()));
@@ -264,7 +267,7 @@ void WorkerGpuDevice::Receive() {
       return;
     }
     if (!packet.ok() || packet->bytes.empty()) {
-      LoseWorker(absl::StrCat("the worker has ended", std::exchange(last_words_, "")));
+      LoseWorker(absl::StrCat("the worker has ended", seat_->last_words));
     } else if (!seat_->ready) {
       TakeReady(packet->bytes);
     } else if (!TakeAnswer(packet->bytes)) {
@@ -306,7 +309,7 @@ bool WorkerGpuDevice::TakeAnswer(absl::Span<const char> bytes) {
   }
   const std::optional<GpuDone> done = DecodeGpuDone(bytes);
   if (done.has_value() && done->call == kLastWords) {
-    last_words_ = absl::StrCat(": ", done->status.message());
+    seat_->last_words = absl::StrCat(": ", done->status.message());
     return true;
   }
   const auto owed = done.has_value() ? seat_->owed.find(done->call) : seat_->owed.end();

@@ -218,7 +218,7 @@ void WorkerGpuDevice::DropFromSeat(SlabId slab, const BarrierPart& barrier) {
     // A copy that has just been answered for still names it.
     seat_->slabs.insert(slab);
     retries_.push_back(
-        {clock_.Now() + kGpuDeviceTurn, [this, slab, barrier] { DropFromSeat(slab, barrier); }});
+        {clock_.Now() + kGpuDeviceTurn, [this, slab, barrier] { Drop(slab, [barrier] {}); }});
   });
   drop.slab = static_cast<uint32_t>(slab);
   Queue(Encode(drop));

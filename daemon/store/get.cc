@@ -348,8 +348,10 @@ uint64_t Store::PlanInPlaceLocked(GetOperation& get) {
 // The transfer locks of what was found right become the reader's.
 void Store::DeliverInPlaceLocked(GetOperation& get) {
   get.result.in_place.resize(get.targets.size());
-  get.result.slab_ids.assign(get.targets.size(), 0);
-  get.result.slab_offsets.assign(get.targets.size(), 0);
+  if (get.call.sampled) {
+    get.result.slab_ids.assign(get.targets.size(), 0);
+    get.result.slab_offsets.assign(get.targets.size(), 0);
+  }
   std::vector<BlockId> blocks;
   for (GetTarget& target : get.targets) {
     if (!target.locked) {
@@ -358,8 +360,10 @@ void Store::DeliverInPlaceLocked(GetOperation& get) {
     if (target.outcome == GetOutcome::kOk) {
       const Block& block = blocks_.at(target.block);
       get.result.in_place[target.position] = {target.source, target.payload_bytes};
-      get.result.slab_ids[target.position] = static_cast<uint32_t>(block.slab);
-      get.result.slab_offsets[target.position] = arena_->PayloadOffset({block.slab, block.slot});
+      if (get.call.sampled) {
+        get.result.slab_ids[target.position] = static_cast<uint32_t>(block.slab);
+        get.result.slab_offsets[target.position] = arena_->PayloadOffset({block.slab, block.slot});
+      }
       blocks.push_back(target.block);
       target.locked = false;
     } else {

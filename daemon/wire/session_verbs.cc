@@ -350,7 +350,8 @@ bool Session::RegisterRegion(Frame& frame, google::protobuf::Arena& arena) {
     if (frame.descriptors.size() != wanted) {
       return Break(frame.header, "descriptor_count");
     }
-    status = CheckRegion(*request);
+    status = IsGpu(*request) && shared_->gpu == nullptr ? NotImplemented("GPU regions")
+                                                        : CheckRegion(*request);
   }
   if (status.ok() && IsGpu(*request)) {
     RegisterGpuRegion(frame, *request);
@@ -387,9 +388,6 @@ void Session::RegisterGpuRegion(Frame& frame, v1::RegisterRegionRequest& request
   const std::shared_ptr<SessionCall> call = Begin(frame);
   if (call == nullptr) {
     return;
-  }
-  if (shared_->gpu == nullptr) {
-    return Finish(*call, NotImplemented("GPU regions"), v1::PingReply());
   }
   if (host_regions_.contains(request.region_id())) {
     return Finish(*call, absl::AlreadyExistsError("region_id: in use in this session"), v1::PingReply());

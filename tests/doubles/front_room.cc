@@ -109,15 +109,14 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
   }
   absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(
       store_options,
-      {&clock, options.executor, slabs_.get(), nullptr, {}, options.lower_tiers, nullptr, {}});
+      {&clock, options.executor, slabs_.get(), nullptr, {}, options.lower_tiers, &relay_, {}});
   if (!store.ok()) {
     return store.status();
   }
   store_ = *std::move(store);
-  if (!options.gpu_worker.empty()) {
+  if (options.gpus.has_value()) {
     GpuHandoff::Options gpu_options;
-    gpu_options.program = options.gpu_worker;
-    gpu_options.staging_bytes = options.gpu_staging_bytes;
+    gpu_options.device = *options.gpus;
     gpu_ = GpuHandoff::Create(gpu_options, {store_.get(), &clock, nullptr});
   }
   FrontOptions front_options;
@@ -136,6 +135,7 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
     return front.status();
   }
   front_ = *std::move(front);
+  relay_.Attach(front_.get(), gpu_.get());
   ticker_ = std::thread([this] {
     while (!stopping_) {
       store_->Tick();
@@ -148,9 +148,13 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
   return absl::OkStatus();
 }
 
-void FrontRoom::StopFront() { front_.reset(); }
+void FrontRoom::StopFront() {
+  relay_.Attach(nullptr, gpu_.get());
+  front_.reset();
+}
 
 FrontRoom::~FrontRoom() {
+  relay_.Attach(nullptr, nullptr);
   front_.reset();
   stopping_ = true;
   if (ticker_.joinable()) {

@@ -1,11 +1,14 @@
-// A whole front for tests: listeners in a private folder, over a BlockStore whose slabs clients can map.
+// A whole front for tests: listeners in a private folder, over a BlockStore whose slabs clients can
+// map.
 //
-// The tenant of a peer is "uid-N". Time is real unless a test brings its own clock; a thread ticks the store.
+// The tenant of a peer is "uid-N". Time is real unless a test brings its own clock; a thread ticks
+// the store.
 #pragma once
 
 #include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -19,6 +22,8 @@
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
 #include "daemon/front.h"
+#include "daemon/gpu_handoff.h"
+#include "daemon/observer_relay.h"
 #include "tests/doubles/frame_client.h"
 #include "tiers/dram/arena.h"
 #include "tiers/vocab/clock.h"
@@ -45,14 +50,13 @@ class CountingObserver final : public CallObserver {
 struct FrontRoomOptions {
   FrontLimits limits;
   uint64_t dram_bytes = uint64_t{128} << 20;
-  const Clock* clock = nullptr;       // null: BootClock
-  Executor* executor = nullptr;       // null: two threads
+  const Clock* clock = nullptr;  // null: BootClock
+  Executor* executor = nullptr;  // null: two threads
   std::vector<LowerTier*> lower_tiers = {};
   int io_threads = 2;
   mode_t socket_mode = 0660;
   AdminHooks hooks = {};
-  std::string gpu_worker = "";  // program of GPUs' workers; "": GPU regions are not served
-  uint64_t gpu_staging_bytes = uint64_t{64} << 20;
+  std::optional<GpuDeviceOptions> gpus = std::nullopt;  // nullopt: GPU regions are not served
 };
 
 class FrontRoom {
@@ -88,6 +92,7 @@ class FrontRoom {
 
   std::string folder_;
   CountingObserver observer_;
+  ObserverRelay relay_;
   std::unique_ptr<SlabSource> slabs_;
   std::unique_ptr<Executor> own_executor_;
   std::unique_ptr<BlockStore> store_;

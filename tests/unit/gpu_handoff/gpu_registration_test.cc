@@ -72,6 +72,28 @@ TEST_F(RegistrationTest, AGpuThatIsNotHereIsNotFound) {
   ExpectNothingKept();
 }
 
+TEST_F(RegistrationTest, GpusThatAreNotHereTakeNobodysPlace) {
+  Open();
+  const cuda::DevicePointer memory = Allocate();
+  for (char which = 'a'; which < 'a' + static_cast<char>(kMaxGpus) + 2; ++which) {
+    v1::RegisterRegionRequest request = RegionOf(memory);
+    request.set_device_uuid(std::string(16, which));
+    EXPECT_EQ(Register(*client_, request).status().code(), absl::StatusCode::kNotFound) << which;
+  }
+  const auto reply = Register(*client_, RegionOf(memory));
+  EXPECT_TRUE(reply.ok()) << reply.status();
+}
+
+TEST_F(RegistrationTest, NoWorkerIsStartedWhereTooManyHang) {
+  FrontRoomOptions options;
+  options.gpus.emplace();
+  options.gpus->max_stuck = 0;
+  Open("", std::move(options));
+  const auto reply = Register(*client_, RegionOf(Allocate()));
+  EXPECT_EQ(reply.status().code(), absl::StatusCode::kUnavailable) << reply.status();
+  ExpectNothingKept();
+}
+
 TEST_F(RegistrationTest, AHandleIsOneSessionsAlone) {
   Open();
   const cuda::DevicePointer memory = Allocate();

@@ -59,7 +59,11 @@ class GpuRoomTest : public ::testing::Test {
   // `script`: as STAND_IN_CUDA has it, for workers.
   void Open(const std::string& script = "", FrontRoomOptions options = {}) {
     setenv("STAND_IN_CUDA", script.c_str(), 1);
-    options.gpu_worker = GPU_WORKER_PATH;
+    if (!options.gpus.has_value()) {
+      options.gpus.emplace();
+      options.gpus->staging_bytes = uint64_t{64} << 20;
+    }
+    options.gpus->program = GPU_WORKER_PATH;
     absl::StatusOr<std::unique_ptr<FrontRoom>> room = FrontRoom::Open(std::move(options));
     ASSERT_TRUE(room.ok()) << room.status();
     room_ = *std::move(room);

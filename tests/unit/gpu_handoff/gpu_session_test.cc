@@ -52,6 +52,13 @@ class SavedTest : public GpuRoomTest {
     ASSERT_TRUE(put.ok()) << put.status();
     ASSERT_EQ(put->outcomes(), All(count, v1::PUT_OUTCOME_STORED));
   }
+  // Region 1 lies in memory of that process.
+  void RegisterMemoryOf(stand_in::ExportingProcess& engine) {
+    const cuda::IpcMemHandle handle = engine.Allocate(kRegionBytes);
+    v1::RegisterRegionRequest region = RegionOf(Allocate());
+    region.set_handle(handle.reserved, sizeof(handle.reserved));
+    ASSERT_TRUE(Register(*client_, region).ok());
+  }
   // Of a get of all of them into blocks 32.. of the region.
   v1::GetRequest GetAll() const {
     return GetOf(Numbers(100, payloads_.size()), Numbers(32, payloads_.size()));
@@ -135,10 +142,7 @@ TEST_F(SavedTest, LayersAreCountedAsTheyLand) {
 TEST_F(SavedTest, NoByteIsCopiedBeforeTheProducersEvent) {
   Open();
   stand_in::ExportingProcess engine;
-  const cuda::IpcMemHandle handle = engine.Allocate(kRegionBytes);
-  v1::RegisterRegionRequest region = RegionOf(Allocate());
-  region.set_handle(handle.reserved, sizeof(handle.reserved));
-  ASSERT_TRUE(Register(*client_, region).ok());
+  ASSERT_NO_FATAL_FAILURE(RegisterMemoryOf(engine));
   engine.Fill(0, kRegionBytes, 'a');
   const cuda::IpcEventHandle event = engine.event();
   v1::PutRequest first = PutOf({100}, {0});
@@ -182,10 +186,7 @@ TEST_F(SavedTest, ACancelAnswersWhenNoCopyCanTouchTheMemory) {
 TEST_F(SavedTest, ADeadlineEndsACopyThatWaitsForItsProducer) {
   Open();
   stand_in::ExportingProcess engine;
-  const cuda::IpcMemHandle handle = engine.Allocate(kRegionBytes);
-  v1::RegisterRegionRequest region = RegionOf(Allocate());
-  region.set_handle(handle.reserved, sizeof(handle.reserved));
-  ASSERT_TRUE(Register(*client_, region).ok());
+  ASSERT_NO_FATAL_FAILURE(RegisterMemoryOf(engine));
   engine.HoldBack(true);
   engine.Fill(0, kRegionBytes, 'b');
   const cuda::IpcEventHandle event = engine.event();
@@ -295,6 +296,64 @@ TEST_F(SavedTest, AnUnregisteredRegionIsNotTouchedAndItsIdIsFree) {
   EXPECT_EQ(DeviceFigures().regions, 0U);
   ASSERT_NO_FATAL_FAILURE(RegisterOne(memory_));
   EXPECT_EQ(Get(GetAll())->outcomes(), All(1, v1::GET_OUTCOME_OK));
+}
+
+TEST_F(SavedTest, AWorkerThatHangsIsKilledAndReplaced) {
+  FrontRoomOptions options;
+  options.gpus.emplace();
+  options.gpus->staging_bytes = uint64_t{64} << 20;
+  options.gpus->cancel_deadline = absl::Milliseconds(100);
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("", 2, std::move(options)));
+  kill(DeviceFigures().worker_pid, SIGSTOP);
+  const uint64_t call = client_->Send(v1::METHOD_GET, GetAll(), {}, 200);
+  const auto get = client_->Result<v1::GetReply>(client_->ReceiveReply(call));
+  ASSERT_TRUE(get.ok()) << get.status();
+  EXPECT_EQ(get->outcomes(), All(2, v1::GET_OUTCOME_REGION_FAILED));
+  EXPECT_EQ(DeviceFigures().workers_lost, 1U);
+  EXPECT_THAT(DeviceFigures().last_fault, ::testing::HasSubstr("did not answer in time"));
+  EXPECT_EQ(Get(GetAll())->outcomes(), All(2, v1::GET_OUTCOME_OK));
+  ExpectLoaded();
+}
+
+TEST_F(SavedTest, ASlabThatItsTenantGivesUpIsDroppedByTheWorker) {
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("", 1));
+  ASSERT_EQ(Get(GetAll())->outcomes(), All(1, v1::GET_OUTCOME_OK)) << "the worker has it mapped";
+  // Both slabs of the DRAM become this tenant's, and then another one wants a block.
+  for (uint64_t first = 1000; first < 5000; first += kBlocks) {
+    ASSERT_TRUE(Put(PutOf(Numbers(first, kBlocks), Numbers(0, kBlocks))).ok());
+  }
+  BlockStore& store = room_->store();
+  const TenantId other = *store.OpenTenant("other");
+  NamespaceRecord record;
+  record.model = "other";
+  record.weights_revision = "1";
+  record.kv_dtype = "bf16";
+  record.layout = "test/1";
+  record.hash_algorithm = "test";
+  record.block_tokens = 16;
+  record.block_bytes = 1024;
+  const Digest128 digest = store.OpenNamespace(other, record)->digest;
+  const auto stored = [&] {
+    PutCall call;
+    call.part.namespace_digest = digest;
+    call.part.keys = TestKey(1);
+    call.payload = std::string(1024, 'p');
+    call.payload_bytes = {1024};
+    call.deadline = BootClock().Now() + absl::Seconds(20);
+    absl::Notification done;
+    char outcome = 0;
+    store.Put({other, kNoSession}, std::move(call), [&](absl::StatusOr<PutResult> result) {
+      outcome = result.ok() ? result->outcomes[0] : 0;
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return outcome == static_cast<char>(PutOutcome::kStored);
+  };
+  EXPECT_TRUE(Eventually(stored)) << "its memory comes when the worker has unmapped the slab";
+  EXPECT_GE(store.Usage().counters.slabs_retired, 1U);
+  const auto put = Put(PutOf({100}, {0}));
+  ASSERT_TRUE(put.ok()) << put.status();
+  EXPECT_EQ(Get(GetOf({100}, {32}))->outcomes(), All(1, v1::GET_OUTCOME_OK));
 }
 
 // ---- large blocks: several groups, and less DRAM than they need at a time

@@ -174,7 +174,7 @@ TEST_F(SessionMemoryTest, RegionsThatBreakARuleAreRefused) {
   EXPECT_EQ(room_->store().Usage().regions, 0U);
 }
 
-TEST_F(SessionMemoryTest, GpuRegionsAreNotServedYet) {
+TEST_F(SessionMemoryTest, GpuRegionsAreNotServedWhereThereIsNoDriver) {
   const Descriptor memory = Memory(kBlockBytes);
   v1::RegisterRegionRequest request = RegionOf(kBlockBytes, 1);
   request.set_kind(v1::REGION_KIND_CUDA_VMM);
