@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -317,6 +318,15 @@ struct GenerationNote {
   Digest128 digest;
   uint64_t generation = 0;
   std::shared_ptr<ClearProgress> clear;
+};
+
+// Which generations are above 1, and who is still to be told.
+struct GenerationBook {
+  absl::flat_hash_map<Digest128, uint64_t> noted;
+  std::vector<std::shared_ptr<ClearProgress>> clearing;
+  std::deque<GenerationNote> notes;                  // the first one is under way
+  absl::flat_hash_map<Digest128, uint64_t> unnoted;  // raised, not durable
+  absl::Duration retry_at;                           // of the latter
 };
 
 // A Delete that lower tiers still work on. Shared by the callbacks of its calls.

@@ -296,7 +296,7 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
   ns->record = record;
   ns->digest = digest;
   ns->family = FamilyDigestOf(record, owner.alias);
-  if (const auto noted = generations_.find(digest); noted != generations_.end()) {
+  if (const auto noted = generations_.noted.find(digest); noted != generations_.noted.end()) {
     ns->generation = noted->second;
   }
   RuleNamespaceLocked(*ns);

@@ -582,11 +582,7 @@ class Store final : public BlockStore {
   std::vector<std::shared_ptr<EvictOperation>> evicts_ ABSL_GUARDED_BY(mutex_);
   // What lower tiers may still find although a Delete has begun; how many Deletes name it.
   absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<Digest128, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);  // noted, above 1
-  std::vector<std::shared_ptr<ClearProgress>> clearing_ ABSL_GUARDED_BY(mutex_);
-  std::deque<GenerationNote> notes_ ABSL_GUARDED_BY(mutex_);  // the first one is under way
-  absl::flat_hash_map<Digest128, uint64_t> unnoted_ ABSL_GUARDED_BY(mutex_);  // raised, not durable
-  absl::Duration retry_notes_at_ ABSL_GUARDED_BY(mutex_);
+  GenerationBook generations_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

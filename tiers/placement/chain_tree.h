@@ -18,6 +18,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 
+#include "tiers/placement/eviction_policy.h"
 #include "tiers/placement/hazard_model.h"
 #include "tiers/placement/phl_features.h"
 #include "tiers/vocab/block_key.h"
@@ -97,6 +98,12 @@ class ChainTree {
     uint32_t locks = 0;
   };
 
+  // A position in a run, taken or not.
+  struct Spot {
+    RunId run = kNoRun;
+    uint32_t position = 0;
+  };
+
   ChainTree();
 
   static uint32_t PrintOf(uint64_t name) {
@@ -145,6 +152,11 @@ class ChainTree {
     }
   }
 
+  // The position after the parent, which may be the end of its run.
+  [[nodiscard]] Spot BehindParent(BlockId parent) const;
+  // Where a block that is not resident belongs; null run: it is not known.
+  [[nodiscard]] Spot SpotOf(const Newcomer& newcomer) const;
+
   // kNoBlock: all residents are locked. Takes time for each run known.
   [[nodiscard]] BlockId AnyUnlocked() const;
 
@@ -172,6 +184,8 @@ class ChainTree {
   void UnlinkChild(RunId child);
   void BecomeLive(RunId run);
   RunId Clear(BlockId block);
+  // The spot, if a block of that print may go there.
+  [[nodiscard]] Spot IfFree(Spot spot, uint32_t print) const;
 
   std::vector<std::unique_ptr<Page>> pages_;
   std::vector<RunId> free_;

@@ -62,7 +62,7 @@ class PhlPolicy final : public EvictionPolicy {
     if (growth.names.empty()) {
       return {};
     }
-    const Spot begin = BehindParent(growth.parent);
+    const Spot begin = tree_.BehindParent(growth.parent);
     const uint32_t depth = tree_.At(begin.run).depth + begin.position;
     const RunId end = Grow(begin, growth.names);
     TakeHints(end, growth.hints);
@@ -109,7 +109,7 @@ class PhlPolicy final : public EvictionPolicy {
   }
 
   [[nodiscard]] bool Admits(const Newcomer& newcomer) override {
-    const Spot spot = SpotOf(newcomer);
+    const Spot spot = tree_.SpotOf(newcomer);
     const RunId victim = LowestRun();
     if (spot.run != kNoRun) {
       PriceIfStale(tree_.At(spot.run).instance);
@@ -119,7 +119,7 @@ class PhlPolicy final : public EvictionPolicy {
   }
 
   void Insert(BlockId block, const Newcomer& newcomer) override {
-    Spot spot = SpotOf(newcomer);
+    Spot spot = tree_.SpotOf(newcomer);
     if (spot.run == kNoRun) {
       spot = {tree_.AddAnonymous(newcomer.name), 0};
       ages_[0].PushBack(tree_, spot.run);
@@ -197,10 +197,7 @@ class PhlPolicy final : public EvictionPolicy {
   [[nodiscard]] std::string_view name() const override { return "phl"; }
 
  private:
-  struct Spot {
-    RunId run = kNoRun;
-    uint32_t position = 0;
-  };
+  using Spot = ChainTree::Spot;
   enum class Part : uint8_t { kInner, kLast };  // of a request's chain
 
   static uint32_t KeyOf(const Run& run) { return run.instance.Rank(); }
@@ -264,14 +261,6 @@ class PhlPolicy final : public EvictionPolicy {
     shadow_.Know(tree_, id);
     return id;
   }
-  // The position after the parent, which may be the end of its run.
-  [[nodiscard]] Spot BehindParent(BlockId parent) const {
-    if (parent == kNoBlock) {
-      return {kRootRun, 0};
-    }
-    const ChainTree::Place& place = tree_.PlaceOf(parent);
-    return {place.run, place.position + 1};
-  }
   // Makes sure that all names are known behind `at`; returns the run that the last one is in.
   RunId Grow(Spot at, absl::Span<const uint64_t> names) {
     while (!names.empty()) {
@@ -328,34 +317,6 @@ class PhlPolicy final : public EvictionPolicy {
       at = tree_.At(at).parent;
     }
   }
-  // The place of a block that is not resident; null when there is none.
-  [[nodiscard]] Spot SpotOf(const Newcomer& newcomer) const {
-    const uint32_t print = ChainTree::PrintOf(newcomer.name);
-    RunId at = newcomer.ticket.place;
-    while (at < tree_.id_limit() && at != kRootRun && tree_.At(at).parent != kNoRun &&
-           tree_.At(at).depth > newcomer.ticket.depth) {
-      at = tree_.At(at).parent;
-    }
-    if (at < tree_.id_limit() && at != kRootRun && tree_.At(at).parent != kNoRun) {
-      const Spot spot = FreeSpot({at, newcomer.ticket.depth - tree_.At(at).depth}, print);
-      if (spot.run != kNoRun) {
-        return spot;
-      }
-    }
-    const Spot behind = BehindParent(newcomer.parent);
-    if (behind.position < tree_.At(behind.run).length()) {
-      return FreeSpot(behind, print);
-    }
-    const RunId child = tree_.Child(behind.run, print);
-    return child == kNoRun ? Spot{} : FreeSpot({child, 0}, print);
-  }
-  [[nodiscard]] Spot FreeSpot(Spot spot, uint32_t print) const {
-    const Run& run = tree_.At(spot.run);
-    const bool taken = spot.position < run.blocks.size() && run.blocks[spot.position] != kNoBlock;
-    return spot.position < run.length() && run.prints[spot.position] == print && !taken ? spot
-                                                                                        : Spot{};
-  }
-
   // ---- instances
   [[nodiscard]] RequestFacts FactsOf(const ChainUse& use, uint32_t covered) const {
     RequestFacts facts;
