@@ -1,5 +1,5 @@
-// What a BlockStore says of itself to metrics and operators (BlockStore::Usage, Tenants, Namespaces,
-// Explain, Evict, Verify).
+// What a BlockStore says of itself to metrics and operators (BlockStore::Usage, Tenants,
+// Namespaces, Explain, Evict, Verify).
 //
 // Values, each of one moment.
 #pragma once
@@ -148,9 +148,9 @@ struct StoreUsage {
   uint64_t write_bytes_per_s = 0;
   uint64_t metadata_bytes = 0;  // index, block metadata and placement
   uint64_t local_writes_in_flight = 0;
-  uint64_t waiting_for_room = 0;  // blocks that wait for a victim to be written
-  std::vector<TierCost> costs;    // of lower tiers, nearest first
-  uint64_t recompute_spans = 0;   // that told what it takes to compute
+  uint64_t waiting_for_room = 0;         // blocks that wait for a victim to be written
+  std::vector<TierCost> costs;           // of lower tiers, nearest first
+  uint64_t recompute_spans = 0;          // that told what it takes to compute
   uint64_t recompute_spans_refused = 0;  // and that did not, as absurd or mixed with other work
   std::vector<LocalTierUsage> local_tiers;
   LocalBudgetUsage local_budget;

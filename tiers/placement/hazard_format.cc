@@ -14,6 +14,10 @@ constexpr size_t kHeadBytes = 52;
 constexpr size_t kRowBytes = 2 + 2 * sizeof(float) * HazardState::kStride;
 constexpr float kMostWeight = 1e4F;
 constexpr double kMostOfAFigure = 1e18;
+// Far more than is ever seen; what claims still more skill would be believed for too long.
+constexpr double kMostSkill = 1000;
+constexpr double kMostGainSquares = 1e6;
+constexpr double kMostUses = 1e6;
 
 class Out {
  public:
@@ -54,8 +58,9 @@ class In {
 // Comparisons are false for what is not a number.
 bool IsSound(const HazardState& state) {
   const auto figure = [](double value) { return value >= 0 && value <= kMostOfAFigure; };
-  return figure(state.uses) && figure(state.lived_s) && figure(state.gain_squares) &&
-         std::abs(state.gain) <= kMostOfAFigure;
+  return figure(state.uses) && state.uses <= kMostUses && figure(state.lived_s) &&
+         figure(state.gain_squares) && state.gain_squares <= kMostGainSquares &&
+         std::abs(state.gain) <= kMostSkill * std::sqrt(state.gain_squares + 1);
 }
 bool IsSound(const HazardState::Row& row) {
   bool sound = row.number < HazardModel::kRows;

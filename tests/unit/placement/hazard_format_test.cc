@@ -101,6 +101,12 @@ TEST(HazardFormat, RefusesNumbersThatNoModelLearns) {
           << figure;
     }
   }
+  HazardState boastful = SmallState();
+  boastful.gain_squares = 100;
+  boastful.gain = 9'000;
+  EXPECT_TRUE(DecodeHazardState(EncodeHazardState(boastful)).ok());
+  boastful.gain = 11'000;  // would let PHL rule whatever its forecasts are worth
+  EXPECT_FALSE(DecodeHazardState(EncodeHazardState(boastful)).ok());
   EXPECT_FALSE(DecodeHazardState(With(bytes, 52, uint16_t{0xFFFF})).ok()) << "no such row";
   EXPECT_FALSE(DecodeHazardState(With(bytes, 52, uint16_t{259})).ok()) << "the same row twice";
 }
