@@ -19,6 +19,7 @@
 #include "daemon/folders.h"
 #include "daemon/gpu_handoff.h"
 #include "daemon/identity_files.h"
+#include "daemon/learnt_file.h"
 #include "daemon/local_tier.h"
 #include "daemon/metrics.h"
 #include "daemon/observer_relay.h"
@@ -216,6 +217,10 @@ class DaemonCore final : public Core {
     if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok()) {
       return s;
     }
+    if (PolicyLearns(config->store.policy)) {
+      learnt_ = std::make_unique<LearntFile>(
+          LearntFile::Options{&KernelFileSystem(), config->data_dir, config->store.policy, &log_});
+    }
     if (absl::Status s = BuildMetrics(*config); !s.ok()) {
       return s;
     }
@@ -230,6 +235,10 @@ class DaemonCore final : public Core {
     ticker_ =
         std::make_unique<Ticker>(*store_, gpu_.get(), *executor_, notify_, [this] { LogTiers(); });
     ticker_->Start(front_.get());
+    if (learnt_ != nullptr) {
+      learnt_keeper_ = std::make_unique<LearntKeeper>(
+          *learnt_, [this] { return store_->SaveLearnt(); }, kLearntInterval);
+    }
     return absl::OkStatus();
   }
 
@@ -264,6 +273,7 @@ class DaemonCore final : public Core {
       FlushLocal(deadline - kCloseShare);
     }
     ClosePools(deadline - kCloseShare);
+    learnt_keeper_.reset();
     if (ticker_ != nullptr) {
       ticker_->Stop();
     }
@@ -290,6 +300,9 @@ class DaemonCore final : public Core {
     options.version = version_;
     options.copy_kernel = std::string(CopyKernelName(ActiveCopyKernel()));
     options.log_lines_dropped = [&log = log_] { return log.dropped(); };
+    options.learnt = [this] {
+      return learnt_ == nullptr ? std::nullopt : std::optional<LearntFigures>(learnt_->figures());
+    };
     options.io_facts = [this] {
       return local_ == nullptr ? std::nullopt : std::optional<IoFacts>(local_->io_facts());
     };
@@ -331,6 +344,9 @@ class DaemonCore final : public Core {
     parts.slabs = slabs_.get();
     parts.local = local_ == nullptr ? nullptr : &local_->tier();
     parts.observer = &relay_;
+    if (learnt_ != nullptr) {
+      parts.learnt = learnt_->Read();
+    }
     BlockStoreOptions options = config.store;
     for (const TierConfig& tier : SharedTiersOf(config)) {
       options.shared.emplace_back();
@@ -553,6 +569,7 @@ class DaemonCore final : public Core {
   // Destroyed from the last to the first: the front borrows the store, the store what stands above
   // it.
   Descriptor lock_;
+  std::unique_ptr<LearntFile> learnt_;  // nullptr: the policy does not learn
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<LocalTier> local_;  // nullptr: there is none
@@ -563,6 +580,7 @@ class DaemonCore final : public Core {
   std::unique_ptr<GpuHandoff> gpu_;  // nullptr: GPU regions are not served
   std::unique_ptr<Front> front_;
   std::unique_ptr<Ticker> ticker_;
+  std::unique_ptr<LearntKeeper> learnt_keeper_;
 };
 
 }  // namespace

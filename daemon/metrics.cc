@@ -160,6 +160,19 @@ void AddEvictions(const StoreCounters& counters, Families* out) {
       .AddHistogram(OfTier(), bounds, counts, sum);
 }
 
+void AddLearnt(const std::optional<LearntFigures>& figures, Families* out) {
+  if (!figures.has_value()) {
+    return;
+  }
+  out->Counter("placement_learnt_loads_total",
+               "What placement had learnt, found at the start, by what became of it.")
+      .Add({Label("result", "loaded")}, figures->loaded)
+      .Add({Label("result", "refused")}, figures->refused);
+  out->Counter("placement_learnt_saves_total", "Writes of what placement has learnt, by result.")
+      .Add({Label("result", "ok")}, figures->saves)
+      .Add({Label("result", "failed")}, figures->failed_saves);
+}
+
 void AddTraffic(const StoreCounters& counters, Families* out) {
   out->Counter("tier_hits_total", "Keys that a get delivered from the tier.")
       .Add(OfTier(), counters.tier_hits[0]);
@@ -332,6 +345,9 @@ class Collector final : public prometheus::Collectable {
     if (options_.log_lines_dropped) {
       families.Counter("log_lines_dropped_total", "Log lines lost because nobody read them.")
           .Add({}, options_.log_lines_dropped());
+    }
+    if (options_.learnt) {
+      AddLearnt(options_.learnt(), &families);
     }
     AddCalls(counts, &families);
     if (const std::optional<Snapshot> snapshot = Look()) {

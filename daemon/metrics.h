@@ -26,11 +26,20 @@ namespace terrace {
 inline constexpr size_t kMaxTenantSeries = 200;  // "other" included
 inline constexpr absl::Duration kSnapshotAge = absl::Milliseconds(200);
 
+// Of the file that keeps what placement has learnt.
+struct LearntFigures {
+  uint64_t loaded = 0;   // policies that go on from an earlier life
+  uint64_t refused = 0;  // files, and policies in them, that could not be read
+  uint64_t saves = 0;
+  uint64_t failed_saves = 0;
+};
+
 struct MetricsOptions {
   std::string listen;  // "127.0.0.1:9464"; port 0: any; "": no listener, Text() only
   std::string version = "";
   std::string copy_kernel = "";                           // "baseline", "avx2" or "avx512"
   std::function<uint64_t()> log_lines_dropped = nullptr;  // nullable; thread-safe
+  std::function<std::optional<LearntFigures>()> learnt = nullptr;  // nullable; thread-safe
   // Nullable; asked only between SetStore(a store) and SetStore(nullptr).
   std::function<std::optional<IoFacts>()> io_facts = nullptr;
   std::function<std::optional<GpuFigures>()> gpu_figures = nullptr;

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <vector>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "daemon/store/part_view.h"
 #include "daemon/store/store.h"
 
 namespace terrace {
 namespace {
-
-constexpr absl::Duration kSameRequest = absl::Seconds(60);
 
 uint32_t TokensUpTo(const StorePart& part, uint32_t block_tokens, uint32_t keys) {
   const uint64_t end = keys == 0 ? 0 : EndToken(part, block_tokens, keys - 1);
@@ -25,24 +26,22 @@ EvictionPolicy* Store::LearningPolicyLocked(TenantId tenant, uint64_t payload_by
   return pools_[PoolForLocked(tenant, SlotBytesFor(payload_bytes))]->policy.get();
 }
 
-// A repeat of a request within a minute is the same use. A table of fixed size: two requests that
-// fall on one place forget each other.
-bool Store::IsRepeatLocked(const Caller& caller, const std::string& request_id) {
-  if (request_id.empty()) {
-    return false;
-  }
-  const uint64_t hash = index_.Hash(ScopeId{static_cast<uint32_t>(caller.tenant)}, request_id);
-  RecentRequest& recent = recent_requests_[hash % recent_requests_.size()];
-  const absl::Duration now = clock_.Now();
-  const bool repeat = recent.hash == hash && now - recent.at < kSameRequest;
-  if (!repeat) {
-    recent = {hash, now};
-  }
-  return repeat;
+// Names are the same in every life of the process: what is learnt names chains that many share.
+uint64_t Store::NameSeedOf(const StorePart& part) {
+  const Digest128& digest = part.namespace_digest;
+  return XXH3_64bits_withSeed(part.salt.data(), part.salt.size(), digest.hi ^ digest.lo);
+}
+
+uint64_t Store::NameLocked(ScopeId scope, KeyView key) const {
+  return XXH3_64bits_withSeed(key.data(), key.size(),
+                              scopes_[static_cast<uint32_t>(scope)].name_seed);
 }
 
 void Store::NoteUseLocked(const Caller& caller, const ProbeCall& call) {
-  if (!learns_ || IsRepeatLocked(caller, call.request_id)) {
+  if (!learns_ || (!call.request_id.empty() &&
+                   recent_requests_.IsRepeat(
+                       index_.Hash(ScopeId{static_cast<uint32_t>(caller.tenant)}, call.request_id),
+                       clock_.Now()))) {
     return;
   }
   for (const StorePart& part : call.parts) {
@@ -57,7 +56,7 @@ void Store::NoteUseLocked(const Caller& caller, const ProbeCall& call) {
                     absl::MakeSpan(found));
     std::vector<uint64_t> names(part.key_count());
     for (uint32_t i = 0; i < part.key_count(); ++i) {
-      names[i] = index_.Hash(*scope, part.key(i));
+      names[i] = NameLocked(*scope, part.key(i));
     }
     size_t run = 0;
     while (run < found.size() && found[run] != kNoBlock &&
@@ -87,7 +86,7 @@ void Store::NoteGrowthLocked(PutOperation& put) {
   }
   std::vector<uint64_t> names(part.key_count());
   for (uint32_t i = 0; i < part.key_count(); ++i) {
-    names[i] = index_.Hash(put.scope, part.key(i));
+    names[i] = NameLocked(put.scope, part.key(i));
   }
   put.growth =
       LearningPolicyLocked(put.caller.tenant, put.call.payload_bytes[0])
@@ -101,7 +100,7 @@ Newcomer Store::NewcomerLocked(BlockId id, const GrowthTicket& ticket) {
                             blocks_.at(block.parent).pool == block.pool &&
                             blocks_.at(block.parent).state == BlockState::kReady;
   return {parent_lives ? block.parent : kNoBlock,
-          learns_ ? index_.Hash(block.scope, block.key()) : 0, ticket};
+          learns_ ? NameLocked(block.scope, block.key()) : 0, ticket};
 }
 
 void Store::TickPoliciesLocked() {
@@ -110,6 +109,36 @@ void Store::TickPoliciesLocked() {
       pool->policy->Advance(clock_.Now() - began_);
     }
   }
+}
+
+std::optional<Lessons::Pupil> Store::BeginLesson(size_t pool) {
+  Lock lock(&mutex_);
+  if (pool >= pools_.size()) {
+    return std::nullopt;
+  }
+  const Pool& of = *pools_[pool];  // it stays for as long as the store
+  return Lessons::Pupil{of.policy.get(), of.policy->BeginLesson(), TenantOf(of.tenant).alias,
+                        of.slot_bytes};
+}
+
+void Store::EndLesson(EvictionPolicy& policy) {
+  Lock lock(&mutex_);
+  policy.EndLesson();
+}
+
+void Store::StudyPolicies() {
+  if (learns_) {
+    lessons_.Study({[this](size_t pool) { return BeginLesson(pool); },
+                    [this](EvictionPolicy& policy) { EndLesson(policy); }});
+  }
+}
+
+std::vector<LearntPolicy> Store::SaveLearnt() {
+  if (!learns_) {
+    return {};
+  }
+  return lessons_.Save({[this](size_t pool) { return BeginLesson(pool); },
+                        [this](EvictionPolicy& policy) { EndLesson(policy); }});
 }
 
 }  // namespace terrace

@@ -76,7 +76,7 @@ absl::Status Store::LearnGenerations(const std::vector<SegmentTier::Note>& notes
     const bool removed = opened != nullptr && opened->removed_from;
     const uint64_t known = RaiseHereLocked(digest, generation + (removed ? 1 : 0));
     if (known != generation) {
-      unnoted_[digest] = known;
+      generations_.unnoted[digest] = known;
     }
   }
   return absl::OkStatus();
@@ -103,7 +103,7 @@ void Store::LearnRaised(size_t index, const std::vector<RaisedGeneration>& news)
     }
     const uint64_t known = RaiseHereLocked(digest, generation);
     if (known != before && local_ != nullptr) {
-      unnoted_[digest] = known;
+      generations_.unnoted[digest] = known;
     }
   }
 }
@@ -119,13 +119,13 @@ uint64_t Store::KnownGenerationLocked(const Digest128& digest) {
   if (opened != nullptr) {
     return opened->generation;
   }
-  const auto found = generations_.find(digest);
-  return found == generations_.end() ? 1 : found->second;
+  const auto found = generations_.noted.find(digest);
+  return found == generations_.noted.end() ? 1 : found->second;
 }
 
 uint64_t Store::RaiseHereLocked(const Digest128& digest, uint64_t generation) {
   Namespace* opened = FindOpenedLocked(digest);
-  uint64_t& known = generations_.try_emplace(digest, 1).first->second;
+  uint64_t& known = generations_.noted.try_emplace(digest, 1).first->second;
   known = std::max({known, generation, opened == nullptr ? 1 : opened->generation});
   if (opened != nullptr && known != opened->generation) {
     opened->generation = known;
@@ -165,7 +165,7 @@ void Store::ClearNamespace(TenantId tenant,
   clear->local_left = local_ != nullptr;
   clear->give_up = clock_.Now() + kPoolPatience;
   clear->done = std::move(done);
-  clearing_.push_back(clear);
+  generations_.clearing.push_back(clear);
   ++in_flight_;  // until the answer has been given
   for (size_t i = 0; i < outlets_.size(); ++i) {
     Outlet& outlet = outlets_[i];
@@ -184,12 +184,12 @@ void Store::ClearNamespace(TenantId tenant,
 }
 
 void Store::AnswerClearsLocked(DeferredCalls& deferred) {
-  const std::vector<std::shared_ptr<ClearProgress>> all = clearing_;
+  const std::vector<std::shared_ptr<ClearProgress>> all = generations_.clearing;
   for (const std::shared_ptr<ClearProgress>& clear : all) {
     if (clear->local_left || (clear->outlets_left != 0 && clock_.Now() < clear->give_up)) {
       continue;
     }
-    std::erase(clearing_, clear);
+    std::erase(generations_.clearing, clear);
     const Namespace& ns = *FindNamespaceLocked(clear->tenant, clear->digest);
     const bool forgets = local_ == nullptr &&
                          std::any_of(outlets_.begin(), outlets_.end(), [&](const Outlet& outlet) {
@@ -229,23 +229,24 @@ absl::Status Store::NotDurable(std::string_view what, std::string_view tier) {
 
 // One at a time: a note of an older generation must not come behind that of a newer one.
 void Store::NoteGenerationLocked(GenerationNote note, DeferredCalls& deferred) {
-  notes_.push_back(std::move(note));
-  if (notes_.size() == 1) {
+  generations_.notes.push_back(std::move(note));
+  if (generations_.notes.size() == 1) {
     BeginNoteLocked(deferred);
   }
 }
 
 // What the tier could not record is offered again: its medium may have come back.
 void Store::RetryNotesLocked(DeferredCalls& deferred) {
-  if (unnoted_.empty() || !notes_.empty() || clock_.Now() < retry_notes_at_) {
+  if (generations_.unnoted.empty() || !generations_.notes.empty() ||
+      clock_.Now() < generations_.retry_at) {
     return;
   }
-  const auto [digest, generation] = *unnoted_.begin();
+  const auto [digest, generation] = *generations_.unnoted.begin();
   NoteGenerationLocked({digest, generation, nullptr}, deferred);
 }
 
 void Store::BeginNoteLocked(DeferredCalls& deferred) {
-  const GenerationNote& note = notes_.front();
+  const GenerationNote& note = generations_.notes.front();
   ++in_flight_;  // until NoteEnded
   deferred.Add([this, name = note.digest.ToBytes(), value = EncodeGeneration(note.generation)] {
     local_->PutNote(name, value, [this](WriteOutcome outcome) {
@@ -263,23 +264,23 @@ void Store::BeginNoteLocked(DeferredCalls& deferred) {
 void Store::NoteEnded(bool is_durable) {
   DeferredCalls deferred;
   Lock lock(&mutex_);
-  const GenerationNote note = std::move(notes_.front());
-  notes_.pop_front();
+  const GenerationNote note = std::move(generations_.notes.front());
+  generations_.notes.pop_front();
   // What came from a drive or a pool meanwhile may have raised it further.
-  const auto unnoted = unnoted_.find(note.digest);
-  const bool overtaken = unnoted != unnoted_.end() && unnoted->second > note.generation;
+  const auto unnoted = generations_.unnoted.find(note.digest);
+  const bool overtaken = unnoted != generations_.unnoted.end() && unnoted->second > note.generation;
   if (!is_durable) {
-    unnoted_[note.digest] = overtaken ? unnoted->second : note.generation;
-    retry_notes_at_ = clock_.Now() + kNoteRetry;
+    generations_.unnoted[note.digest] = overtaken ? unnoted->second : note.generation;
+    generations_.retry_at = clock_.Now() + kNoteRetry;
   } else if (!overtaken) {
-    unnoted_.erase(note.digest);
+    generations_.unnoted.erase(note.digest);
   }
   if (note.clear != nullptr) {
     note.clear->local_left = false;
     note.clear->local_failed = !is_durable;
     AnswerClearsLocked(deferred);
   }
-  if (!notes_.empty()) {
+  if (!generations_.notes.empty()) {
     BeginNoteLocked(deferred);
   }
   JobEndedLocked();
@@ -331,7 +332,7 @@ void Store::RaiseEnded(size_t index, const RaisedGeneration& raised, bool is_rec
     outlet.retry_raises_at = clock_.Now() + kRaiseRetry;
     outlet.raise_queue.push_back(raised.namespace_digest);
   }
-  for (const std::shared_ptr<ClearProgress>& clear : clearing_) {
+  for (const std::shared_ptr<ClearProgress>& clear : generations_.clearing) {
     if (clear->digest == raised.namespace_digest && clear->generation <= raised.generation) {
       clear->outlets_left = static_cast<uint8_t>(clear->outlets_left & ~(1U << index));
     }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -56,6 +57,7 @@ struct Scope {
   uint64_t generation = 0;
   std::string salt;
   uint64_t users = 0;
+  uint64_t name_seed = 0;  // of its blocks' names for policies
 };
 
 struct ScopeName {
@@ -318,6 +320,15 @@ struct GenerationNote {
   std::shared_ptr<ClearProgress> clear;
 };
 
+// Which generations are above 1, and who is still to be told.
+struct GenerationBook {
+  absl::flat_hash_map<Digest128, uint64_t> noted;
+  std::vector<std::shared_ptr<ClearProgress>> clearing;
+  std::deque<GenerationNote> notes;                  // the first one is under way
+  absl::flat_hash_map<Digest128, uint64_t> unnoted;  // raised, not durable
+  absl::Duration retry_at;                           // of the latter
+};
+
 // A Delete that lower tiers still work on. Shared by the callbacks of its calls.
 struct DeleteOperation {
   std::vector<std::string> names;  // of LocalName; none where nothing is written below DRAM
@@ -388,12 +399,6 @@ struct Flight {
   absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
   bool reading = false;
   bool cancel_wanted = false;
-};
-
-// That a request was seen, by the hash of its id.
-struct RecentRequest {
-  uint64_t hash = 0;
-  absl::Duration at;
 };
 
 // A block as a probe saw it: by the time that it is touched the id may name another.

@@ -29,12 +29,6 @@ std::vector<LowerTier*> AllLowerTiers(const BlockStore::Parts& parts) {
   return tiers;
 }
 
-bool Learns(const std::string& policy) {
-  RecencySource recency;
-  const auto made = MakeEvictionPolicy(policy, recency);
-  return made.ok() && (*made)->learns();
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(const BlockStoreOptions& options,
@@ -71,9 +65,10 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       lower_tiers_(AllLowerTiers(parts)),
       observer_(parts.observer),
       began_(parts.clock->Now()),
-      learns_(Learns(options.policy)),
+      learns_(PolicyLearns(options.policy)),
       verify_one_in_(options.verify_one_in),
       costs_(clock_, lower_tiers_),
+      lessons_(parts.learnt),
       arena_(Arena::Create(options.dram_bytes)),
       index_(blocks_, RandomSeed()),
       reads_(lower_tiers_.size()),
@@ -127,6 +122,11 @@ Digest128 Store::RandomId() {
   Digest128 id;
   FillRandom({reinterpret_cast<char*>(&id), sizeof(id)});
   return id;
+}
+
+void Store::JobStarted() {
+  Lock lock(&mutex_);
+  ++in_flight_;
 }
 
 void Store::RunJob(Priority priority, std::function<void()> job) {
@@ -296,7 +296,7 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
   ns->record = record;
   ns->digest = digest;
   ns->family = FamilyDigestOf(record, owner.alias);
-  if (const auto noted = generations_.find(digest); noted != generations_.end()) {
+  if (const auto noted = generations_.noted.find(digest); noted != generations_.noted.end()) {
     ns->generation = noted->second;
   }
   RuleNamespaceLocked(*ns);
@@ -348,7 +348,8 @@ std::optional<ScopeId> Store::UseScopeLocked(TenantId tenant, const StorePart& p
       free_scopes_.pop_back();
     }
     const uint64_t generation = namespaces_[static_cast<uint32_t>(ns->second)]->generation;
-    scopes_[static_cast<uint32_t>(*id)] = Scope{ns->second, generation, part.salt, 0};
+    scopes_[static_cast<uint32_t>(*id)] =
+        Scope{ns->second, generation, part.salt, 0, NameSeedOf(part)};
     scope_ids_.emplace(ScopeName{ns->second, generation, part.salt}, *id);
   }
   ++scopes_[static_cast<uint32_t>(*id)].users;
@@ -417,6 +418,7 @@ void Store::Tick() {
   }
   TickLocalBudget();
   const std::vector<PoolState> states = TickShared();
+  StudyPolicies();
   DeferredCalls deferred;
   Lock lock(&mutex_);
   const absl::Duration now = clock_.Now();

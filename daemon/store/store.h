@@ -1,6 +1,6 @@
 // The class behind the door BlockStore, cut by concern into the .cc files of this folder:
 //   store.cc        creation, tenants, sessions, namespaces, time
-//   probe.cc        probe and the legal boundary; probe_load.h, load_costs.h: what loading is worth
+//   probe.cc        probe, the legal boundary; probe_load.h, load_costs.h: what loading is worth
 //   get.cc          get: resolve, wait, deliver
 //   put.cc          put: admit, copy, commit
 //   flights.cc      blocks being filled, reads from lower tiers, prefetch tickets
@@ -36,10 +36,12 @@
 
 #include "daemon/block_store.h"
 #include "daemon/store/block_table.h"
+#include "daemon/store/lessons.h"
 #include "daemon/store/load_costs.h"
 #include "daemon/store/local_budget.h"
 #include "daemon/store/outlet.h"
 #include "daemon/store/probe_load.h"
+#include "daemon/store/recent_requests.h"
 #include "daemon/store/records.h"
 
 namespace terrace {
@@ -103,6 +105,7 @@ class Store final : public BlockStore {
   void CancelCall(const Caller& caller, uint64_t call_id, std::function<void(bool)> done) override;
   void CancelTicket(const Caller& caller, uint64_t ticket, std::function<void(bool)> done) override;
   void Tick() override;
+  std::vector<LearntPolicy> SaveLearnt() override;
   void SetDraining(bool draining) override;
   [[nodiscard]] StoreUsage Usage() const override;
   [[nodiscard]] std::vector<PoolSegmentView> ReclaimOrder(std::string_view tier) const override;
@@ -263,8 +266,11 @@ class Store final : public BlockStore {
   // nullptr: the policy does not learn.
   EvictionPolicy* LearningPolicyLocked(TenantId tenant, uint64_t payload_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool IsRepeatLocked(const Caller& caller, const std::string& request_id)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static uint64_t NameSeedOf(const StorePart& part);
+  uint64_t NameLocked(ScopeId, KeyView key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  std::optional<Lessons::Pupil> BeginLesson(size_t pool) ABSL_LOCKS_EXCLUDED(mutex_);
+  void EndLesson(EvictionPolicy& policy) ABSL_LOCKS_EXCLUDED(mutex_);
+  void StudyPolicies() ABSL_LOCKS_EXCLUDED(mutex_);
   void NoteUseLocked(const Caller& caller, const ProbeCall& call)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteGrowthLocked(PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -504,13 +510,9 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done);
 
-  // Counts the jobs in the executor and reads in the tiers, so that the destructor can wait for
-  // them.
+  // Counts jobs in the executor and reads in the tiers: the destructor waits for them.
   void RunJob(Priority priority, std::function<void()> job);
-  void JobStarted() {
-    Lock lock(&mutex_);
-    ++in_flight_;
-  }
+  void JobStarted() ABSL_LOCKS_EXCLUDED(mutex_);
   void JobEndedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { --in_flight_; }
 
   const BlockStoreOptions options_;
@@ -526,6 +528,7 @@ class Store final : public BlockStore {
   std::atomic<uint32_t> verify_turn_{0};
   std::atomic<uint32_t> verify_one_in_;
   LoadCosts costs_;
+  Lessons lessons_;  // its lock is taken before mutex_
 
   mutable absl::Mutex mutex_;
   std::unique_ptr<Arena> arena_ ABSL_GUARDED_BY(mutex_);
@@ -533,7 +536,7 @@ class Store final : public BlockStore {
   BlockTable blocks_ ABSL_GUARDED_BY(mutex_);
   ResidentIndex index_ ABSL_GUARDED_BY(mutex_);
   RecencySource recency_ ABSL_GUARDED_BY(mutex_);
-  std::array<RecentRequest, 4096> recent_requests_ ABSL_GUARDED_BY(mutex_);
+  RecentRequests recent_requests_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Tenant>> tenants_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, TenantId> tenant_ids_ ABSL_GUARDED_BY(mutex_);
@@ -545,8 +548,8 @@ class Store final : public BlockStore {
   std::vector<ScopeId> free_scopes_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<ScopeName, ScopeId> scope_ids_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<SlabId, std::vector<BlockId>> slab_blocks_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<SlabId, uint32_t> slab_mappings_
-      ABSL_GUARDED_BY(mutex_);  // sessions that may map it
+  // Sessions that may map it.
+  absl::flat_hash_map<SlabId, uint32_t> slab_mappings_ ABSL_GUARDED_BY(mutex_);
   std::map<SessionId, StoreSession> sessions_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_session_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::flat_hash_map<Digest128, Lease> leases_ ABSL_GUARDED_BY(mutex_);
@@ -561,8 +564,7 @@ class Store final : public BlockStore {
   // Operations that wait for others' flights; few, walked by Tick.
   std::vector<std::shared_ptr<Operation>> waiting_ ABSL_GUARDED_BY(mutex_);
   uint32_t stale_cursor_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint32_t stale_rounds_ ABSL_GUARDED_BY(mutex_) =
-      0;  // sweeps of the table still to do after a clear
+  uint32_t stale_rounds_ ABSL_GUARDED_BY(mutex_) = 0;  // sweeps still to do after a clear
   std::vector<std::unique_ptr<SlabMemory>> dying_memory_ ABSL_GUARDED_BY(mutex_);
   std::vector<Outlet> outlets_ ABSL_GUARDED_BY(mutex_);  // one a shared tier
   absl::Duration look_at_ ABSL_GUARDED_BY(mutex_);
@@ -580,12 +582,7 @@ class Store final : public BlockStore {
   std::vector<std::shared_ptr<EvictOperation>> evicts_ ABSL_GUARDED_BY(mutex_);
   // What lower tiers may still find although a Delete has begun; how many Deletes name it.
   absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<Digest128, uint64_t> generations_
-      ABSL_GUARDED_BY(mutex_);                                 // as noted, above 1
-  std::vector<std::shared_ptr<ClearProgress>> clearing_ ABSL_GUARDED_BY(mutex_);
-  std::deque<GenerationNote> notes_ ABSL_GUARDED_BY(mutex_);  // the first one is under way
-  absl::flat_hash_map<Digest128, uint64_t> unnoted_ ABSL_GUARDED_BY(mutex_);  // raised, not durable
-  absl::Duration retry_notes_at_ ABSL_GUARDED_BY(mutex_);
+  GenerationBook generations_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -109,7 +109,7 @@ absl::Status FrontRoom::Fill(FrontRoomOptions options) {
   }
   absl::StatusOr<std::unique_ptr<BlockStore>> store = BlockStore::Create(
       store_options,
-      {&clock, options.executor, slabs_.get(), nullptr, {}, options.lower_tiers, &relay_});
+      {&clock, options.executor, slabs_.get(), nullptr, {}, options.lower_tiers, &relay_, {}});
   if (!store.ok()) {
     return store.status();
   }

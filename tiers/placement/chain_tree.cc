@@ -261,6 +261,55 @@ RunId ChainTree::Clear(BlockId block) {
   return place.run;
 }
 
+ChainTree::Spot ChainTree::BehindParent(BlockId parent) const {
+  if (parent == kNoBlock) {
+    return {kRootRun, 0};
+  }
+  const Place& place = PlaceOf(parent);
+  return {place.run, place.position + 1};
+}
+
+ChainTree::Spot ChainTree::SpotOf(const Newcomer& newcomer) const {
+  const uint32_t print = PrintOf(newcomer.name);
+  // The ticket's run may have been cut since.
+  RunId at = newcomer.ticket.place;
+  while (at < id_limit() && at != kRootRun && At(at).parent != kNoRun &&
+         At(at).depth > newcomer.ticket.depth) {
+    at = At(at).parent;
+  }
+  if (at < id_limit() && at != kRootRun && At(at).parent != kNoRun) {
+    const Spot spot = IfFree({at, newcomer.ticket.depth - At(at).depth}, print);
+    if (spot.run != kNoRun) {
+      return spot;
+    }
+  }
+  const Spot behind = BehindParent(newcomer.parent);
+  if (behind.position < At(behind.run).length()) {
+    return IfFree(behind, print);
+  }
+  const RunId child = Child(behind.run, print);
+  return child == kNoRun ? Spot{} : IfFree({child, 0}, print);
+}
+
+ChainTree::Spot ChainTree::IfFree(Spot spot, uint32_t print) const {
+  const Run& run = At(spot.run);
+  const bool taken = spot.position < run.blocks.size() && run.blocks[spot.position] != kNoBlock;
+  return spot.position < run.length() && run.prints[spot.position] == print && !taken ? spot
+                                                                                      : Spot{};
+}
+
+BlockId ChainTree::AnyUnlocked() const {
+  for (RunId id = 1; id < id_limit(); ++id) {
+    const Run& run = At(id);
+    for (uint32_t i = run.resident_end; i > 0; --i) {
+      if (run.blocks[i - 1] != kNoBlock && PlaceOf(run.blocks[i - 1]).locks == 0) {
+        return run.blocks[i - 1];
+      }
+    }
+  }
+  return kNoBlock;
+}
+
 uint64_t ChainTree::memory_bytes() const {
   return pages_.size() * sizeof(Page) + free_.capacity() * sizeof(RunId) +
          places_.capacity() * sizeof(places_[0]) + place_pages_ * sizeof(PlacePage) +

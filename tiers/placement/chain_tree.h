@@ -8,6 +8,7 @@
 // Thread-compatible. Nothing moves: references to runs stay good until the run is dropped.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -17,6 +18,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 
+#include "tiers/placement/eviction_policy.h"
 #include "tiers/placement/hazard_model.h"
 #include "tiers/placement/phl_features.h"
 #include "tiers/vocab/block_key.h"
@@ -41,14 +43,20 @@ struct RequestEnd {
 
 struct Instance {
   static constexpr uint32_t kMaxRows = 16;
-  static constexpr uint32_t kAges = 38;
+  static constexpr uint32_t kPricedAges = 4;
   double last_s = 0;
   uint8_t age = 0;  // see BucketOfAge in phl.cc
   uint8_t rows_used = 0;
   uint8_t hits = 0;      // uses after the first, counted up to a limit
   bool learning = true;  // what happens to it is learnt from
+  uint8_t priced_age = 0;
+  std::array<uint16_t, kPricedAges> rank{};  // from priced_age on; larger is worth more
   std::array<HazardModel::Row, kMaxRows> rows;
-  std::array<uint16_t, kAges / 2> rank;  // of every second age; larger is worth more
+  // Known for fewer ages than have passed: the last one counts.
+  [[nodiscard]] uint32_t Rank() const {
+    return rank[std::min(uint32_t{age} - priced_age, kPricedAges - 1)];
+  }
+  [[nodiscard]] bool IsRankStale() const { return age >= priced_age + kPricedAges; }
   [[nodiscard]] absl::Span<const HazardModel::Row> Rows() const { return {rows.data(), rows_used}; }
 };
 
@@ -88,6 +96,12 @@ class ChainTree {
     RunId run = kNoRun;
     uint32_t position = 0;
     uint32_t locks = 0;
+  };
+
+  // A position in a run, taken or not.
+  struct Spot {
+    RunId run = kNoRun;
+    uint32_t position = 0;
   };
 
   ChainTree();
@@ -138,6 +152,14 @@ class ChainTree {
     }
   }
 
+  // The position after the parent, which may be the end of its run.
+  [[nodiscard]] Spot BehindParent(BlockId parent) const;
+  // Where a block that is not resident belongs; null run: it is not known.
+  [[nodiscard]] Spot SpotOf(const Newcomer& newcomer) const;
+
+  // kNoBlock: all residents are locked. Takes time for each run known.
+  [[nodiscard]] BlockId AnyUnlocked() const;
+
   [[nodiscard]] uint64_t resident() const { return resident_; }
   [[nodiscard]] uint64_t runs() const { return runs_; }
   [[nodiscard]] uint64_t prints() const { return prints_; }
@@ -162,6 +184,8 @@ class ChainTree {
   void UnlinkChild(RunId child);
   void BecomeLive(RunId run);
   RunId Clear(BlockId block);
+  // The spot, if a block of that print may go there.
+  [[nodiscard]] Spot IfFree(Spot spot, uint32_t print) const;
 
   std::vector<std::unique_ptr<Page>> pages_;
   std::vector<RunId> free_;

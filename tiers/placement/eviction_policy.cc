@@ -38,6 +38,20 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(std::string_v
   return absl::InvalidArgumentError("policy: unknown; there is: " + known);
 }
 
+bool PolicyLearns(std::string_view policy) {
+  RecencySource recency;
+  const auto made = MakeEvictionPolicy(policy, recency);
+  return made.ok() && (*made)->learns();
+}
+
+absl::Status CheckLearnt(std::string_view policy, absl::string_view bytes) {
+  RecencySource recency;
+  const auto made = MakeEvictionPolicy(policy, recency);
+  Lesson* lesson = made.ok() ? (*made)->BeginLesson() : nullptr;
+  return lesson == nullptr ? absl::InvalidArgumentError("the policy does not learn")
+                           : lesson->Load(bytes);
+}
+
 std::vector<std::string_view> EvictionPolicyNames() {
   return {"lru", "phl"};
 }

@@ -27,6 +27,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
+#include "tiers/placement/lesson.h"
 #include "tiers/vocab/block_key.h"
 
 namespace terrace {
@@ -89,6 +90,12 @@ class EvictionPolicy {
   // Time passes; at least every 50 ms where the policy learns. Bounded work a call.
   virtual void Advance(absl::Duration /*now*/) {}
 
+  // What was seen since the last lesson, to be learnt from without the owner's lock; nullptr:
+  // the policy does not learn. Until EndLesson no other one is begun.
+  virtual Lesson* BeginLesson() { return nullptr; }
+  // What the lesson taught counts from now on. O(1).
+  virtual void EndLesson() {}
+
   // Whether a new block is worth more than the block that Victim names now. Asked only when there
   // is no room without an eviction.
   [[nodiscard]] virtual bool Admits(const Newcomer& /*newcomer*/) { return true; }
@@ -133,6 +140,14 @@ class EvictionPolicy {
   [[nodiscard]] virtual std::string_view name() const = 0;
 };
 
+// A whole lesson, where nobody else waits for the owner's lock.
+inline void StudyNow(EvictionPolicy& policy) {
+  if (Lesson* lesson = policy.BeginLesson(); lesson != nullptr) {
+    lesson->Study();
+    policy.EndLesson();
+  }
+}
+
 // A counter of touches shared by the pools of one store, so that Value() compares across them.
 class RecencySource {
  public:
@@ -151,5 +166,12 @@ absl::StatusOr<std::unique_ptr<EvictionPolicy>> MakeEvictionPolicy(std::string_v
                                                                    RecencySource& recency);
 
 std::vector<std::string_view> EvictionPolicyNames();
+
+// False for names that don't exist, too.
+bool PolicyLearns(std::string_view policy);
+
+// Whether that policy could load what was saved (Lesson::Load). INVALID_ARGUMENT: it could not, or
+// does not learn.
+absl::Status CheckLearnt(std::string_view policy, absl::string_view bytes);
 
 }  // namespace terrace

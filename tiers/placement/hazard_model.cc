@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <utility>
 
 namespace terrace {
 namespace {
 
 constexpr double kFirstBucketEnd = 0.25;
 constexpr float kPriorLogit = -2.9178F;  // 5.13 % a half-octave: 10 % an octave
-constexpr float kRate = 0.05F;
+constexpr float kRate = 0.08F;
 constexpr float kFirstSquares = 1;
 constexpr float kDecay = 1e-4F;
 constexpr float kLeastChance = 1e-6F;
@@ -27,10 +28,11 @@ struct Buckets {
 };
 const Buckets kBucketTable;
 
-// exp(x) to seven digits.
-float Exp(float x) {
-  const float scaled = std::clamp(x, -80.0F, 80.0F) * 1.44269504F;
-  const int32_t whole = static_cast<int32_t>(scaled) - (scaled < 0 ? 1 : 0);
+// exp(x) to seven digits, without a branch: loops over it become vectors.
+inline float Exp(float x) {
+  const float above = x < -80 ? -80 : x;
+  const float scaled = (above > 80 ? 80 : above) * 1.44269504F;
+  const int32_t whole = static_cast<int32_t>(scaled + 128) - 128;  // down, of what is above -128
   const float rest = (scaled - static_cast<float>(whole)) * 0.69314718F;
   float sum = 1.0F / 5040;
   sum = sum * rest + 1.0F / 720;
@@ -62,16 +64,71 @@ float Log(float x) {
   return exponent * 0.69314718F + odd;
 }
 
-float Sigmoid(float logit) {
+inline float Sigmoid(float logit) {
   return 1 / (1 + Exp(-logit));
 }
 
 }  // namespace
 
-HazardModel::HazardModel() : table_(std::make_unique<Table>()) {
-  for (TableRow& row : table_->rows) {
-    row.weight.fill(0);
-    row.squares.fill(kFirstSquares);
+HazardModel::HazardModel() : weights_(std::make_unique<Table>()) {}
+
+void HazardModel::BeginToLearn() {
+  if (squares_ == nullptr) {
+    squares_ = std::make_unique<Table>();
+    for (Weights& squares : *squares_) {
+      squares.fill(kFirstSquares);
+    }
+    is_changed_.resize(kRows);
+  }
+}
+
+void HazardModel::Teach(HazardModel& other) {
+  std::swap(weights_, other.weights_);
+  other.figures_ = figures_;
+  behind_ = true;
+}
+
+void HazardModel::CatchUp(const HazardModel& other) {
+  if (!std::exchange(behind_, false)) {
+    return;
+  }
+  for (const Row row : changed_) {
+    (*weights_)[row] = (*other.weights_)[row];
+    is_changed_[row] = false;
+  }
+  changed_.clear();
+}
+
+HazardState HazardModel::State() const {
+  HazardState state;
+  state.uses = figures_.uses;
+  state.lived_s = figures_.lived_s;
+  state.gain = figures_.gain;
+  state.gain_squares = figures_.gain_squares;
+  for (uint32_t row = 0; squares_ != nullptr && row < kRows; ++row) {
+    const Weights& squares = (*squares_)[row];
+    // The shared weight is learnt with every other one.
+    if (squares[kShared] != kFirstSquares) {
+      state.rows.push_back({static_cast<Row>(row), (*weights_)[row], squares});
+    }
+  }
+  return state;
+}
+
+void HazardModel::Restore(const HazardState& state) {
+  BeginToLearn();
+  behind_ = false;
+  figures_ = {state.uses, state.lived_s, state.gain, state.gain_squares};
+  changed_.clear();
+  for (uint32_t row = 0; row < kRows; ++row) {
+    (*weights_)[row].fill(0);
+    (*squares_)[row].fill(kFirstSquares);
+    changed_.push_back(static_cast<Row>(row));
+    is_changed_[row] = true;
+  }
+  for (const HazardState::Row& row : state.rows) {
+    (*weights_)[row.number] = row.weights;
+    (*squares_)[row.number] = row.squares;
   }
 }
 
@@ -100,7 +157,7 @@ void HazardModel::HazardsOf(absl::Span<const Row> rows,
   const uint32_t last_knot = std::min((end - 1) / kStep + 1, kShared - 1);
   Weights sum{};
   for (const Row row : rows) {
-    const Weights& weight = table_->rows[row].weight;
+    const Weights& weight = (*weights_)[row];
     for (uint32_t k = first_knot; k <= last_knot; ++k) {
       sum[k] += weight[k];
     }
@@ -163,35 +220,35 @@ double HazardModel::ChanceOfUse(absl::Span<const Row> rows, double age_s, double
 
 void HazardModel::Score(
     const Hazards& hazards, uint32_t first, uint32_t end, bool used, float weight) {
-  const auto rate = static_cast<float>((uses_ + 1e-3) / (lived_s_ + 1));
+  const auto rate = static_cast<float>((figures_.uses + 1e-3) / (figures_.lived_s + 1));
   float gain = 0;
   for (uint32_t b = first; b < end; ++b) {
     const auto length_s = static_cast<float>(kBucketTable.begin[b + 1] - kBucketTable.begin[b]);
     gain += Log(std::max(kLeastChance, 1 - hazards[b])) + rate * length_s;
-    lived_s_ += static_cast<double>(length_s) * weight;
+    figures_.lived_s += static_cast<double>(length_s) * weight;
   }
   if (used) {
     const auto length_s = static_cast<float>(kBucketTable.begin[end + 1] - kBucketTable.begin[end]);
     gain += Log(std::max(kLeastChance, hazards[end])) -
             Log(std::max(kLeastChance, 1 - Exp(-rate * length_s)));
-    lived_s_ += static_cast<double>(length_s) * weight / 2;
-    uses_ += weight;
+    figures_.lived_s += static_cast<double>(length_s) * weight / 2;
+    figures_.uses += weight;
   }
-  if (uses_ > kMostUses) {
-    uses_ /= 2;
-    lived_s_ /= 2;
+  if (figures_.uses > kMostUses) {
+    figures_.uses /= 2;
+    figures_.lived_s /= 2;
   }
   gain *= weight;
-  gain_ += gain;
-  gain_squares_ += static_cast<double>(gain) * gain;
-  if (gain_squares_ > kMostSquares) {
-    gain_ /= 2;
-    gain_squares_ /= 2;
+  figures_.gain += gain;
+  figures_.gain_squares += static_cast<double>(gain) * gain;
+  if (figures_.gain_squares > kMostSquares) {
+    figures_.gain /= 2;
+    figures_.gain_squares /= 2;
   }
 }
 
 double HazardModel::skill() const {
-  return gain_ / std::sqrt(gain_squares_ + 1);
+  return figures_.gain / std::sqrt(figures_.gain_squares + 1);
 }
 
 void HazardModel::Blame(uint32_t bucket, float error, Weights& out) {
@@ -211,12 +268,18 @@ void HazardModel::Step(absl::Span<const Row> rows,
                        uint32_t first_knot,
                        uint32_t knots) {
   const uint32_t end = std::min(first_knot + knots, kShared);
-  for (const Row each : rows) {
-    TableRow& row = table_->rows[each];
+  BeginToLearn();
+  for (const Row row : rows) {
+    if (!is_changed_[row]) {
+      is_changed_[row] = true;
+      changed_.push_back(row);
+    }
+    Weights& weights = (*weights_)[row];
+    Weights& squares = (*squares_)[row];
     const auto step = [&](uint32_t i) {
-      const float gradient = error[i] + kDecay * row.weight[i];
-      row.squares[i] += gradient * gradient;
-      row.weight[i] -= kRate * gradient * InverseRoot(row.squares[i]);
+      const float gradient = error[i] + kDecay * weights[i];
+      squares[i] += gradient * gradient;
+      weights[i] -= kRate * gradient * InverseRoot(squares[i]);
     };
     for (uint32_t i = first_knot; i < end; ++i) {
       if (error[i] != 0) {
@@ -227,50 +290,70 @@ void HazardModel::Step(absl::Span<const Row> rows,
   }
 }
 
-void HazardModel::Price(absl::Span<const Row> rows, Worth& worth) const {
+HazardModel::Weights HazardModel::SumOf(absl::Span<const Row> rows) const {
   Weights sum{};
   for (const Row row : rows) {
-    const Weights& weight = table_->rows[row].weight;
+    const Weights& weights = (*weights_)[row];
     for (uint32_t i = 0; i < kStride; ++i) {
-      sum[i] += weight[i];
+      sum[i] += weights[i];
     }
+  }
+  return sum;
+}
+
+void HazardModel::Price(absl::Span<const Row> rows, AgeRange ages, Worth& worth) const {
+  constexpr uint32_t kKnots = kBuckets / kStep + 1;
+  const Weights sum = SumOf(rows);
+  std::array<float, kKnots * kStep> hazards;
+  const float level = kPriorLogit + sum[kShared];
+  for (uint32_t knot = 0; knot < kKnots; ++knot) {  // what is behind the last bucket isn't used
+    const float next = sum[std::min(knot + 1, kShared - 1)];
+    hazards[2 * knot] = level + sum[knot];
+    hazards[2 * knot + 1] = level + (sum[knot] + next) / 2;
+  }
+  for (float& each : hazards) {
+    each = Sigmoid(each);
   }
   // Points of cumulated use over cumulated time held; the index at b is the steepest slope from
   // point b to a later one, found on the upper hull of the points from b on.
   const std::array<double, kBuckets + 1>& begin = kBucketTable.begin;
-  std::array<double, kBuckets + 1> held{};
-  std::array<double, kBuckets + 1> used{};
+  std::array<double, kBuckets + 1> held;
+  std::array<double, kBuckets + 1> used;
+  held[ages.first] = 0;
+  used[ages.first] = 0;
   double alive = 1;
-  for (uint32_t b = 0; b < kBuckets; ++b) {
-    const uint32_t knot = b / kStep;
-    const float knots = b % kStep == 0 ? sum[knot] : (sum[knot] + sum[knot + 1]) / 2;
-    const double hazard = Sigmoid(kPriorLogit + sum[kShared] + knots);
+  for (uint32_t b = ages.first; b < kBuckets; ++b) {
+    const double hazard = hazards[b];
     held[b + 1] = held[b] + alive * (1 - hazard / 2) * (begin[b + 1] - begin[b]);
     used[b + 1] = used[b] + alive * hazard;
     alive = std::max(alive * (1 - hazard), 1e-9);  // or differences drown in rounding
   }
-  std::array<uint32_t, kBuckets + 1> hull{};
+  std::array<uint32_t, kBuckets + 1> hull;
   uint32_t top = 0;
   hull[0] = kBuckets;
-  for (uint32_t b = kBuckets; b > 0; --b) {
-    const uint32_t at = b - 1;
-    const auto slope = [&](uint32_t to) { return (used[to] - used[at]) / (held[to] - held[at]); };
-    double best = slope(hull[top]);
+  for (uint32_t at = kBuckets; at-- > ages.first;) {
+    double rise = used[hull[top]] - used[at];
+    double way = held[hull[top]] - held[at];
     while (top > 0) {
-      const double farther = slope(hull[top - 1]);
-      if (farther < best) {
+      const double farther_rise = used[hull[top - 1]] - used[at];
+      const double farther_way = held[hull[top - 1]] - held[at];
+      if (farther_rise * way < rise * farther_way) {
         break;
       }
-      best = farther;
+      rise = farther_rise;
+      way = farther_way;
       --top;
     }
-    worth[at] = static_cast<float>(best);
+    if (at < ages.end) {
+      worth[at] = static_cast<float>(rise / way);
+    }
     hull[++top] = at;
   }
 }
 
 uint64_t HazardModel::memory_bytes() const {
-  return sizeof(*this) + sizeof(Table);
+  return sizeof(*this) + sizeof(Table) * (squares_ == nullptr ? 1 : 2) +
+         changed_.capacity() * sizeof(Row) + is_changed_.capacity() / 8;
 }
 
 }  // namespace terrace

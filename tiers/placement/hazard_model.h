@@ -11,21 +11,29 @@
 // times to give up at, of the probability of use until then to the expected time held until then
 // (Gittins' index, uses per block-second: the rank under a price for capacity).
 //
-// Memory is fixed: 2 MiB. No libm function is used whose result may differ between platforms.
-// Thread-compatible.
+// Memory is fixed: 1 MiB, and another one for a model that learns. No libm function is used whose
+// result may differ between platforms. Thread-compatible.
+//
+// Two models may share the work: one learns, the other prices and takes over what the first one has
+// learnt in an instant (Teach). CatchUp of the one that learns only reads the other one, so that it
+// can be done while the other one is priced by.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/types/span.h"
+
+#include "tiers/placement/hazard_format.h"
 
 namespace terrace {
 
 class HazardModel {
  public:
   static constexpr uint32_t kBuckets = 45;
+  static constexpr uint32_t kRows = 10'922;  // 2^18 weights
   using Row = uint16_t;  // of one feature with one value
 
   HazardModel();
@@ -42,9 +50,14 @@ class HazardModel {
   // It lived through buckets `first` to `bucket` - 1 and was used in `bucket`.
   void Used(absl::Span<const Row> rows, uint32_t first, uint32_t bucket, float weight);
 
-  // worth[b]: Gittins' index at the beginning of bucket b, in uses per block-second, above 0.
+  // worth[b]: Gittins' index at the beginning of bucket b, in uses per block-second, above 0; of
+  // the buckets first to end - 1 only.
   using Worth = std::array<float, kBuckets>;
-  void Price(absl::Span<const Row> rows, Worth& worth) const;
+  struct AgeRange {
+    uint32_t first = 0;
+    uint32_t end = kBuckets;
+  };
+  void Price(absl::Span<const Row> rows, AgeRange ages, Worth& worth) const;
   // Probability of use in the bucket, given that it was reached.
   [[nodiscard]] float Hazard(absl::Span<const Row> rows, uint32_t bucket) const;
 
@@ -56,23 +69,36 @@ class HazardModel {
   // the weights knew better.
   [[nodiscard]] double skill() const;
 
+  // `other` knows now what this model knows, and this one must not be used but for Restore until
+  // CatchUp with `other`, which must not have learnt in between. CatchUp at other times does
+  // nothing.
+  void Teach(HazardModel& other);
+  void CatchUp(const HazardModel& other);
+
+  // What was learnt; `instances` is the caller's.
+  [[nodiscard]] HazardState State() const;
+  void Restore(const HazardState& state);
+
   [[nodiscard]] uint64_t memory_bytes() const;
 
  private:
   static constexpr uint32_t kStep = 2;  // buckets from one weight to the next
   static constexpr uint32_t kShared = 23;
   static constexpr uint32_t kStride = 24;
-  static constexpr uint32_t kRows = 10'922;  // 2^18 weights
   static_assert((kBuckets - 1) / kStep < kShared);
 
+  static_assert(kStride == HazardState::kStride);
+
   using Weights = std::array<float, kStride>;
-  struct TableRow {
-    Weights weight;
-    Weights squares;  // of gradients, summed
+  using Table = std::array<Weights, kRows>;
+  struct Figures {
+    double uses = 0;
+    double lived_s = 0;
+    double gain = 0;  // in log likelihood
+    double gain_squares = 0;
   };
-  struct Table {
-    std::array<TableRow, kRows> rows;
-  };
+  void BeginToLearn();
+  [[nodiscard]] Weights SumOf(absl::Span<const Row> rows) const;
   // Adds the error of one bucket's logit to the weights that it is made of.
   static void Blame(uint32_t bucket, float error, Weights& out);
   // error: what each weight's share in the logits adds up to.
@@ -85,11 +111,13 @@ class HazardModel {
   // it was used, with what a constant rate says.
   void Score(const Hazards& hazards, uint32_t first, uint32_t end, bool used, float weight);
 
-  std::unique_ptr<Table> table_;
-  double uses_ = 0;
-  double lived_s_ = 0;
-  double gain_ = 0;  // in log likelihood
-  double gain_squares_ = 0;
+  std::unique_ptr<Table> weights_;
+  std::unique_ptr<Table> squares_;  // of gradients, summed; nullptr: nothing was learnt yet
+  Figures figures_;
+  bool behind_ = false;  // since Teach
+  // Rows that differ from those of the model that was taught last.
+  std::vector<Row> changed_;
+  std::vector<bool> is_changed_;  // by row; empty with squares_
 };
 
 }  // namespace terrace

@@ -1,14 +1,15 @@
 // Decides whether LRU should rule instead of PHL. PHL has to show two things: that its forecasts
-// are of use at all, and that what it hits is not less than what LRU would hit.
+// are of use at all, and that what it hits is more than what LRU would hit: where the two do the
+// same, PHL's contents are a stake that is lost when the requests change.
 //
 // LRU rules
 //   - while the forecasts do worse than those of one rate for everything (HazardModel::skill);
 //   - when PHL has fallen too far behind its best lead over LRU: by half of that lead, by a share
-//   of
-//     all blocks at most, and a small allowance;
-//   - when request after request hits less than with LRU, before PHL is far ahead.
-// After the latter two it rules until a shadow of PHL has won against LRU by several times the
-// allowance, and twice as much each time. Chance alone wins that seldom, and then for a short time.
+//     of all blocks at most, and a small allowance;
+//   - when request after request hits less than with LRU, before PHL is far ahead;
+//   - when enough requests were a difference, and they add up to no more than chance would.
+// After the latter three it rules until a shadow of PHL has won against LRU by several times the
+// allowance, and twice as much each time, and by more than chance would.
 //
 // What is counted is halved now and then, so that old merit does not pay for new losses for ever.
 //
@@ -16,6 +17,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 namespace terrace {
@@ -39,10 +41,10 @@ class LruGuard {
     const bool ruled = lru_rules_;
     const double allowance = std::max(kLeastAllowance, kAllowanceShare * blocks_);
     if (lru_rules_) {
-      if (skilled_ && won_back_ >= kWinBack * relapses_ * allowance) {
+      if (skilled_ && HasWonBack(allowance)) {
         LetPhlRule();
       }
-    } else if (HasFallen(allowance)) {
+    } else if (HasFallen(allowance) || HasNothingToShow()) {
       relapses_ = std::max(1.0, 2 * relapses_);
       LetLruRule();
     } else if (!skilled_) {
@@ -60,7 +62,10 @@ class LruGuard {
   static constexpr double kLosses = 8;               // requests, net of those that hit more
   static constexpr double kLossDecay = 0.995;        // a request
   static constexpr double kFarAhead = 0.005;         // of all blocks
+  static constexpr double kTrial = 20;               // requests that were a difference
+  static constexpr double kShown = 1;                // standard deviations of what chance does
   static constexpr double kWinBack = 2;              // allowances
+  static constexpr double kWonBack = 1.5;            // standard deviations
   static constexpr double kMostBlocks = 16e6;        // then everything is halved
 
   void Add(const Hits& hits) {
@@ -71,12 +76,17 @@ class LruGuard {
     best_lead_ = std::max(best_lead_, lead_);
     const double loss = own < lru ? 1 : own > lru ? -1 : 0;
     losses_ = std::max(0.0, kLossDecay * losses_ + loss);
-    won_back_ = std::max(0.0, won_back_ + static_cast<double>(hits.phl) - lru);
+    differing_ += own != lru ? 1 : 0;
+    squares_ += (own - lru) * (own - lru);
+    const double won = static_cast<double>(hits.phl) - lru;
+    won_back_ = std::max(0.0, won_back_ + won);
+    won_squares_ = won_back_ > 0 ? won_squares_ + won * won : 0;
     if (blocks_ > kMostBlocks) {
       blocks_ /= 2;
       lead_ /= 2;
       best_lead_ /= 2;
       first_lead_ /= 2;
+      squares_ /= 2;
     }
   }
   [[nodiscard]] bool HasFallen(double allowance) const {
@@ -85,9 +95,17 @@ class LruGuard {
     return fall > may_lose + allowance - first_lead_ ||
            (fall > allowance && losses_ >= kLosses && lead_ < kFarAhead * blocks_);
   }
+  [[nodiscard]] bool HasNothingToShow() const {
+    return differing_ >= kTrial && lead_ - first_lead_ < kShown * std::sqrt(squares_);
+  }
+  [[nodiscard]] bool HasWonBack(double allowance) const {
+    return won_back_ >= kWinBack * relapses_ * allowance &&
+           won_back_ >= kWonBack * std::sqrt(won_squares_);
+  }
   void LetLruRule() {
     lru_rules_ = true;
     won_back_ = 0;
+    won_squares_ = 0;
   }
   // What was lost before is not held against it again.
   void LetPhlRule() {
@@ -95,6 +113,8 @@ class LruGuard {
     first_lead_ = std::min(lead_, 0.0);
     best_lead_ = std::max(lead_, 0.0);
     losses_ = 0;
+    differing_ = 0;
+    squares_ = 0;
   }
 
   bool lru_rules_ = false;
@@ -104,6 +124,9 @@ class LruGuard {
   double best_lead_ = 0;
   double first_lead_ = 0;  // when PHL's rule began, where it was below 0
   double losses_ = 0;
+  double differing_ = 0;    // requests, since PHL's rule began
+  double squares_ = 0;      // of what they gained or lost
+  double won_squares_ = 0;  // of what is in won_back_
   double won_back_ = 0;  // PHL's shadow over LRU, since it last lost everything
   double relapses_ = 0;  // doubled each time; 0: none yet
 };

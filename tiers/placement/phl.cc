@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <vector>
 
 #include "tiers/placement/chain_tree.h"
+#include "tiers/placement/hazard_lesson.h"
 #include "tiers/placement/hazard_model.h"
+#include "tiers/placement/instance_price.h"
 #include "tiers/placement/lru_guard.h"
 #include "tiers/placement/phl_features.h"
 #include "tiers/placement/rank_order.h"
@@ -19,30 +20,11 @@
 namespace terrace {
 namespace {
 
-constexpr uint32_t kRanks = RankOrder::kKeys;
-constexpr uint32_t kRankShift = 19;                // leaves 16 steps an octave of a float
-constexpr uint32_t kLowestRank = (127 - 44) * 16;  // of 2^-44 uses per block-second
 constexpr uint8_t kMostHits = 7;
 constexpr uint32_t kAppChildren = 16;
-constexpr uint32_t kTurnsACall = 8192;
+constexpr uint32_t kTurnsACall = 1024;
 constexpr int kForgetSteps = 64;
 constexpr uint64_t kLearnOneIn = 4;
-
-// The order of floats above 0 is the order of their bits.
-uint16_t RankOf(float worth) {
-  const uint32_t bits = std::bit_cast<uint32_t>(worth) >> kRankShift;
-  return static_cast<uint16_t>(std::clamp(bits, kLowestRank, kLowestRank + kRanks - 1) -
-                               kLowestRank);
-}
-
-// Instances change their place in the order when they reach the next age: the first is all young
-// buckets, then one a bucket. Survival is learnt at the same time: late news of survival beside
-// early news of use would make every hazard look larger.
-constexpr uint32_t kYoungBuckets = HazardModel::kBuckets - Instance::kAges + 1;
-constexpr uint32_t BucketOfAge(uint32_t age) {
-  return age == 0 ? 0 : kYoungBuckets + age - 1;
-}
-static_assert(BucketOfAge(Instance::kAges) == HazardModel::kBuckets);
 
 class PhlPolicy final : public EvictionPolicy {
  public:
@@ -80,7 +62,7 @@ class PhlPolicy final : public EvictionPolicy {
     if (growth.names.empty()) {
       return {};
     }
-    const Spot begin = BehindParent(growth.parent);
+    const Spot begin = tree_.BehindParent(growth.parent);
     const uint32_t depth = tree_.At(begin.run).depth + begin.position;
     const RunId end = Grow(begin, growth.names);
     TakeHints(end, growth.hints);
@@ -90,7 +72,7 @@ class PhlPolicy final : public EvictionPolicy {
   void Advance(absl::Duration now) override {
     now_s_ = std::max(now_s_, absl::ToDoubleSeconds(now));
     uint32_t turns = 0;
-    for (uint32_t age = 0; age + 1 < Instance::kAges; ++age) {
+    for (uint32_t age = 0; age + 1 < kAges; ++age) {
       const double end = HazardModel::BucketBegin(BucketOfAge(age + 1));
       while (!ages_[age].empty() && turns < kTurnsACall) {
         const RunId id = ages_[age].front();
@@ -99,34 +81,55 @@ class PhlPolicy final : public EvictionPolicy {
           break;
         }
         ++turns;
-        if (run.instance.learning) {
-          model_.Survived(run.instance.Rows(), BucketOfAge(age), BucketOfAge(age + 1),
-                          WeightOf(run));
-        }
+        Note(run, {.first = static_cast<uint8_t>(BucketOfAge(age)),
+                   .end = static_cast<uint8_t>(BucketOfAge(age + 1)),
+                   .used = false});
         ages_[age].Remove(tree_, id);
         run.instance.age = static_cast<uint8_t>(age + 1);
         ages_[age + 1].PushBack(tree_, id);
-        RankAgain(id);
+        if (IsPriced(run)) {
+          PriceIfStale(run.instance);
+          RankAgain(id);
+        }
       }
     }
   }
 
+  Lesson* BeginLesson() override {
+    TERRACE_CHECK(!in_lesson_);
+    in_lesson_ = true;
+    lesson_.Begin(seen_, instances_);
+    return &lesson_;
+  }
+  void EndLesson() override {
+    TERRACE_CHECK(in_lesson_);
+    in_lesson_ = false;
+    instances_ += lesson_.End(model_);
+    lesson_bytes_ = lesson_.memory_bytes();
+  }
+
   [[nodiscard]] bool Admits(const Newcomer& newcomer) override {
-    const Spot spot = SpotOf(newcomer);
+    const Spot spot = tree_.SpotOf(newcomer);
     const RunId victim = LowestRun();
+    if (spot.run != kNoRun) {
+      PriceIfStale(tree_.At(spot.run).instance);
+    }
     return guard_.lru_rules() || spot.run == kNoRun || victim == kNoRun ||
            KeyOf(tree_.At(spot.run)) >= KeyOf(tree_.At(victim));
   }
 
   void Insert(BlockId block, const Newcomer& newcomer) override {
-    Spot spot = SpotOf(newcomer);
+    Spot spot = tree_.SpotOf(newcomer);
     if (spot.run == kNoRun) {
       spot = {tree_.AddAnonymous(newcomer.name), 0};
       ages_[0].PushBack(tree_, spot.run);
       shadow_.Know(tree_, spot.run);
-      Price(tree_.At(spot.run), {}, Part::kLast);
+      Describe(tree_.At(spot.run), {}, Part::kLast);
+      PriceAges(model_, tree_.At(spot.run).instance);
       tree_.At(spot.run).instance.last_s = now_s_;
     }
+    Run& run = tree_.At(spot.run);
+    PriceIfStale(run.instance);
     tree_.Attach(block, spot.run, spot.position);
     ++unlocked_;
     Reconsider(spot.run);
@@ -162,7 +165,7 @@ class PhlPolicy final : public EvictionPolicy {
     if (run != kNoRun) {
       return Tail(tree_.At(run));
     }
-    return unlocked_ == 0 ? kNoBlock : AnyUnlocked();
+    return unlocked_ == 0 ? kNoBlock : tree_.AnyUnlocked();
   }
 
   [[nodiscard]] uint64_t Rank(BlockId block) const override {
@@ -188,25 +191,16 @@ class PhlPolicy final : public EvictionPolicy {
   }
   [[nodiscard]] uint64_t resident() const override { return tree_.resident(); }
   [[nodiscard]] uint64_t memory_bytes() const override {
-    return sizeof(*this) + tree_.memory_bytes() + model_.memory_bytes();
+    return sizeof(*this) + tree_.memory_bytes() + model_.memory_bytes() + lesson_bytes_ +
+           seen_.capacity() * sizeof(HazardOutcome);
   }
   [[nodiscard]] std::string_view name() const override { return "phl"; }
 
  private:
-  struct Spot {
-    RunId run = kNoRun;
-    uint32_t position = 0;
-  };
+  using Spot = ChainTree::Spot;
   enum class Part : uint8_t { kInner, kLast };  // of a request's chain
 
-  [[nodiscard]] uint16_t KeyOf(const Run& run) const {
-    const Instance& instance = run.instance;
-    const uint32_t at = instance.age / 2;
-    if (instance.age % 2 == 0 || at + 1 == instance.rank.size()) {
-      return instance.rank[at];
-    }
-    return static_cast<uint16_t>((instance.rank[at] + instance.rank[at + 1]) / 2);
-  }
+  static uint32_t KeyOf(const Run& run) { return run.instance.Rank(); }
   static BlockId Tail(const Run& run) {
     return run.resident_end == 0 ? kNoBlock : run.blocks[run.resident_end - 1];
   }
@@ -216,8 +210,10 @@ class PhlPolicy final : public EvictionPolicy {
   }
   // A longer run decides about more blocks.
   static float WeightOf(const Run& run) {
-    return std::min(4.0F, std::sqrt(static_cast<float>(run.length())));
+    return std::min(8.0F, std::sqrt(static_cast<float>(run.length())));
   }
+  // Ghosts that no shadow holds either have no place in any order.
+  static bool IsPriced(const Run& run) { return run.resident > 0 || run.phl_shadow > 0; }
 
   // ---- the tree
   // Leaves in path_ the runs that names begin with, cut so that each is used whole. Returns the
@@ -264,14 +260,6 @@ class PhlPolicy final : public EvictionPolicy {
     tree_.At(id).instance.last_s = now_s_;
     shadow_.Know(tree_, id);
     return id;
-  }
-  // The position after the parent, which may be the end of its run.
-  [[nodiscard]] Spot BehindParent(BlockId parent) const {
-    if (parent == kNoBlock) {
-      return {kRootRun, 0};
-    }
-    const ChainTree::Place& place = tree_.PlaceOf(parent);
-    return {place.run, place.position + 1};
   }
   // Makes sure that all names are known behind `at`; returns the run that the last one is in.
   RunId Grow(Spot at, absl::Span<const uint64_t> names) {
@@ -329,45 +317,6 @@ class PhlPolicy final : public EvictionPolicy {
       at = tree_.At(at).parent;
     }
   }
-  // The place of a block that is not resident; null when there is none.
-  [[nodiscard]] Spot SpotOf(const Newcomer& newcomer) const {
-    const uint32_t print = ChainTree::PrintOf(newcomer.name);
-    RunId at = newcomer.ticket.place;
-    while (at < tree_.id_limit() && at != kRootRun && tree_.At(at).parent != kNoRun &&
-           tree_.At(at).depth > newcomer.ticket.depth) {
-      at = tree_.At(at).parent;
-    }
-    if (at < tree_.id_limit() && at != kRootRun && tree_.At(at).parent != kNoRun) {
-      const Spot spot = FreeSpot({at, newcomer.ticket.depth - tree_.At(at).depth}, print);
-      if (spot.run != kNoRun) {
-        return spot;
-      }
-    }
-    const Spot behind = BehindParent(newcomer.parent);
-    if (behind.position < tree_.At(behind.run).length()) {
-      return FreeSpot(behind, print);
-    }
-    const RunId child = tree_.Child(behind.run, print);
-    return child == kNoRun ? Spot{} : FreeSpot({child, 0}, print);
-  }
-  [[nodiscard]] Spot FreeSpot(Spot spot, uint32_t print) const {
-    const Run& run = tree_.At(spot.run);
-    const bool taken = spot.position < run.blocks.size() && run.blocks[spot.position] != kNoBlock;
-    return spot.position < run.length() && run.prints[spot.position] == print && !taken ? spot
-                                                                                        : Spot{};
-  }
-  [[nodiscard]] BlockId AnyUnlocked() const {
-    for (RunId id = 1; id < tree_.id_limit(); ++id) {
-      const Run& run = tree_.At(id);
-      for (uint32_t i = run.resident_end; i > 0; --i) {
-        if (run.blocks[i - 1] != kNoBlock && tree_.PlaceOf(run.blocks[i - 1]).locks == 0) {
-          return run.blocks[i - 1];
-        }
-      }
-    }
-    return kNoBlock;
-  }
-
   // ---- instances
   [[nodiscard]] RequestFacts FactsOf(const ChainUse& use, uint32_t covered) const {
     RequestFacts facts;
@@ -394,14 +343,23 @@ class PhlPolicy final : public EvictionPolicy {
     return facts;
   }
 
+  // To be learnt from in the next lesson.
+  void Note(const Run& run, HazardOutcome outcome) {
+    if (run.instance.learning && seen_.size() < HazardLesson::kMaxOutcomes) {
+      outcome.rows = run.instance.rows;
+      outcome.rows_used = run.instance.rows_used;
+      outcome.weight = WeightOf(run);
+      seen_.push_back(outcome);
+    }
+  }
   // The run was used: the instance that it had is over.
   void LearnUse(Run& run) {
     Instance& instance = run.instance;
     const uint32_t bucket =
         std::max(BucketOfAge(instance.age), HazardModel::BucketOf(now_s_ - instance.last_s));
-    if (instance.learning) {
-      model_.Used(instance.Rows(), BucketOfAge(instance.age), bucket, WeightOf(run));
-    }
+    Note(run, {.first = static_cast<uint8_t>(BucketOfAge(instance.age)),
+               .end = static_cast<uint8_t>(bucket),
+               .used = true});
     instance.hits = std::min<uint8_t>(kMostHits, instance.hits + 1);
   }
   // A new instance for a run that was used now.
@@ -413,7 +371,8 @@ class PhlPolicy final : public EvictionPolicy {
     run.instance.age = 0;
     ++instances_;
     run.instance.learning = instances_ <= options_.learn_all || instances_ % kLearnOneIn == 0;
-    Price(run, facts, part);
+    Describe(run, facts, part);
+    PriceAges(model_, run.instance);
     ages_[0].PushBack(tree_, id);
     shadow_.Use(tree_, id);
     RankAgain(id);
@@ -422,19 +381,17 @@ class PhlPolicy final : public EvictionPolicy {
       lru_order_.PushBack(tree_, id);
     }
   }
-  void Price(Run& run, const RequestFacts& facts, Part part) const {
+  static void Describe(Run& run, const RequestFacts& facts, Part part) {
     Instance& instance = run.instance;
     const RunFacts of_run{instance.hits, run.children, run.depth, run.length(),
                           part == Part::kLast};
     instance.rows_used =
         static_cast<uint8_t>(FeatureRows(facts, of_run, absl::MakeSpan(instance.rows)));
-    HazardModel::Worth worth;
-    model_.Price(instance.Rows(), worth);
-    // An age counts as its middle, but for the first, which is how a block begins.
-    for (uint32_t i = 0; i < instance.rank.size(); ++i) {
-      const uint32_t bucket = BucketOfAge(2 * i);
-      const uint32_t next = std::min(bucket + 1, HazardModel::kBuckets - 1);
-      instance.rank[i] = RankOf(i == 0 ? worth[0] : (worth[bucket] + worth[next]) / 2);
+  }
+  // Of ghosts the price is not kept up with their age.
+  void PriceIfStale(Instance& instance) const {
+    if (instance.IsRankStale()) {
+      PriceAges(model_, instance);
     }
   }
 
@@ -498,7 +455,7 @@ class PhlPolicy final : public EvictionPolicy {
       LeaveOrder(id);
     }
     guard_.lru_rules() ? phl_shadow_.Begin(tree_) : phl_shadow_.End(tree_);
-    for (uint32_t age = Instance::kAges; age > 0; --age) {
+    for (uint32_t age = kAges; age > 0; --age) {
       const auto& list = ages_[age - 1];
       for (RunId id = list.front(); id != kNoRun; id = list.After(tree_, id)) {
         const Run& run = tree_.At(id);
@@ -560,20 +517,33 @@ class PhlPolicy final : public EvictionPolicy {
     }
   }
   // The run from which a block goes next; those that turn out to be no leaves leave the order until
-  // they are.
+  // they are, and those that were priced at an earlier age are priced again, by what is known now.
   RunId LowestRun() {
     for (;;) {
       const RunId id = guard_.lru_rules() ? lru_order_.front() : order_.Lowest();
-      if (id == kNoRun || Evictable(tree_.At(id))) {
+      if (id == kNoRun) {
         return id;
       }
-      LeaveOrder(id);
+      Run& run = tree_.At(id);
+      if (!Evictable(run)) {
+        LeaveOrder(id);
+        continue;
+      }
+      if (guard_.lru_rules() || run.instance.age == run.instance.priced_age) {
+        return id;
+      }
+      PriceAges(model_, run.instance);
+      RankAgain(id);
     }
   }
 
   const PhlOptions options_;
   ChainTree tree_;
-  HazardModel model_;
+  HazardModel model_;  // to price by
+  HazardLesson lesson_{model_};
+  std::vector<HazardOutcome> seen_;  // since the last lesson began
+  bool in_lesson_ = false;
+  uint64_t lesson_bytes_ = sizeof(HazardLesson);  // when the last one ended
   ShadowLru shadow_;
   ShadowPhl phl_shadow_;
   LruGuard guard_;
@@ -581,7 +551,7 @@ class PhlPolicy final : public EvictionPolicy {
   uint64_t unlocked_ = 0;
   uint64_t instances_ = 0;          // made so far
   uint64_t capacity_ = UINT64_MAX;  // residents when room was last asked for
-  std::array<RunList<&Run::by_age>, Instance::kAges> ages_;  // the longest unused first
+  std::array<RunList<&Run::by_age>, kAges> ages_;  // the longest unused first
   RankOrder order_;
   RunList<&Run::by_lru> lru_order_;
   std::vector<RunId> path_;                                  // of the request at hand

@@ -60,7 +60,6 @@ uint32_t FeatureRows(const RequestFacts& request,
   const uint64_t fresh =
       request.new_blocks < 4 ? request.new_blocks : 2 + Octave(request.new_blocks);
   const uint64_t prompt = HalfOctave(request.chain_blocks);
-  const uint64_t gap = request.gap_s < 0 ? 0 : 1 + HazardModel::BucketOf(request.gap_s) / 2;
   const uint64_t user = request.turn == 0 ? 0 : 1 + Octave(request.user_tokens);
   const uint64_t output = HalfOctave(request.output_tokens);
   const auto stop = static_cast<uint64_t>(request.stop) * 2 + (request.session_end ? 1 : 0);
@@ -71,13 +70,11 @@ uint32_t FeatureRows(const RequestFacts& request,
   const uint64_t app = request.app;
   rows.Add(0);
   rows.Add(hits, sharing);
-  rows.Add(turn, last);
+  rows.Add(output, hits, last);
   rows.Add(fresh, hits);
   rows.Add(user, hits);
   rows.Add(stop, hits);
   rows.Add(stop, output);
-  rows.Add(gap, turn);
-  rows.Add(user, turn);
   rows.Add(app & 0xFFFFFU, hits);
   rows.Add(app & 0xFFFFFU, turn, stop);
   rows.Add(output, prompt);

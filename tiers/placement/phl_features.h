@@ -11,6 +11,10 @@
 
 namespace terrace {
 
+// Raised when the list changes: weights are kept over restarts, and those of another list say
+// nothing.
+inline constexpr uint32_t kFeatureVersion = 1;
+
 // Of the request.
 struct RequestFacts {
   uint32_t input_tokens = 0;

@@ -36,7 +36,7 @@ void InsertByUse(ChainTree& tree, RunList<kLink>& list, RunId id) {
 
 class RankOrder {
  public:
-  static constexpr uint32_t kKeys = 1024;
+  static constexpr uint32_t kKeys = 256;
 
   [[nodiscard]] static bool Has(const Run& run) { return run.rank_list >= 0; }
 

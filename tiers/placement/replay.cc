@@ -38,11 +38,20 @@ class ReplayOfOnePool final : public PlacementReplay {
     }
   }
 
-  void Restart() override {
+  void Restart(Learnt learnt) override {
+    std::string saved;
+    if (Lesson* lesson = policy_->BeginLesson(); lesson != nullptr && learnt == Learnt::kKept) {
+      lesson->Study();
+      saved = lesson->Save();
+    }
     ids_.clear();
     residents_.clear();
     free_.clear();
     TERRACE_CHECK(Choose(policy_name_, textbook_).ok());
+    if (!saved.empty()) {
+      TERRACE_CHECK(policy_->BeginLesson()->Load(saved).ok());
+      policy_->EndLesson();
+    }
     if (local_.contents != nullptr) {
       local_.contents->ForgetUse();
     }
@@ -81,6 +90,7 @@ class ReplayOfOnePool final : public PlacementReplay {
     for (const BlockId block : blocks_) {
       policy_->Unlock(block);
     }
+    StudyNow(*policy_);
     ++counts_.requests;
     counts_.blocks += chain.size();
     counts_.hits += hits;

@@ -96,8 +96,10 @@ class PlacementReplay {
     return Request(ReplayRequest{absl::ZeroDuration(), chain, {}});
   }
   // The process ends and is started again: nothing is resident any more, of the local tier it is
-  // not known what was of use, and of its writes not what they were worth. Counts go on.
-  virtual void Restart() = 0;
+  // not known what was of use, and of its writes not what they were worth. What the policy has
+  // learnt is there again, as the daemon keeps it, or is not. Counts go on.
+  enum class Learnt : uint8_t { kKept, kForgotten };
+  virtual void Restart(Learnt learnt) = 0;
   [[nodiscard]] virtual const ReplayCounts& counts() const = 0;
   // nullptr: there is no local tier.
   [[nodiscard]] virtual const LocalContents* local() const = 0;

@@ -360,7 +360,7 @@ void TraceReplay::AddAlone(uint64_t dram_bytes) {
   uint64_t done = 0;
   for (const TraceRequest& request : trace_.requests) {
     if (done++ == kill_before_) {
-      alone->Restart();
+      alone->Restart(PlacementReplay::Learnt::kKept);
     }
     const size_t count = std::min(request.block_ids.size(), kMaxChain);
     // With what the daemon was told, at the time at which it was.

@@ -35,6 +35,8 @@ struct CommandLine {
   uint64_t max_requests = 0;
   uint32_t block_tokens = 0;
   uint32_t jobs = 0;
+  double restart_at = 100;
+  bool forget = false;
   bool cost = false;
   bool json = false;
 };
@@ -67,6 +69,11 @@ void AddOptions(CLI::App& app, CommandLine& line) {
   app.add_option("--block-tokens", line.block_tokens,
                  "tokens of a block; found out from the trace otherwise")
       ->check(CLI::Range(1U, 65'536U));
+  app.add_option("--restart-at", line.restart_at,
+                 "start the process again after this share of the requests, in %; 100: never")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  app.add_flag("--forget", line.forget, "a restart forgets what the policy has learnt, too");
   app.add_option("--jobs", line.jobs, "cells simulated at a time; default: one a CPU")
       ->check(CLI::Range(1U, 256U));
   app.add_flag("--cost", line.cost, "CPU and memory too; best with --jobs 1");
@@ -183,7 +190,9 @@ absl::Status Run(const CommandLine& line) {
   for (const PreparedTrace& trace : *traces) {
     for (const std::string& policy : line.policies) {
       for (const double capacity : line.capacities) {
-        cells.push_back({&trace, policy, capacity});
+        cells.push_back(
+            {&trace, policy, capacity, line.restart_at,
+             line.forget ? PlacementReplay::Learnt::kForgotten : PlacementReplay::Learnt::kKept});
       }
     }
   }

@@ -81,8 +81,13 @@ absl::StatusOr<CellResult> Simulate(const Cell& cell) {
   if (!replay.ok()) {
     return replay.status();
   }
+  const auto restart_before = static_cast<uint64_t>(
+      static_cast<double>(cell.trace->requests.size()) * cell.restart_percent / 100);
   const double began = ThreadSeconds();
   for (const PreparedTrace::Request& request : cell.trace->requests) {
+    if ((*replay)->counts().requests == restart_before) {
+      (*replay)->Restart(cell.learnt);
+    }
     if (cell.policy == "min") {
       future.Reach(request);
     }

@@ -60,6 +60,9 @@ struct Cell {
   const PreparedTrace* trace = nullptr;
   std::string policy;
   double capacity_percent = 0;
+  // The process is started again after this share of the requests; 100: never.
+  double restart_percent = 100;
+  PlacementReplay::Learnt learnt = PlacementReplay::Learnt::kKept;
 };
 
 struct CellResult {

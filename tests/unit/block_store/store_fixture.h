@@ -150,6 +150,7 @@ class StoreTest : public ::testing::Test {
     parts.slabs = &slabs_;
     parts.observer = &observer_;
     parts.shared = shared_;
+    parts.learnt = learnt_;
     if (with_lower_tier) {
       parts.lower_tiers.push_back(&lower_);
     }
@@ -279,6 +280,7 @@ class StoreTest : public ::testing::Test {
   ReachableSlabSource slabs_;
   doubles::SlowTier lower_;
   std::vector<SharedTier*> shared_;  // of the next Make; outlive the store
+  std::vector<LearntPolicy> learnt_;  // of an earlier life
   uint64_t copied_by_caller_ = 0;    // of the next Make
   CountingObserver observer_;
   std::unique_ptr<BlockStore> store_;

@@ -127,6 +127,7 @@ class StubStore final : public BlockStore {
   void CancelCall(const Caller&, uint64_t, std::function<void(bool)>) override { std::abort(); }
   void CancelTicket(const Caller&, uint64_t, std::function<void(bool)>) override { std::abort(); }
   void Tick() override { std::abort(); }
+  std::vector<LearntPolicy> SaveLearnt() override { std::abort(); }
   void SetDraining(bool) override { std::abort(); }
   [[nodiscard]] std::vector<NamespaceUsage> Namespaces() const override { std::abort(); }
   absl::StatusOr<Explanation> Explain(std::string_view, const StorePart&) override { std::abort(); }

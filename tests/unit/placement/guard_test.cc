@@ -97,5 +97,36 @@ TEST(LruGuard, ARowOfLossesEndsASmallLead) {
   EXPECT_LE(RequestsUntilLruRules(guard, 40), 15);
 }
 
+// As many blocks are won as lost, or a few more, in turns.
+void Differ(LruGuard& guard, int times, uint64_t won, uint64_t lost) {
+  for (int i = 0; i < times; ++i) {
+    guard.Count({.blocks = 10'000, .own = 30 + won, .lru = 30}, kSkilled);
+    guard.Count({.blocks = 10'000, .own = 30, .lru = 30 + lost}, kSkilled);
+  }
+}
+
+TEST(LruGuard, WhatPhlGainsByChanceIsNotEnough) {
+  LruGuard guard;
+  Differ(guard, 9, 8, 8);
+  EXPECT_FALSE(guard.lru_rules());  // too few to tell
+  Differ(guard, 1, 8, 8);
+  EXPECT_TRUE(guard.lru_rules());
+}
+
+TEST(LruGuard, WhatPhlGainsByMoreThanChanceIsEnough) {
+  LruGuard guard;
+  Differ(guard, 100, 8, 3);
+  EXPECT_FALSE(guard.lru_rules());
+}
+
+TEST(LruGuard, AShadowThatWinsByChanceDoesNotBringPhlBack) {
+  LruGuard guard;
+  RequestsUntilLruRules(guard, 10);
+  guard.Count({.blocks = 100, .own = 30, .lru = 30, .phl = 10'030}, kSkilled);
+  EXPECT_TRUE(guard.lru_rules());  // one lucky request
+  RequestsUntilPhlRules(guard, 10'000);
+  EXPECT_FALSE(guard.lru_rules());
+}
+
 }  // namespace
 }  // namespace terrace

@@ -54,7 +54,7 @@ TEST(HazardModel, AChanceIsThatOfEachOctaveOnTheWay) {
 TEST(HazardModel, RanksByRecencyWhenNothingIsKnown) {
   const HazardModel model;
   HazardModel::Worth worth;
-  model.Price(Rows{7}, worth);
+  model.Price(Rows{7}, {}, worth);
   // The first bucket is longer than the second, and so worth less at its beginning.
   for (uint32_t b = 1; b + 1 < HazardModel::kBuckets; ++b) {
     EXPECT_GT(worth[b], worth[b + 1]) << b;
@@ -74,8 +74,8 @@ TEST(HazardModel, LearnsThatAFeatureIsNeverUsedAgain) {
   }
   HazardModel::Worth of_dead;
   HazardModel::Worth of_other;
-  model.Price(dead, of_dead);
-  model.Price(other, of_other);
+  model.Price(dead, {}, of_dead);
+  model.Price(other, {}, of_other);
   EXPECT_LT(of_dead[0], of_other[0]);
 }
 
@@ -88,7 +88,7 @@ TEST(HazardModel, WorthRisesTowardsTheAgeOfUse) {
   EXPECT_GT(model.Hazard(punctual, 20), 0.7F);
   EXPECT_LT(model.Hazard(punctual, 10), 0.05F);
   HazardModel::Worth worth;
-  model.Price(punctual, worth);
+  model.Price(punctual, {}, worth);
   EXPECT_LT(worth[16], worth[18]);
   EXPECT_LT(worth[18], worth[20]);
   EXPECT_GT(worth[20], worth[24]);
@@ -112,7 +112,7 @@ TEST(HazardModel, WorthIsTheBestRatioOfUseToTimeHeld) {
     model.Survived(Rows{6}, 0, 30, 1);
   }
   HazardModel::Worth worth;
-  model.Price(rows, worth);
+  model.Price(rows, {}, worth);
   for (uint32_t from = 0; from < HazardModel::kBuckets; ++from) {
     double best = 0;
     double used = 0;
@@ -138,7 +138,7 @@ TEST(HazardModel, StaysFiniteWhatEverItIsTold) {
     model.Used(rows, 0, 0, 4);
   }
   HazardModel::Worth worth;
-  model.Price(rows, worth);
+  model.Price(rows, {}, worth);
   for (const float each : worth) {
     EXPECT_TRUE(std::isfinite(each));
     EXPECT_GT(each, 0);

@@ -47,6 +47,7 @@ class PhlTest : public testing::Test {
     for (const BlockId block : blocks) {
       Unlock(block);
     }
+    StudyNow(*policy_);
     return hits;
   }
   bool Store(uint64_t name, BlockId parent, const GrowthTicket& ticket) {

@@ -108,7 +108,7 @@ TEST(TwoTierReplayTest, ARestartLosesDramAndNothingBelow) {
   for (uint64_t chain = 0; chain < 10; ++chain) {
     replay->Request(ChainFrom(chain * 10, 10));
   }
-  replay->Restart();
+  replay->Restart(PlacementReplay::Learnt::kKept);
   EXPECT_EQ(replay->Request(ChainFrom(90, 10)), 0U);
   EXPECT_EQ(replay->Request(ChainFrom(70, 10)), 10U);
 }

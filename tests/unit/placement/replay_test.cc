@@ -54,6 +54,36 @@ TEST(PlacementReplay, AnEmptyRequestIsCountedAndChangesNothing) {
   EXPECT_EQ(replay->counts().stored, 0U);
 }
 
+// Hits of the second round behind a restart, when nothing has been seen to come back yet: sessions
+// that are used in every round, beside chains that say that they are over and never come back.
+uint64_t HitsAfterRestart(PlacementReplay::Learnt learnt) {
+  const auto replay = PlacementReplay::Create("phl", 22);
+  RequestHints over;
+  over.session_end = true;
+  uint64_t hits = 0;
+  for (uint64_t round = 0; round < 602; ++round) {
+    if (round == 600) {
+      replay->Restart(learnt);
+    }
+    const absl::Duration now = absl::Seconds(10) * static_cast<double>(round % 600);
+    for (uint64_t k = 0; k < 4; ++k) {
+      const Chain session = {k * 10 + 1, k * 10 + 2, k * 10 + 3, k * 10 + 4, k * 10 + 5};
+      const uint64_t of_request = replay->Request({now, session, {}});
+      hits += round == 601 ? of_request : 0;
+    }
+    for (uint64_t k = 0; k < 5; ++k) {
+      const uint64_t once = round * 100 + k * 10 + 1'000;
+      replay->Request({now, Chain{once, once + 1, once + 2}, over});
+    }
+  }
+  return hits;
+}
+
+TEST(PlacementReplay, WhatWasLearntCountsAfterARestart) {
+  EXPECT_EQ(HitsAfterRestart(PlacementReplay::Learnt::kKept), 20U);
+  EXPECT_LT(HitsAfterRestart(PlacementReplay::Learnt::kForgotten), 10U);
+}
+
 TEST(PlacementReplayDeathTest, NeedsAKnownPolicyAndRoom) {
   EXPECT_DEATH(PlacementReplay::Create("mru", 3), "invariant");
   EXPECT_DEATH(PlacementReplay::Create("lru", 0), "invariant");
