@@ -35,7 +35,7 @@ struct WorkerPoolFilesOptions {
   std::string root;  // an absolute path, for the worker alone
   std::string program = "/proc/self/exe";
   uint64_t buffer_bytes = uint64_t{64} << 20;  // 1 MiB to 16 GiB
-  uint32_t max_calls = 16;                     // that a worker makes at a time, 1 to 256
+  uint32_t max_calls = 32;                     // that a worker makes at a time, 1 to 256
   uint32_t max_stuck = 8;                      // from 1
   uint32_t faults_in_a_row = 8;                // from 1
   absl::Duration start_deadline = absl::Seconds(10);

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <semaphore>
 #include <string>
 #include <thread>
 #include <utility>
@@ -28,6 +30,11 @@ namespace terrace {
 namespace {
 
 constexpr uint32_t kMaxThreads = 256;
+// Transfers that the file system has at a time. The core sends more, so that whoever ends takes the
+// next without asking: transfers that began side by side end side by side, and the way to the core
+// and back is long while it checks what they brought.
+constexpr ptrdiff_t kMaxTransfers = 8;
+constexpr uint64_t kTransferBytes = uint64_t{256} << 10;  // and what is smaller waits for nobody
 
 class Worker {
  public:
@@ -93,13 +100,21 @@ class Worker {
       return reply;
     }
     char* const begin = memory_.data() + request.memory_offset;
-    return RunPoolCall(*files_, call, {begin, UsesBuffer(call.op) ? call.length : 0});
+    const absl::Span<char> buffer(begin, UsesBuffer(call.op) ? call.length : 0);
+    if (buffer.size() < kTransferBytes) {
+      return RunPoolCall(*files_, call, buffer);
+    }
+    transfers_.acquire();
+    reply = RunPoolCall(*files_, call, buffer);
+    transfers_.release();
+    return reply;
   }
 
   const WorkerChannel channel_;
   const Mapping memory_;
   const std::unique_ptr<RootedFiles> files_;
   const uint32_t max_threads_;
+  std::counting_semaphore<> transfers_{kMaxTransfers};
   std::atomic<uint32_t> threads_{1};
   std::atomic<uint32_t> idle_{0};
 };

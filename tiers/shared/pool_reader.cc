@@ -136,6 +136,14 @@ void PoolReader::Submit(const std::shared_ptr<Group>& group) {
 }
 
 void PoolReader::CallEnded(const std::shared_ptr<Group>& group, const PoolReply& reply) {
+  // The file system has the next call before this one's records are checked: calls that ran side by
+  // side end side by side, and it would have nothing to do meanwhile.
+  {
+    DeferredCalls deferred;
+    absl::MutexLock lock(&mutex_);
+    --calls_;
+    PumpLocked(deferred);
+  }
   if (reply.status.ok()) {
     group->got = std::min(reply.bytes, group->bytes);
     hashing_.Run(group->reads.front()->priority, [this, group] { Verify(group); });
@@ -192,6 +200,7 @@ void PoolReader::Verify(const std::shared_ptr<Group>& group) {
       absl::MutexLock lock(&mutex_);
       ++figures_.repeated;
       ++figures_.calls;
+      ++calls_;  // beyond the depth, if need be: it has its buffer already
     }
     Submit(group);
     return;
@@ -220,7 +229,6 @@ void PoolReader::End(const std::shared_ptr<Group>& group, std::vector<ReadOutcom
     double& average = figures_.bytes_per_second;
     average = average == 0 ? rate : average + kNewestShare * (rate - average);
   }
-  --calls_;
   bytes_in_flight_ -= group->bytes;
   for (size_t i = 0; i < outcomes.size(); ++i) {
     if (outcomes[i] == ReadOutcome::kVerified) {

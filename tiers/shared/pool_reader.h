@@ -35,7 +35,7 @@ namespace terrace {
 
 struct PoolReaderOptions {
   uint32_t max_reads = 256;  // waiting and in flight
-  uint32_t depth = 8;        // calls of the file system
+  uint32_t depth = 16;       // calls of the file system
   uint64_t merge_bytes = uint64_t{8} << 20;
 };
 

@@ -38,7 +38,7 @@ namespace terrace {
 struct PoolWriterOptions {
   uint64_t segment_bytes = uint64_t{256} << 20;
   uint64_t batch_bytes = uint64_t{8} << 20;
-  uint32_t write_depth = 4;  // batches in flight
+  uint32_t write_depth = 6;  // batches in flight, copied or written
   uint64_t max_publishing_bytes = uint64_t{256} << 20;
   absl::Duration head_interval = absl::Milliseconds(750);
   absl::Duration heartbeat = absl::Seconds(20);  // between two heads, at most

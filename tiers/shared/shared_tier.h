@@ -163,7 +163,9 @@ struct SharedTierOptions {
   uint64_t max_payload_bytes = uint64_t{16} << 20;
   uint64_t max_publishing_bytes = uint64_t{256} << 20;  // taken and not written yet
   uint32_t max_reads = 256;
-  uint64_t merge_read_bytes = uint64_t{8} << 20;  // adjacent records are read together up to here
+  // Adjacent records are read together up to here: two of 2 MiB. Larger calls end together, and
+  // what was asked for first not before what was asked for next.
+  uint64_t merge_read_bytes = (uint64_t{4} << 20) + (uint64_t{64} << 10);
   absl::Duration poll_interval = absl::Milliseconds(750);
   // What is new is told by a head within this; after a twelfth of it where somebody waits and
   // nothing more is on its way.

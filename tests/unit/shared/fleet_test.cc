@@ -1,6 +1,7 @@
 // A fleet on one pool: what one node publishes every node finds, and what happens to nodes and
 // files costs hits and never bytes.
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -42,6 +43,40 @@ TEST(Fleet, WhatOneNodePublishedEveryNodeFindsWithinTwoSeconds) {
   EXPECT_FALSE(fleet.Finds(0, FleetBlock(999)));
   EXPECT_EQ(fleet.tier(0).figures().nodes, 4U);
   EXPECT_EQ(fleet.tier(0).figures().state, PoolState::kOnline);
+}
+
+// Else the mount has nothing to do while records are checked.
+TEST(Fleet, CallsFollowEachOtherBeforeTheirRecordsAreChecked) {
+  constexpr uint64_t kBlocks = 40;
+  PoolFleet fleet(2);
+  fleet.options.merge_read_bytes = 4096;  // a call for each
+  fleet.StartAll();
+  for (uint64_t n = 0; n < kBlocks; ++n) {
+    ASSERT_EQ(fleet.Publish(0, FleetBlock(n)), WriteOutcome::kWritten);
+  }
+  fleet.Pass(absl::Seconds(2));
+  const auto calls = [&fleet] {
+    return fleet.node(1).files->figures().calls[static_cast<size_t>(PoolOp::kRead)];
+  };
+  const uint64_t before = calls();
+  std::vector<std::unique_ptr<AlignedBuffer>> slots;
+  uint64_t verified = 0;
+  for (uint64_t n = 0; n < kBlocks; ++n) {
+    const FleetBlock block(n);
+    LowerTier::ReadRequest request;
+    request.identity = block.identity();
+    ASSERT_TRUE(fleet.tier(1).Lookup(request.identity, &request.block));
+    slots.push_back(std::make_unique<AlignedBuffer>(uint64_t{128} << 10));
+    request.destination = slots.back()->span();
+    request.deadline = fleet.clock.Now() + absl::Seconds(5);
+    fleet.tier(1).Read(request, [&verified](ReadOutcome outcome) {
+      verified += outcome == ReadOutcome::kVerified ? 1 : 0;
+    });
+  }
+  EXPECT_EQ(calls() - before, kBlocks);
+  EXPECT_EQ(verified, 0U);
+  fleet.node(1).executor.RunAll();
+  EXPECT_EQ(verified, kBlocks);
 }
 
 TEST(Fleet, WhatTheHeadsSayNeedsNoLookAtTheSegments) {
