@@ -63,7 +63,7 @@ class GpuGet final : public GpuCall {
   }
 
   [[nodiscard]] bool IsOverLocked() const override ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return copies_.empty() && found_.empty() && (cancelled_ || (waiting_.empty() && asked_ == 0));
+    return uploads_ == 0 && found_.empty() && (cancelled_ || (waiting_.empty() && asked_ == 0));
   }
 
   void Finish() override {
@@ -203,6 +203,7 @@ class GpuGet final : public GpuCall {
     for (const PartCopy& copy : copies) {
       part_states_[copy.part].begun = true;
     }
+    uploads_ += copies.size();
     return copies;
   }
 
@@ -221,7 +222,7 @@ class GpuGet final : public GpuCall {
           (index >= region.block_count || found.result.payload_bytes[i] > region.payload_bytes)) {
         outcome = GetOutcome::kInvalid;
       }
-      if (outcome == GetOutcome::kBusy && (!copies_.empty() || !copy.blocks.empty())) {
+      if (outcome == GetOutcome::kBusy && (uploads_ > 0 || !copy.blocks.empty())) {
         taken = i;  // what is pinned goes up first, and makes room
         break;
       }
@@ -268,6 +269,7 @@ class GpuGet final : public GpuCall {
   void Copied(PartCopy& copy, const absl::Status& status) {
     copy.reading.clear();
     const absl::MutexLock lock(&mutex_);
+    --uploads_;
     blocked_ = false;
     const GetOutcome outcome = OutcomeOf(status);
     for (size_t i = 0; i < copy.positions.size(); ++i) {
@@ -307,6 +309,9 @@ class GpuGet final : public GpuCall {
   uint64_t window_ ABSL_GUARDED_BY(mutex_) = 0;   // bytes of groups that have not come to an end
   uint32_t asked_ ABSL_GUARDED_BY(mutex_) = 0;    // groups that the store is to answer for
   bool blocked_ ABSL_GUARDED_BY(mutex_) = false;  // until a copy has given blocks back
+  // Copies that say nothing yet in the result. Not those of copies_: one that has left it is still
+  // to tell how it ended.
+  uint64_t uploads_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace

@@ -40,6 +40,7 @@ struct Engine {
   std::unique_ptr<FrameClient> client;
   cuda::DevicePointer memory = 0;
   std::vector<std::optional<PayloadSeed>> blocks;  // nullopt: nobody knows what is there
+  std::vector<std::string> history;                // of each block, for whoever looks for a fault
 };
 
 // Keys, and the blocks that they are saved from or loaded into.
@@ -64,9 +65,11 @@ class GpuSessionsModelTest : public GpuRoomTest {
     for (Engine& engine : engines_) {
       engine.memory = Allocate();
       engine.blocks.resize(kBlocks);
+      engine.history.resize(kBlocks);
       ASSERT_NO_FATAL_FAILURE(OpenSession(engine));
     }
     for (uint64_t i = 0; i < operations && !HasFailure(); ++i) {
+      step_ = i;
       Step();
       if (i % 64 == 0) {
         CompareMemory();
@@ -194,6 +197,7 @@ class GpuSessionsModelTest : public GpuRoomTest {
       std::optional<PayloadSeed>& content = engine.blocks[block];
       if (!content.has_value() || random_.OneIn(2)) {
         content = ++last_payload_;
+        Note(engine, block, "written " + std::to_string(*content));
         WriteBlock(engine.memory, static_cast<uint32_t>(block), PayloadOf(*content));
       }
       sent.payloads.push_back(*content);
@@ -244,6 +248,14 @@ class GpuSessionsModelTest : public GpuRoomTest {
     Settle(sent);
   }
 
+  void Note(Engine& engine, uint64_t block, const std::string& what) {
+    std::string& history = engine.history[block];
+    history += std::to_string(step_) + " " + what + "; ";
+    if (history.size() > 1000) {
+      history.erase(0, 500);
+    }
+  }
+
   void Settle(const Sent& sent) {
     if (sent.load) {
       SettleLoad(sent);
@@ -288,6 +300,9 @@ class GpuSessionsModelTest : public GpuRoomTest {
     ASSERT_EQ(reply->outcomes().size(), sent.pairs.keys.size());
     for (size_t i = 0; i < sent.pairs.keys.size(); ++i) {
       std::optional<PayloadSeed>& content = sent.engine->blocks[sent.pairs.blocks[i]];
+      Note(*sent.engine, sent.pairs.blocks[i],
+           "load of key " + std::to_string(sent.pairs.keys[i]) + ": outcome " +
+               std::to_string(reply->outcomes()[i]));
       switch (reply->outcomes()[i]) {
         case v1::GET_OUTCOME_OK:
           content = TakeDelivered(
@@ -328,6 +343,7 @@ class GpuSessionsModelTest : public GpuRoomTest {
   void Forget(const Sent& sent) {
     for (size_t i = 0; i < sent.pairs.keys.size(); ++i) {
       if (sent.load) {
+        Note(*sent.engine, sent.pairs.blocks[i], "load whose end is not known");
         sent.engine->blocks[sent.pairs.blocks[i]].reset();
       } else {
         kept_[sent.pairs.keys[i]].push_back(sent.payloads[i]);
@@ -383,8 +399,10 @@ class GpuSessionsModelTest : public GpuRoomTest {
     for (Engine& engine : engines_) {
       for (uint32_t block = 0; block < kBlocks; ++block) {
         const std::optional<PayloadSeed>& content = engine.blocks[block];
-        EXPECT_TRUE(!content.has_value() || ReadBlock(engine.memory, block) == PayloadOf(*content))
-            << "block " << block << " was written to by nobody's order";
+        const std::string is = ReadBlock(engine.memory, block);
+        EXPECT_TRUE(!content.has_value() || is == PayloadOf(*content))
+            << "block " << block << " was written to by nobody's order, with " << NameOf(is) << ": "
+            << engine.history[block];
       }
     }
   }
@@ -403,6 +421,14 @@ class GpuSessionsModelTest : public GpuRoomTest {
     }));
   }
 
+  [[nodiscard]] std::string NameOf(const std::string& payload) const {
+    for (PayloadSeed seed = last_payload_; seed > 0; --seed) {
+      if (payload == PayloadOf(seed)) {
+        return "payload " + std::to_string(seed);
+      }
+    }
+    return "no payload of the test's";
+  }
   static std::string PayloadOf(PayloadSeed seed) { return Seeded(seed).Bytes(kBlockBytes); }
 
   Seeded random_{0};
@@ -411,6 +437,7 @@ class GpuSessionsModelTest : public GpuRoomTest {
       kKeys};  // by key: what a get may deliver; empty: nothing
   PayloadSeed last_payload_ = 0;
   uint32_t deadline_ms_ = 0;
+  uint64_t step_ = 0;
   uint64_t stored_ = 0;
   uint64_t loaded_ = 0;
   uint64_t failed_ = 0;
