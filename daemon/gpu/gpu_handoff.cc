@@ -101,7 +101,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     {
       const absl::MutexLock lock(&mutex_);
       const auto found = regions_.find(key);
-      kept = found != regions_.end() && found->second.region == region;
+      kept = found != regions_.end() && found->second.region == region && !found->second.closing;
     }
     if (!kept) {
       // The session has ended, perhaps before the device knew of the region.
@@ -223,12 +223,11 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     std::vector<std::shared_ptr<GpuCall>> calls;
     {
       const absl::MutexLock lock(&mutex_);
-      const auto begin = regions_.lower_bound({session, 0});
-      auto end = begin;
-      for (; end != regions_.end() && end->first.session == session; ++end) {
-        regions.push_back(end->second);
+      for (auto it = regions_.lower_bound({session, 0});
+           it != regions_.end() && it->first.session == session; ++it) {
+        it->second.closing = true;
+        regions.push_back(it->second);
       }
-      regions_.erase(begin, end);
       for (auto& [number, call] : calls_) {
         if (call.session == session) {
           call.cancelled = true;
@@ -244,6 +243,12 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     for (const Region& region : regions) {
       Close(region, nullptr);
     }
+    // Now that their devices know: another session may name their handles, and waits there until
+    // they are closed.
+    const absl::MutexLock lock(&mutex_);
+    std::erase_if(regions_, [session](const auto& entry) {
+      return entry.first.session == session && entry.second.closing;
+    });
   }
 
   bool SlabRetired(SessionId session, SlabId slab) {
@@ -300,7 +305,8 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
   };
   struct Region {
     std::shared_ptr<GpuRegion> region;
-    std::string handle;  // of legacy IPC; "": none
+    std::string handle;    // of legacy IPC; "": none
+    bool closing = false;  // its session has ended
   };
   struct Call {
     SessionId session = kNoSession;

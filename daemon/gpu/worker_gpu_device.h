@@ -70,8 +70,15 @@ class WorkerGpuDevice final : public GpuDevice {
     enum class State : uint8_t { kClosed, kOpening, kOpen, kFailed };
     GpuRegionMemory memory;
     State state = State::kClosed;
+    bool held = false;                                      // until what is being closed is
     std::function<void(absl::Status)> opened;               // until it has been, once
     std::map<uint64_t, std::shared_ptr<CopyCall>> waiting;  // for the region to be open
+  };
+  // A region that is being closed, and those that were added meanwhile and may lie in the same
+  // memory: copies of the old one would go on beside calls of the new one.
+  struct Closing {
+    std::shared_ptr<const Region> region;
+    std::vector<BarrierPart> behind;
   };
   // What the worker owes an answer to.
   struct Owed {
@@ -146,6 +153,8 @@ class WorkerGpuDevice final : public GpuDevice {
 
   // ---- worker_gpu_device_regions.cc
   void AddRegion(uint64_t number, const std::shared_ptr<Region>& region);
+  // Unless it is held, or there is no worker yet.
+  void OpenIfFree(uint64_t number, const std::shared_ptr<Region>& region);
   void SendOpen(uint64_t number, const std::shared_ptr<Region>& region);
   void Opened(uint64_t number, Region& region, const absl::Status& status);
   // Ends what waits for a region.
@@ -181,6 +190,7 @@ class WorkerGpuDevice final : public GpuDevice {
   std::optional<Seat> seat_;
   std::vector<Leaving> leaving_;
   std::vector<Retry> retries_;
+  std::vector<std::weak_ptr<Closing>> closing_;
   std::map<uint64_t, std::shared_ptr<Region>> regions_;
   std::optional<absl::Duration> idle_since_;
   bool stopping_ = false;

@@ -297,7 +297,7 @@ void WorkerGpuDevice::TakeReady(absl::Span<const char> bytes) {
   }
   Say(absl::StrCat("a worker serves, GPU ", ready->ordinal, ", driver ", ready->driver_version));
   for (const auto& [number, region] : regions_) {
-    SendOpen(number, region);
+    OpenIfFree(number, region);
   }
 }
 

@@ -1,9 +1,20 @@
 // What a GPU's device is told to do: regions, copies, slabs.
+#include <cstring>
+
 #include "absl/strings/str_cat.h"
 
 #include "daemon/gpu/worker_gpu_device.h"
 
 namespace terrace {
+namespace {
+
+// Descriptors do not tell.
+bool MayBeTheSame(const GpuRegionMemory& one, const GpuRegionMemory& other) {
+  return one.kind != GpuMemoryKind::kIpc || other.kind != GpuMemoryKind::kIpc ||
+         std::memcmp(one.handle.reserved, other.handle.reserved, sizeof(one.handle.reserved)) == 0;
+}
+
+}  // namespace
 
 void WorkerGpuDevice::AddRegion(uint64_t number, const std::shared_ptr<Region>& region) {
   if (stopping_) {
@@ -11,7 +22,22 @@ void WorkerGpuDevice::AddRegion(uint64_t number, const std::shared_ptr<Region>& 
   }
   regions_[number] = region;
   CountRegions();
-  if (seat_.has_value() && seat_->ready) {
+  region->held = true;
+  const auto free = std::make_shared<Barrier>([this, number, region] {
+    region->held = false;
+    OpenIfFree(number, region);
+  });
+  std::erase_if(closing_, [&](const std::weak_ptr<Closing>& closing) {
+    const std::shared_ptr<Closing> there = closing.lock();
+    if (there != nullptr && MayBeTheSame(there->region->memory, region->memory)) {
+      there->behind.push_back(free);
+    }
+    return there == nullptr;
+  });
+}
+
+void WorkerGpuDevice::OpenIfFree(uint64_t number, const std::shared_ptr<Region>& region) {
+  if (!region->held && regions_.contains(number) && seat_.has_value() && seat_->ready) {
     SendOpen(number, region);
   }
 }
@@ -97,12 +123,15 @@ WorkerGpuDevice::BarrierPart WorkerGpuDevice::AwaitLeaving(std::function<void()>
 }
 
 void WorkerGpuDevice::Close(uint64_t number, std::function<void()> done) {
-  const BarrierPart barrier = AwaitLeaving(std::move(done));
   const auto found = regions_.find(number);
   if (found == regions_.end()) {
+    AwaitLeaving(std::move(done));
     return;
   }
   const std::shared_ptr<Region> region = found->second;
+  const auto closing = std::make_shared<Closing>(Closing{region, {}});
+  closing_.push_back(closing);
+  const BarrierPart barrier = AwaitLeaving([closing, done = std::move(done)] { done(); });
   regions_.erase(found);
   CountRegions();
   const bool there = seat_.has_value() && (region->state == Region::State::kOpen ||

@@ -219,6 +219,43 @@ TEST_F(SavedTest, AClientThatDiesLeavesNothingBehind) {
   EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U) << "nothing is pinned any more";
 }
 
+// Else the copies of the session before would overtake calls of this one.
+TEST_F(SavedTest, ARegionIsOpenedWhenOneInTheSameMemoryHasBeenClosed) {
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
+  LetGo();
+  ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
+  Hold();
+  client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
+  ASSERT_TRUE(EventuallyCopying());
+  client_ = NewSession();
+  ASSERT_EQ(OpenNamespace(*client_), digest_);
+  ASSERT_TRUE(Eventually([this] { return Figures().regions == 0; }));
+  const uint64_t call = client_->Send(v1::METHOD_REGISTER_REGION, RegionOf(memory_));
+  const std::string elsewhere = Seeded(8).Bytes(kBlockBytes);
+  EXPECT_FALSE(client_->ReceiveReply(call, absl::Milliseconds(100)).has_value());
+  LetGo();
+  const auto reply = client_->Result<v1::RegisterRegionReply>(client_->ReceiveReply(call));
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(DeviceFigures().copies_in_flight, 0U);
+  WriteBlock(memory_, 9, elsewhere);
+  EXPECT_EQ(Get(GetOf({100}, {10}))->outcomes(), All(1, v1::GET_OUTCOME_OK));
+  EXPECT_TRUE(ReadBlock(memory_, 9) == elsewhere);
+}
+
+TEST_F(SavedTest, MemoryOfItsOwnWaitsForNobody) {
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
+  LetGo();
+  ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
+  Hold();
+  client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
+  ASSERT_TRUE(EventuallyCopying());
+  client_ = NewSession();
+  ASSERT_EQ(OpenNamespace(*client_), digest_);
+  EXPECT_TRUE(Register(*client_, RegionOf(Allocate())).ok());
+  EXPECT_EQ(DeviceFigures().copies_in_flight, 1U);
+  LetGo();
+}
+
 TEST_F(SavedTest, AWorkerThatIsKilledIsReplacedAndTheRegionsAreOpenedAgain) {
   ASSERT_NO_FATAL_FAILURE(OpenAndSave("", 3));
   const int first = DeviceFigures().worker_pid;
