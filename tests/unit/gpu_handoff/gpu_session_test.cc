@@ -68,6 +68,17 @@ class SavedTest : public GpuRoomTest {
       EXPECT_TRUE(ReadBlock(memory_, 32 + block) == payloads_[block]) << block;
     }
   }
+  // A session that is gone, whose load of key 100 into block 9 is held back; and a new one.
+  void LeaveALoadBehind() {
+    ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
+    LetGo();
+    ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
+    Hold();
+    client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
+    ASSERT_TRUE(EventuallyCopying());
+    client_ = NewSession();
+    ASSERT_EQ(OpenNamespace(*client_), digest_);
+  }
   // The worker has begun what it was told and is held back.
   [[nodiscard]] bool EventuallyCopying() const {
     return Eventually([this] { return DeviceFigures().copies_in_flight > 0; });
@@ -221,14 +232,7 @@ TEST_F(SavedTest, AClientThatDiesLeavesNothingBehind) {
 
 // Else the copies of the session before would overtake calls of this one.
 TEST_F(SavedTest, ARegionIsOpenedWhenOneInTheSameMemoryHasBeenClosed) {
-  ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
-  LetGo();
-  ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
-  Hold();
-  client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
-  ASSERT_TRUE(EventuallyCopying());
-  client_ = NewSession();
-  ASSERT_EQ(OpenNamespace(*client_), digest_);
+  ASSERT_NO_FATAL_FAILURE(LeaveALoadBehind());
   ASSERT_TRUE(Eventually([this] { return Figures().regions == 0; }));
   const uint64_t call = client_->Send(v1::METHOD_REGISTER_REGION, RegionOf(memory_));
   const std::string elsewhere = Seeded(8).Bytes(kBlockBytes);
@@ -243,14 +247,7 @@ TEST_F(SavedTest, ARegionIsOpenedWhenOneInTheSameMemoryHasBeenClosed) {
 }
 
 TEST_F(SavedTest, MemoryOfItsOwnWaitsForNobody) {
-  ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
-  LetGo();
-  ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
-  Hold();
-  client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
-  ASSERT_TRUE(EventuallyCopying());
-  client_ = NewSession();
-  ASSERT_EQ(OpenNamespace(*client_), digest_);
+  ASSERT_NO_FATAL_FAILURE(LeaveALoadBehind());
   EXPECT_TRUE(Register(*client_, RegionOf(Allocate())).ok());
   EXPECT_EQ(DeviceFigures().copies_in_flight, 1U);
   LetGo();
