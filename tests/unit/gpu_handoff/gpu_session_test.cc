@@ -79,9 +79,13 @@ class SavedTest : public GpuRoomTest {
     client_ = NewSession();
     ASSERT_EQ(OpenNamespace(*client_), digest_);
   }
-  // The worker has begun what it was told and is held back.
+  // The worker has begun what it was told and is held back. One that it has only been asked for may
+  // still be taken back at once.
   [[nodiscard]] bool EventuallyCopying() const {
-    return Eventually([this] { return DeviceFigures().copies_in_flight > 0; });
+    return Eventually([this] {
+      const GpuDeviceFigures figures = DeviceFigures();
+      return figures.copies_in_flight > 0 && figures.worker.copies > 0;
+    });
   }
 
   cuda::DevicePointer memory_ = 0;
