@@ -261,6 +261,8 @@ struct BlockStoreOptions {
   // Gets and puts of so much are copied by the thread that calls, where nobody else waits; beside
   // others, those of at most 128 KiB: to hand a copy on costs a wake-up. 0: the executor copies all.
   uint64_t copied_by_caller = uint64_t{2} << 20;
+  // Whether chains that left DRAM are read again shortly before their engine said that they return.
+  bool fetch_returns = true;
   // When a block is written to the local tier, beside what puts and Flush ask for.
   LocalWrites local_writes = LocalWrites::kOnEviction;
   // Larger blocks stay in DRAM; 0: any.

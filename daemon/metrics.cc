@@ -44,6 +44,9 @@ constexpr std::array<std::string_view, 14> kPutReasons = {
     "",         "no_space",  "quota",   "admission",  "draining",    "invalid", "region_failed",
     "deadline", "cancelled", "cleared", "tier_fault", "not_present", "busy",    "too_late"};
 
+constexpr std::array<std::string_view, kReturnEnds> kReturnEndNames = {
+    "fetched", "resident", "overtaken", "late", "refused"};
+
 // What is read from the store at one moment.
 struct Snapshot {
   absl::Duration taken;
@@ -208,6 +211,16 @@ void AddTraffic(const StoreCounters& counters, Families* out) {
   out->Counter("prefetched_blocks_total", "Blocks that a prefetch moved up, by result.")
       .Add({Label("result", "arrived")}, counters.prefetch_arrived)
       .Add({Label("result", "failed")}, counters.prefetch_failed);
+  out->Counter("expected_returns_total", "Returns of chains that engines told of, by result.");
+  for (size_t i = 0; i < counters.returns.size(); ++i) {
+    out->Add({Label("result", kReturnEndNames[i])}, counters.returns[i]);
+  }
+  out->Counter("return_read_bytes_total", "Payload read ahead of returns that were expected.")
+      .Add({}, counters.return_bytes);
+  out->Counter("return_used_bytes_total", "Of it, what was used before it left DRAM.")
+      .Add({}, counters.return_bytes_used);
+  out->Counter("return_wasted_bytes_total", "Of it, what left DRAM unused.")
+      .Add({}, counters.return_bytes_wasted);
   out->Counter("single_flight_joined_total", "Reads that joined one that was running.")
       .Add({}, counters.single_flight_joined);
   out->Counter("slabs_recut_total", "Slabs cut anew for another block size.")

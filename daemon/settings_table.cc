@@ -76,6 +76,7 @@ Rows DramRows() {
       Number("dram.touch_threads", 0, 256, TERRACE_FIELD(touch_threads)),
       Number("dram.verify_one_in", 0, kMillion, TERRACE_FIELD(store.verify_one_in)),
       Choice("dram.policy", Applies::kAtStart, EvictionPolicyNames(), TERRACE_FIELD(store.policy)),
+      Switch("dram.fetch_returns", TERRACE_FIELD(store.fetch_returns)),
       Share("dram.lease_share", TERRACE_FIELD(store.lease_share)),
       Share("dram.pin_share", TERRACE_FIELD(store.pin_share)),
   };

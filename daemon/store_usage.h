@@ -26,6 +26,16 @@ namespace terrace {
 // DRAM and the tiers below it.
 inline constexpr uint32_t kMaxTiers = 16;
 
+// What became of a return that an engine told of.
+enum class ReturnEnd : uint8_t {
+  kFetched = 0,    // what had left DRAM was asked of the tiers below
+  kResident = 1,   // nothing had left DRAM that is worth loading
+  kOvertaken = 2,  // its chain grew, or its conversation ended, before
+  kLate = 3,       // the tiers were busy until it was too late
+  kRefused = 4,    // too many are expected
+};
+inline constexpr size_t kReturnEnds = 5;
+
 // What happened, as counters since start; read by metrics and Status. Arrays are indexed by the
 // enum's value.
 struct StoreCounters {
@@ -43,6 +53,11 @@ struct StoreCounters {
   uint64_t verified_on_get = 0;
   uint64_t prefetch_arrived = 0;
   uint64_t prefetch_failed = 0;
+  std::array<uint64_t, kReturnEnds> returns{};  // that were expected, by what became of them
+  // Payload read before anybody asked for it, because a return was expected.
+  uint64_t return_bytes = 0;
+  uint64_t return_bytes_used = 0;    // of it, by gets, probes and puts
+  uint64_t return_bytes_wasted = 0;  // of it, what left DRAM unused
   uint64_t single_flight_joined = 0;
   uint64_t slabs_recut = 0;
   uint64_t slabs_retired = 0;

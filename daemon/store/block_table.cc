@@ -22,7 +22,7 @@ KeyView Block::key() const {
 namespace {
 
 void SetKey(Block& block, KeyView key) {
-  block.key_bytes = static_cast<uint8_t>(key.size());
+  block.key_bytes = key.size() & 0x7fU;
   if (key.size() <= kInlineKeyBytes) {
     std::memcpy(block.key_storage.data(), key.data(), key.size());
     return;

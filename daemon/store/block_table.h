@@ -41,7 +41,8 @@ struct alignas(64) Block {
   uint32_t locks = 0;   // leases + holds + transfers + pin: never evicted while positive
   uint32_t serial = 0;  // rises with each reuse of the id
   BlockState state = BlockState::kFree;
-  uint8_t key_bytes = 0;
+  uint8_t key_bytes : 7 = 0;
+  uint8_t fetched_ahead : 1 = 0;  // for a return that is expected, and not used since
   uint16_t pool = 0;
   std::array<char, kInlineKeyBytes> key_storage{};  // the key, or a pointer to it when it is longer
 

@@ -310,6 +310,9 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
     entry.from_pool = IsShared(flight.tier);
     EnterReadyLocked(block, {});
     ++counters_.prefetch_arrived;
+    if (flight.for_return) {
+      NoteFetchedLocked(block);
+    }
     CloseFlightLocked(block, GetOutcome::kOk, deferred);
   } else if (outcome != ReadOutcome::kVerified && outcome != ReadOutcome::kCancelled && current &&
              ReadFromNextLocked(block)) {

@@ -29,6 +29,24 @@ size_t KeysOf(const GetCall& call) {
   return keys;
 }
 
+// A key that failed after its place in the payload was planned leaves a gap: what follows it moves
+// up, so that the payloads of OK keys lie end to end and nothing of the failed one leaves the
+// store.
+void ClosePayloadGaps(GetOperation& get) {
+  uint64_t end = 0;
+  for (const GetTarget& target : get.targets) {
+    if (!target.locked || target.outcome != GetOutcome::kOk) {
+      continue;
+    }
+    if (target.inline_offset != end) {
+      std::memmove(get.result.payload.data() + end,
+                   get.result.payload.data() + target.inline_offset, target.payload_bytes);
+    }
+    end += target.payload_bytes;
+  }
+  get.result.payload.resize(end);
+}
+
 }  // namespace
 
 void Store::Get(const Caller& caller,
@@ -447,24 +465,6 @@ void Store::CopySlice(GetOperation& get, const GetSlice& slice) {
     return fail(GetOutcome::kRegionFailed);
   }
   get.copied_bytes += slice.bytes;
-}
-
-// A key that failed after its place in the payload was planned leaves a gap: what follows it moves
-// up, so that the payloads of OK keys lie end to end and nothing of the failed one leaves the
-// store.
-void Store::ClosePayloadGaps(GetOperation& get) {
-  uint64_t end = 0;
-  for (const GetTarget& target : get.targets) {
-    if (!target.locked || target.outcome != GetOutcome::kOk) {
-      continue;
-    }
-    if (target.inline_offset != end) {
-      std::memmove(get.result.payload.data() + end,
-                   get.result.payload.data() + target.inline_offset, target.payload_bytes);
-    }
-    end += target.payload_bytes;
-  }
-  get.result.payload.resize(end);
 }
 
 void Store::FinishGetLocked(GetOperation& get, DeferredCalls& deferred) {

@@ -38,6 +38,11 @@ bool IsDeclinedBelow(const Block& block) {
   return block.local_verdict != 0 && !IsLetIn(static_cast<Admission>(block.local_verdict - 1));
 }
 
+bool IsTooLarge(const BlockStoreOptions& options, const Block& block) {
+  return options.local_max_payload_bytes > 0 &&
+         block.payload_bytes > options.local_max_payload_bytes;
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- what the tier holds
@@ -47,18 +52,13 @@ BlockIdentity Store::IdentityOfLocked(const Block& block) {
   return {NamespaceOf(block.scope).digest, scope.generation, scope.salt, block.key()};
 }
 
-bool Store::IsTooLargeForLocal(const Block& block) const {
-  return options_.local_max_payload_bytes > 0 &&
-         block.payload_bytes > options_.local_max_payload_bytes;
-}
-
 bool Store::IsCurrentLocked(const Block& block) {
   return scopes_[static_cast<uint32_t>(block.scope)].generation ==
          NamespaceOf(block.scope).generation;
 }
 
 bool Store::LocalTakesLocked(const Block& block) {
-  return local_ != nullptr && block.state == BlockState::kReady && !IsTooLargeForLocal(block) &&
+  return local_ != nullptr && block.state == BlockState::kReady && !IsTooLarge(options_, block) &&
          IsCurrentLocked(block);
 }
 
@@ -299,7 +299,7 @@ void Store::TellLocalOfEvictionLocked(const Block& block) {
   if (local_budget_.limited() && !learns_) {
     local_budget_.Left(FactsOfLocked(block));
   }
-  if (IsTooLargeForLocal(block)) {
+  if (IsTooLarge(options_, block)) {
     counters_.local_losses[0] += PoolHasLocked(block) ? 0 : 1;
   } else if (LocalTakesLocked(block) && !local_->NoteUse(IdentityOfLocked(block)) &&
              !IsDeclinedBelow(block) && !PoolHasLocked(block)) {

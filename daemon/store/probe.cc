@@ -24,23 +24,6 @@ uint64_t LegalBoundary(const std::vector<PartView>& views) {
   return LargestLegalOf(views, furthest);
 }
 
-// What is worth loading of what was probed: no more is fetched ahead.
-std::vector<StorePart> PartsUpTo(const ProbeView& view, uint64_t worth_tokens) {
-  std::vector<StorePart> parts;
-  for (const PartView& each : view.parts) {
-    StorePart& part = parts.emplace_back(*each.part);
-    if (part.rule != Rule::kIndependent) {
-      const uint32_t keys = each.KeysUpTo(worth_tokens);
-      part.keys.resize(size_t{keys} * part.key_bytes);
-      part.end_tokens.resize(std::min<size_t>(part.end_tokens.size(), keys));
-    }
-    if (part.keys.empty()) {
-      parts.pop_back();
-    }
-  }
-  return parts;
-}
-
 }  // namespace
 
 void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) {
@@ -49,10 +32,12 @@ void Store::Probe(const Caller& caller, ProbeCall call, std::function<void(Probe
   {
     Lock lock(&mutex_);
     result = ProbeLocked(caller, call, view);
+    counters_.probe_keys += result.states.size();
+    counters_.probe_hits += view.hits;
   }
   JudgeLoad(view, costs_, result);
   if (call.prefetch) {
-    const PrefetchCall prefetch{PartsUpTo(view, result.worth_tokens), call.priority,
+    const PrefetchCall prefetch{PartsWorthLoading(view, result.worth_tokens), call.priority,
                                 clock_.Now() + kProbesPrefetch, absl::ZeroDuration()};
     DeferredCalls deferred;
     Lock lock(&mutex_);
@@ -139,8 +124,7 @@ void Store::ProbePartLocked(TenantId tenant,
   all.seen_end.push_back(seen.size());
   all.lower_end.push_back(all.lower.size());
   result.part_hits.push_back(is_prefix ? view.run : hits);
-  counters_.probe_keys += count;
-  counters_.probe_hits += hits;
+  all.hits += hits;
 }
 
 ProbeResult Store::ProbeLocked(const Caller& caller, const ProbeCall& call, ProbeView& view) {
@@ -203,7 +187,10 @@ void Store::TouchLocked(absl::Span<const BlockId> chain) {
     const uint16_t pool = blocks_.at(chain[begin]).pool;
     size_t end = begin;
     while (end < chain.size() && blocks_.at(chain[end]).pool == pool) {
-      blocks_.at(chain[end]).touched_ds = now;
+      Block& block = blocks_.at(chain[end]);
+      block.touched_ds = now;
+      counters_.return_bytes_used += block.fetched_ahead * uint64_t{block.payload_bytes};
+      block.fetched_ahead = 0;
       ++end;
     }
     pools_[pool]->policy->Touch(chain.subspan(begin, end - begin));

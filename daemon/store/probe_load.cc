@@ -193,6 +193,22 @@ void JudgeLoad(const ProbeView& view, const LoadCosts& costs, ProbeResult& resul
   result.worth_tokens = worth.has_value() ? steps[*worth].end_token : 0;
 }
 
+std::vector<StorePart> PartsWorthLoading(const ProbeView& view, uint64_t worth_tokens) {
+  std::vector<StorePart> parts;
+  for (const PartView& each : view.parts) {
+    StorePart& part = parts.emplace_back(*each.part);
+    if (part.rule != Rule::kIndependent) {
+      const uint32_t keys = each.KeysUpTo(worth_tokens);
+      part.keys.resize(size_t{keys} * part.key_bytes);
+      part.end_tokens.resize(std::min<size_t>(part.end_tokens.size(), keys));
+    }
+    if (part.keys.empty()) {
+      parts.pop_back();
+    }
+  }
+  return parts;
+}
+
 std::vector<LoadCosts::Miss> MissesOf(const ProbeView& view, const ProbeResult& result) {
   std::vector<LoadCosts::Miss> misses;
   if (result.worth_tokens != result.boundary_tokens) {

@@ -28,12 +28,16 @@ struct ProbeView {
   std::vector<size_t> seen_end;  // of each part's blocks in `seen`
   std::vector<LowerHit> lower;   // likewise
   std::vector<size_t> lower_end;
+  uint64_t hits = 0;
   std::array<uint64_t, kMaxTiers> queued_bytes{};  // of reads, by lower tier
   double dram_bytes_per_second = 0;                // 0: not measured
 };
 
 // Sets load_time, recompute_time and worth_tokens; the boundary must be known.
 void JudgeLoad(const ProbeView& view, const LoadCosts& costs, ProbeResult& result);
+
+// What is worth loading of what was probed: no more is fetched ahead.
+std::vector<StorePart> PartsWorthLoading(const ProbeView& view, uint64_t worth_tokens);
 
 // What the one who probes will have to compute. Nothing where loading less than all is worth it: it
 // may do either, and nobody could tell which from how long it takes.

@@ -378,6 +378,7 @@ void Store::TouchPutLocked(const PutOperation& put) {
     }
   }
   TouchLocked(chain);
+  NoteReturnLocked(put, chain);
 }
 
 // Runs when the last job ended and when the last joined flight ended; the later of the two

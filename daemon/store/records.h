@@ -205,6 +205,8 @@ struct PutTarget {
   absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
 };
 
+inline constexpr uint32_t kNoTarget = UINT32_MAX;  // of a put
+
 // A put is stored first, and then published, written and synced as far as it waits for that.
 enum class PutStage : uint8_t { kStoring, kPublishing, kWriting, kSyncing };
 
@@ -264,11 +266,18 @@ struct PublicationEnd {
   uint64_t publication = 0;
 };
 
+// Names an identity among those that are being deleted, and published.
+std::string LocalName(const BlockIdentity& identity);
+
 // A block on its way to the local tier; locked meanwhile.
 struct LocalWrite {
   bool running = false;  // else queued
   std::vector<WriteWaiter> waiters;
 };
+
+// How a block that needs a slot fares: kMakeMemory and kTakeSlab are to be done without the lock.
+enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kDeclined, kWait, kNone };
+enum class Taking : uint8_t { kTaken, kWait, kNone };  // of a slab
 
 // What a block that needs a slot waits with while victims are written.
 struct RoomRequest {
@@ -399,6 +408,7 @@ struct Flight {
   absl::Duration give_up = absl::InfiniteDuration();  // on waiting for a slot; set by the first try
   bool reading = false;
   bool cancel_wanted = false;
+  bool for_return = false;  // nobody has asked for it yet
 };
 
 // A block as a probe saw it: by the time that it is touched the id may name another.

@@ -13,7 +13,7 @@ constexpr uint32_t kDeleteSlice = 256;  // keys under one lock
 
 }  // namespace
 
-std::string Store::LocalName(const BlockIdentity& identity) {
+std::string LocalName(const BlockIdentity& identity) {
   return absl::StrCat(identity.namespace_digest.ToBytes(), identity.generation, "/",
                       identity.salt.size(), "/", std::string(identity.salt),
                       std::string(identity.key));

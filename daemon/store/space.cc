@@ -63,6 +63,7 @@ void Store::DetachSlotLocked(BlockId id) {
 void Store::FreeBlockLocked(BlockId id) {
   Block& block = blocks_.at(id);
   const ScopeId scope = block.scope;
+  counters_.return_bytes_wasted += block.fetched_ahead * uint64_t{block.payload_bytes};
   if (block.has_slot) {
     DetachSlotLocked(id);
   }
@@ -131,12 +132,12 @@ std::optional<Reason> Store::AcquireSlot(BlockId id,
   return Reason::kNoSpace;
 }
 
-Store::Room Store::TryAllocateLocked(TenantId tenant,
-                                     uint64_t slot_bytes,
-                                     const Newcomer& newcomer,
-                                     absl::Duration give_up,
-                                     SlotRef* out,
-                                     DeferredCalls& deferred) {
+Room Store::TryAllocateLocked(TenantId tenant,
+                              uint64_t slot_bytes,
+                              const Newcomer& newcomer,
+                              absl::Duration give_up,
+                              SlotRef* out,
+                              DeferredCalls& deferred) {
   Tenant& owner = TenantOf(tenant);
   while (owner.limit_bytes != 0 && owner.used_bytes + slot_bytes > owner.limit_bytes) {
     const BlockId victim = OldestOfTenantLocked(tenant);
@@ -355,10 +356,10 @@ std::optional<SlabView> Store::CheapestSlabLocked(TenantId tenant,
 }
 
 // Takes the slab worth least away from another block size or tenant.
-Store::Taking Store::TakeSlab(TenantId tenant,
-                              uint64_t slot_bytes,
-                              double bar,
-                              const RoomRequest& request) {
+Taking Store::TakeSlab(TenantId tenant,
+                       uint64_t slot_bytes,
+                       double bar,
+                       const RoomRequest& request) {
   DeferredCalls deferred;
   bool retired = false;
   {

@@ -419,6 +419,7 @@ void Store::Tick() {
   TickLocalBudget();
   const std::vector<PoolState> states = TickShared();
   StudyPolicies();
+  FetchReturns();
   DeferredCalls deferred;
   Lock lock(&mutex_);
   const absl::Duration now = clock_.Now();

@@ -6,6 +6,7 @@
 //   flights.cc      blocks being filled, reads from lower tiers, prefetch tickets
 //   leases.cc       leases, holds, pins, release, delete
 //   foresight.cc    what a policy that learns is told
+//   returns.cc      what is read ahead of conversations that come back
 //   regions.cc      regions, slabs for clients
 //   space.cc        slots, eviction, slabs between pools and tenants
 //   local_writes.cc what goes down to the local tier, and what an eviction waits for
@@ -36,6 +37,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/store/block_table.h"
+#include "daemon/store/expected_returns.h"
 #include "daemon/store/lessons.h"
 #include "daemon/store/load_costs.h"
 #include "daemon/store/local_budget.h"
@@ -177,7 +179,6 @@ class Store final : public BlockStore {
   void EndReading(TenantId tenant, absl::Span<const BlockId> blocks) ABSL_LOCKS_EXCLUDED(mutex_);
   void PrepareTargetLocked(GetOperation& get, GetTarget& target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  static void ClosePayloadGaps(GetOperation& get);
   void FinishGetLocked(GetOperation& get, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunGetJob(const std::shared_ptr<GetOperation>& get);
@@ -190,8 +191,7 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void SetPutResult(PutOperation& put, uint32_t position, PutOutcome outcome, Reason reason);
   Reason CheckPutKey(const PutOperation&, uint32_t key, uint64_t inline_end, uint64_t bytes) const;
-  // `resumed`: the target whose turn it is again after it waited for room; kNoTarget: the next one.
-  static constexpr uint32_t kNoTarget = UINT32_MAX;
+  // `resumed`: the target whose turn it is again after it waited for room.
   void RunPutJob(const std::shared_ptr<PutOperation>& put, uint32_t resumed = kNoTarget);
   void RefuseTarget(PutOperation& put, const PutTarget& target, Reason reason);
   // nullopt: it waits for room, and its job is run again when there may be some.
@@ -278,6 +278,14 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickPoliciesLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // ---- returns.cc
+  void NoteReturnLocked(const PutOperation& put, absl::Span<const BlockId> chain)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FetchReturns() ABSL_LOCKS_EXCLUDED(mutex_);
+  void FetchReturn(const Caller&, const PrefetchCall&, const ProbeView&)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  void NoteFetchedLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   // ---- regions.cc
   std::shared_ptr<Region> UseRegionLocked(SessionId session, uint32_t region)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -288,14 +296,12 @@ class Store final : public BlockStore {
   // ---- space.cc
   uint16_t PoolForLocked(TenantId tenant, uint64_t slot_bytes)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // A slot for the block, evicting and moving slabs as needed. kNone: block has it. May make
-  // memory: no lock held.
+  // A slot for the block, evicting and moving slabs as needed; may make memory. kNone: it has it;
   // nullopt: victims are being written first, and `request.resume` is called.
   std::optional<Reason> AcquireSlot(BlockId block,
                                     uint64_t payload_bytes,
                                     const GrowthTicket& ticket,
                                     const RoomRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
-  enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kDeclined, kWait, kNone };
   Room TryAllocateLocked(TenantId tenant,
                          uint64_t slot_bytes,
                          const Newcomer& newcomer,
@@ -319,7 +325,6 @@ class Store final : public BlockStore {
   std::optional<SlabView> CheapestSlabLocked(TenantId tenant, uint64_t slot_bytes, double bar)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double SlabValueLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  enum class Taking : uint8_t { kTaken, kWait, kNone };
   Taking TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar, const RoomRequest& request)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether all that the slab holds may go; what is not written yet is on its way then.
@@ -341,7 +346,6 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether it is of its namespace's present generation.
   bool IsCurrentLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  [[nodiscard]] bool IsTooLargeForLocal(const Block& block) const;
   // Whether the local tier could take the block at all.
   [[nodiscard]] bool LocalTakesLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool LocalHoldsLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -486,8 +490,6 @@ class Store final : public BlockStore {
   void TickGenerationsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- removal.cc
-  // The name of an identity in `deleting_`, and of its publications.
-  static std::string LocalName(const BlockIdentity& identity);
   void HideForDeleteLocked(DeleteOperation&, const Namespace&, uint32_t begin, uint32_t end)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsHeldBelowLocked(const BlockIdentity& identity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -537,6 +539,7 @@ class Store final : public BlockStore {
   ResidentIndex index_ ABSL_GUARDED_BY(mutex_);
   RecencySource recency_ ABSL_GUARDED_BY(mutex_);
   RecentRequests recent_requests_ ABSL_GUARDED_BY(mutex_);
+  ExpectedReturns returns_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Pool>> pools_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Tenant>> tenants_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<std::string, TenantId> tenant_ids_ ABSL_GUARDED_BY(mutex_);

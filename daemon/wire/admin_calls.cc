@@ -128,6 +128,9 @@ void FillCounters(const StoreCounters& counters, v1::StatusReply* reply) {
   reply->set_corrupt(counters.corrupt);
   reply->set_bytes_in(counters.bytes_in);
   reply->set_bytes_out(counters.bytes_copied_out + counters.bytes_leased);
+  reply->set_return_bytes(counters.return_bytes);
+  reply->set_return_used_bytes(counters.return_bytes_used);
+  reply->set_return_wasted_bytes(counters.return_bytes_wasted);
 }
 
 }  // namespace

@@ -85,10 +85,17 @@ void AddReplayOptions(CLI::App& app, CommandLine& line) {
       ->check(CLI::IsMember(policies))
       ->capture_default_str();
   app.add_option("--trace", bench.trace, "JSON lines, plain or gzip")->required();
-  app.add_option("--speed", bench.speed,
-                 "1: the trace's own time, 2: twice as fast; 0: as fast as possible")
-      ->check(CLI::Range(0.0, 1e6))
-      ->capture_default_str();
+  CLI::Option* speed =
+      app.add_option("--speed", bench.speed,
+                     "1: the trace's own time, 2: twice as fast; 0: as fast as possible")
+          ->check(CLI::Range(0.0, 1e6))
+          ->capture_default_str();
+  app.add_option("--returns", bench.return_spread,
+                 "tell the daemon when conversations come back; 0: exactly, else wrong by a factor "
+                 "of e to the power of so much")
+      ->check(CLI::Range(0.0, 10.0))
+      ->needs(speed)
+      ->excludes(in_process);
   app.add_option("--kill-at", bench.kill_at,
                  "in % of the requests: the own daemon is killed then, and started again")
       ->check(CLI::Range(0.0, 100.0))

@@ -61,6 +61,17 @@ class GrpcOperatorCalls final : public OperatorCalls {
     return PoolState{pool.state(), pool.worker().pid(), pool.worker().calls()};
   }
 
+  absl::StatusOr<ReadAhead> ForReturns() override {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kDeadline);
+    v1::StatusReply reply;
+    if (absl::Status status = ToStatus(Admin()->Status(&context, {}, &reply), "status");
+        !status.ok()) {
+      return status;
+    }
+    return ReadAhead{reply.return_bytes(), reply.return_used_bytes(), reply.return_wasted_bytes()};
+  }
+
   absl::Status Flush() override {
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + kDeadline);

@@ -31,6 +31,13 @@ class OperatorCalls {
     uint64_t worker_calls = 0;
   };
   virtual absl::StatusOr<PoolState> Pool() = 0;
+  // Payload read ahead of conversations that were to come back.
+  struct ReadAhead {
+    uint64_t bytes = 0;
+    uint64_t used_bytes = 0;
+    uint64_t wasted_bytes = 0;
+  };
+  virtual absl::StatusOr<ReadAhead> ForReturns() = 0;
   // Returns when everything stored so far survives a loss of power.
   virtual absl::Status Flush() = 0;
   // Whatever may go has gone from DRAM when this returns.

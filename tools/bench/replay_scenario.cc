@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <random>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,11 +22,13 @@
 #include "tools/bench/client_session.h"
 #include "tools/bench/daemon_process.h"
 #include "tools/bench/memory.h"
+#include "tools/bench/operator_calls.h"
 #include "tools/bench/payload.h"
 #include "tools/bench/scenario.h"
 #include "tools/bench/store_replay.h"
 #include "tools/trace/prefill_model.h"
 #include "tools/trace/request_trace.h"
+#include "tools/trace/returns.h"
 
 namespace terrace::bench {
 namespace {
@@ -40,6 +43,7 @@ constexpr uint8_t kStateMask = 0x0f;
 constexpr uint64_t kMaxStagingBytes = uint64_t{1} << 30;
 // Of a large tier: those that are emptied ahead.
 constexpr uint32_t kSegmentsWithoutRecords = 3;
+constexpr double kLongestReturnMs = 4e9;
 constexpr std::chrono::seconds kHold{60};
 constexpr std::chrono::seconds kReconnects{30};
 
@@ -63,6 +67,7 @@ struct Totals {
   uint64_t blocks = 0;
   uint64_t hits = 0;
   uint64_t local_hits = 0;  // of them, that the probe found on the local tier
+  uint64_t waits = 0;       // requests with such hits
   uint64_t gone = 0;        // that the probe found there, and the get did not
   uint64_t stored = 0;
   uint64_t not_stored = 0;
@@ -88,7 +93,8 @@ class TraceReplay {
         trace_(std::move(trace)),
         source_(options.seed),
         block_bytes_(options.block_bytes == 0 ? kBlockBytes : options.block_bytes),
-        block_tokens_(BlockTokensOf(options, trace_)) {}
+        block_tokens_(BlockTokensOf(options, trace_)),
+        returns_(options.return_spread < 0 ? std::vector<double>() : ReturnsOf(trace_)) {}
 
   absl::Status Run(DaemonProcess& daemon, Progress& progress);
   void Summarise(uint64_t dram_bytes, uint64_t device_bytes);
@@ -96,7 +102,8 @@ class TraceReplay {
   absl::Status Prepare(const std::string& runtime_dir);
 
  private:
-  absl::Status Request(const TraceRequest& request);
+  absl::Status Request(const TraceRequest& request, const ClientSession::Hints& hints);
+  [[nodiscard]] ClientSession::Hints HintsOf(size_t request) const;
   absl::StatusOr<uint32_t> Deliver(const KeyChain& prefix, const terrace_id128& hold);
   absl::Status Store(const KeyChain& rest,
                      std::string_view parent,
@@ -117,6 +124,7 @@ class TraceReplay {
   const PayloadSource source_;
   const uint64_t block_bytes_;
   const uint32_t block_tokens_;
+  const std::vector<double> returns_;  // none: the daemon is not told
   SharedMemory staging_;
   std::unique_ptr<ClientSession> session_;
   terrace_namespace ns_ = 0;
@@ -183,7 +191,7 @@ absl::Status TraceReplay::Run(DaemonProcess& daemon, Progress& progress) {
     if (!ready.ok()) {
       return ready;
     }
-    if (absl::Status status = Request(request); !status.ok()) {
+    if (absl::Status status = Request(request, HintsOf(done)); !status.ok()) {
       report_.AddError(std::string(status.message()));
     }
     progress.Advance(++done);
@@ -220,7 +228,21 @@ absl::Status TraceReplay::WaitFor(const TraceRequest& request) {
   return absl::OkStatus();
 }
 
-absl::Status TraceReplay::Request(const TraceRequest& request) {
+// In the replay's time, as an engine would tell that is wrong by the spread.
+ClientSession::Hints TraceReplay::HintsOf(size_t request) const {
+  const TraceRequest& told = trace_.requests[request];
+  ClientSession::Hints hints{told.output_tokens, told.stop};
+  if (!returns_.empty() && returns_[request] > 0) {
+    std::mt19937_64 numbers(options_.seed * 1'000'003 + request);
+    const double wrong = std::normal_distribution<double>(0, options_.return_spread)(numbers);
+    const double spread = options_.return_spread > 0 ? std::exp(wrong) : 1;
+    hints.return_ms = static_cast<uint32_t>(
+        std::clamp(returns_[request] / options_.speed * spread, 1.0, kLongestReturnMs));
+  }
+  return hints;
+}
+
+absl::Status TraceReplay::Request(const TraceRequest& request, const ClientSession::Hints& hints) {
   const size_t count = std::min(request.block_ids.size(), kMaxChain);
   totals_.blocks += request.block_ids.size();
   asked_at_.push_back(Clock::now() - started_);
@@ -249,9 +271,11 @@ absl::Status TraceReplay::Request(const TraceRequest& request) {
     const uint64_t tokens = uint64_t{*hits} * block_tokens_;
     totals_.prefill_seconds += PrefillSeconds(
         request.input_tokens == 0 ? tokens : std::min<uint64_t>(tokens, request.input_tokens));
+    const uint64_t local_hits = totals_.local_hits;
     for (uint32_t i = 0; i < held; ++i) {
       totals_.local_hits += i < *hits && is_below(i) ? 1 : 0;
     }
+    totals_.waits += totals_.local_hits > local_hits ? 1 : 0;
     if (*hits < held && is_below(*hits)) {
       totals_.gone += held - *hits;  // a hold keeps nothing below DRAM
     } else if (*hits < held) {
@@ -259,8 +283,7 @@ absl::Status TraceReplay::Request(const TraceRequest& request) {
                        " blocks under a hold were not delivered");
     }
     const std::string_view parent = *hits == 0 ? std::string_view() : chain.Key(*hits - 1);
-    status = Store(chain.Slice(*hits, chain.count(), block_tokens_), parent,
-                   {request.output_tokens, request.stop});
+    status = Store(chain.Slice(*hits, chain.count(), block_tokens_), parent, hints);
   }
   const absl::Status released = session_->Release({}, (*probe)->hold);
   return status.ok() ? released : status;
@@ -400,6 +423,10 @@ void TraceReplay::Summarise(uint64_t dram_bytes, uint64_t device_bytes) {
         std::to_string(totals_.gone) +
         " blocks were found on the local tier by a probe and were gone before their get");
   }
+  if (options_.local_bytes != 0) {
+    report_.AddValue("waits", "requests with hits below DRAM", "",
+                     static_cast<double>(totals_.waits));
+  }
   if (options_.local_bytes != 0 && device_bytes != 0 && totals_.stored != 0) {
     report_.AddValue(
         "device_bytes", "bytes on the device for a byte that is stored", "x",
@@ -423,6 +450,19 @@ void TraceReplay::Summarise(uint64_t dram_bytes, uint64_t device_bytes) {
                   std::to_string(block_bytes_ >> 10U) + " KiB a block");
 }
 
+void AddReadAhead(const std::string& runtime_dir, Report& report) {
+  const auto ahead = OperatorCalls::Create(runtime_dir)->ForReturns();
+  if (!ahead.ok()) {
+    report.AddError(std::string(ahead.status().message()));
+    return;
+  }
+  const auto gigabytes = [](uint64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  report.AddValue("returns_read", "read ahead of returns", "GB", gigabytes(ahead->bytes));
+  report.AddValue("returns_used", "  of it, used", "GB", gigabytes(ahead->used_bytes));
+  report.AddValue("returns_wasted", "  of it, evicted unused", "GB",
+                  gigabytes(ahead->wasted_bytes));
+}
+
 }  // namespace
 
 absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& progress) {
@@ -434,6 +474,10 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
   }
   if (options.kill_at > 0 && !options.runtime_dir.empty()) {
     return absl::InvalidArgumentError("--kill-at: only a daemon of the bench's own is killed");
+  }
+  if (options.return_spread >= 0 && options.speed <= 0) {
+    return absl::InvalidArgumentError(
+        "--returns: a replay as fast as possible has no time to tell");
   }
   if (options.policy != BenchOptions{}.policy && !options.runtime_dir.empty()) {
     return absl::InvalidArgumentError("--policy: only a daemon of the bench's own is told");
@@ -459,6 +503,9 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
   }
   if (!status.ok()) {
     return status;
+  }
+  if (options.return_spread >= 0) {
+    AddReadAhead((*daemon)->runtime_dir(), report);
   }
   // A daemon that was killed took its count along.
   const uint64_t device_bytes = options.kill_at > 0 ? 0 : (*daemon)->DeviceWrittenBytes();

@@ -32,6 +32,9 @@ struct BenchOptions {
   uint64_t max_requests = 0;  // 0: all
   uint32_t block_tokens = 0;  // 0: found out from the trace
   double kill_at = 0;  // in % of the requests: the daemon is killed and started again; 0: not
+  // The daemon is told when conversations come back; negative: it is not. 0: exactly, else times
+  // e to the power of so much, up and down at random.
+  double return_spread = -1;
   enum class Where : uint8_t { kDaemon, kInProcess } where = Where::kDaemon;
   std::string policy = "lru";  // of the own daemon, or of the store in process
   // torture

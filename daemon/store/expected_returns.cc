@@ -1,0 +1,78 @@
+#include "daemon/store/expected_returns.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace terrace {
+namespace {
+
+uint64_t BytesOf(const StorePart& chain) {
+  return ExpectedReturns::kOwnBytes + chain.keys.size() + chain.salt.size();
+}
+
+}  // namespace
+
+bool ExpectedReturns::Expect(
+    uint64_t last, TenantId tenant, StorePart chain, absl::Duration now, absl::Duration in) {
+  Forget(last);
+  const uint64_t bytes = BytesOf(chain);
+  const auto mine = tenant_bytes_.find(tenant);
+  const uint64_t before = mine == tenant_bytes_.end() ? 0 : mine->second;
+  if (before + bytes > kTenantBytes || bytes_ + bytes > kAllBytes) {
+    return false;
+  }
+  const absl::Duration lead = std::clamp(in / 4, kLeastLead, kMostLead);
+  const absl::Duration at = now + in;
+  due_.emplace(at - lead, last);
+  returns_[last] = {tenant, std::move(chain), at, lead};
+  tenant_bytes_[tenant] = before + bytes;
+  bytes_ += bytes;
+  return true;
+}
+
+ExpectedReturns::Return ExpectedReturns::Take(uint64_t last) {
+  const auto found = returns_.find(last);
+  Return taken = std::move(found->second);
+  returns_.erase(found);
+  due_.erase({taken.at - taken.lead, last});
+  const uint64_t bytes = BytesOf(taken.chain);
+  bytes_ -= bytes;
+  const auto mine = tenant_bytes_.find(taken.tenant);
+  mine->second -= bytes;
+  if (mine->second == 0) {
+    tenant_bytes_.erase(mine);
+  }
+  return taken;
+}
+
+bool ExpectedReturns::Forget(uint64_t last) {
+  const bool is_expected = returns_.contains(last);
+  if (is_expected) {
+    Take(last);
+  }
+  return is_expected;
+}
+
+uint64_t ExpectedReturns::DropLate(absl::Duration now) {
+  uint64_t dropped = 0;
+  // Leads differ, so that one behind those that are not late may be; it goes in its turn.
+  while (!due_.empty()) {
+    const uint64_t first = due_.begin()->second;
+    const Return& due = returns_.at(first);
+    if (due.at + due.lead >= now) {
+      break;
+    }
+    Take(first);
+    ++dropped;
+  }
+  return dropped;
+}
+
+std::optional<ExpectedReturns::Return> ExpectedReturns::TakeDue(absl::Duration now) {
+  if (due_.empty() || due_.begin()->first > now) {
+    return std::nullopt;
+  }
+  return Take(due_.begin()->second);
+}
+
+}  // namespace terrace
