@@ -6,6 +6,8 @@
 namespace terrace {
 namespace {
 
+constexpr double kNewShare = 0.01;  // of an eviction in the average
+
 uint64_t BytesOf(const StorePart& chain) {
   return ExpectedReturns::kOwnBytes + chain.keys.size() + chain.salt.size();
 }
@@ -68,11 +70,25 @@ uint64_t ExpectedReturns::DropLate(absl::Duration now) {
   return dropped;
 }
 
+void ExpectedReturns::NoteEvicted(absl::Duration unused) {
+  stay_ = stay_ == absl::InfiniteDuration() ? unused : (1 - kNewShare) * stay_ + kNewShare * unused;
+}
+
+absl::Duration ExpectedReturns::LeadOf(const Return& due) const {
+  return std::min(due.lead, std::max(kStayShare * stay_, kLeastShortLead));
+}
+
 std::optional<ExpectedReturns::Return> ExpectedReturns::TakeDue(absl::Duration now) {
-  if (due_.empty() || due_.begin()->first > now) {
-    return std::nullopt;
+  for (const auto& [from, last] : due_) {
+    if (from > now) {
+      break;
+    }
+    const Return& due = returns_.at(last);
+    if (due.at - LeadOf(due) <= now) {
+      return Take(last);
+    }
   }
-  return Take(due_.begin()->second);
+  return std::nullopt;
 }
 
 }  // namespace terrace

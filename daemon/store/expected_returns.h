@@ -1,8 +1,10 @@
 // Chains that will be asked for again at a known time: which are due, within bounds.
 //
-// A return is due from its lead before its time on, and late as long after it. It is kept by the
-// name of its chain's last block, so that a chain that grows can end what was expected of its
-// shorter self. A tenant's returns take at most kTenantBytes of keys, all together kAllBytes.
+// A return is due from its lead before its time on, and late as long after it; but what is read so
+// early that it would be evicted before it is used is read in vain, so that it is not due before a
+// share of the time that blocks stay in DRAM unused. It is kept by the name of its chain's last
+// block, so that a chain that grows can end what was expected of its shorter self. A tenant's
+// returns take at most kTenantBytes of keys, all together kAllBytes.
 //
 // Thread-compatible: confined to the store's lock.
 #pragma once
@@ -29,6 +31,10 @@ class ExpectedReturns {
   static constexpr absl::Duration kLeastLead = absl::Seconds(1);
   static constexpr absl::Duration kMostLead = absl::Seconds(10);
 
+  // The most, of the time that blocks stay unused; at least kLeastShortLead.
+  static constexpr double kStayShare = 0.25;
+  static constexpr absl::Duration kLeastShortLead = absl::Milliseconds(200);
+
   struct Return {
     TenantId tenant{0};
     StorePart chain;  // PREFIX, from the first block on
@@ -42,9 +48,11 @@ class ExpectedReturns {
       uint64_t last, TenantId tenant, StorePart chain, absl::Duration now, absl::Duration in);
   // False: nothing was expected of it.
   bool Forget(uint64_t last);
+  // A block has been evicted for another that had not been used for so long.
+  void NoteEvicted(absl::Duration unused);
   // Those that are late are dropped. How many.
   uint64_t DropLate(absl::Duration now);
-  // The one that has been due for longest; it is not expected any more.
+  // One that is due; it is not expected any more.
   std::optional<Return> TakeDue(absl::Duration now);
 
   [[nodiscard]] bool empty() const { return returns_.empty(); }
@@ -53,11 +61,13 @@ class ExpectedReturns {
 
  private:
   Return Take(uint64_t last);
+  [[nodiscard]] absl::Duration LeadOf(const Return& due) const;
 
   absl::flat_hash_map<uint64_t, Return> returns_;
   std::set<std::pair<absl::Duration, uint64_t>> due_;  // from when on, and which
   absl::flat_hash_map<TenantId, uint64_t> tenant_bytes_;
   uint64_t bytes_ = 0;
+  absl::Duration stay_ = absl::InfiniteDuration();  // average; infinite: none was evicted yet
 };
 
 }  // namespace terrace

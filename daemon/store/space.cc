@@ -192,6 +192,8 @@ Room Store::TryAllocateLocked(TenantId tenant,
   if (blocks_.at(victim).locks > 0 || !ReadyToEvictLocked(victim, give_up, deferred)) {
     return Room::kWait;
   }
+  returns_.NoteEvicted(absl::Milliseconds(100) *
+                       (NowDeciseconds() - blocks_.at(victim).touched_ds));
   EvictFamilyLocked(victim, give_up, deferred);
   return take() ? Room::kSlot : Room::kTakeSlab;
 }

@@ -230,6 +230,7 @@ absl::StatusOr<Completion> ClientSession::Put(const KeyChain& chain,
   options.wait_for = wait_for;
   options.output_tokens = hints.output_tokens;
   options.expected_return_ms = hints.return_ms;
+  options.compute_us = hints.compute_us;
   options.stop_reason = hints.stop_reason.empty() ? nullptr : hints.stop_reason.c_str();
   return Await(terrace_submit_put(client_, &call, &options, nullptr, 0, nullptr), "put");
 }

@@ -95,6 +95,7 @@ class ClientSession {
     uint32_t output_tokens = 0;  // 0: unknown
     std::string stop_reason;     // "": likewise
     uint32_t return_ms = 0;      // until the next turn; 0: likewise
+    uint64_t compute_us = 0;     // of the blocks; 0: likewise
   };
   // The same with blocks of these sizes, one a key.
   absl::StatusOr<Completion> Put(const KeyChain& chain,

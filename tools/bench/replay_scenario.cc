@@ -104,6 +104,9 @@ class TraceReplay {
  private:
   absl::Status Request(const TraceRequest& request, const ClientSession::Hints& hints);
   [[nodiscard]] ClientSession::Hints HintsOf(size_t request) const;
+  [[nodiscard]] ClientSession::Hints WithComputing(ClientSession::Hints hints,
+                                                   uint64_t begin,
+                                                   uint64_t end) const;
   absl::StatusOr<uint32_t> Deliver(const KeyChain& prefix, const terrace_id128& hold);
   absl::Status Store(const KeyChain& rest,
                      std::string_view parent,
@@ -234,10 +237,22 @@ ClientSession::Hints TraceReplay::HintsOf(size_t request) const {
   ClientSession::Hints hints{told.output_tokens, told.stop};
   if (!returns_.empty() && returns_[request] > 0) {
     std::mt19937_64 numbers(options_.seed * 1'000'003 + request);
-    const double wrong = std::normal_distribution<double>(0, options_.return_spread)(numbers);
-    const double spread = options_.return_spread > 0 ? std::exp(wrong) : 1;
+    const double spread =
+        std::exp(options_.return_spread * std::normal_distribution<double>()(numbers));
     hints.return_ms = static_cast<uint32_t>(
         std::clamp(returns_[request] / options_.speed * spread, 1.0, kLongestReturnMs));
+  }
+  return hints;
+}
+
+// The replay computes nothing, from which the daemon would learn that nothing below DRAM is worth
+// loading: where it is to read ahead, it is told what the model takes.
+ClientSession::Hints TraceReplay::WithComputing(ClientSession::Hints hints,
+                                                uint64_t begin,
+                                                uint64_t end) const {
+  if (options_.return_spread >= 0) {
+    hints.compute_us = static_cast<uint64_t>(
+        1e6 * (PrefillSeconds(end * block_tokens_) - PrefillSeconds(begin * block_tokens_)));
   }
   return hints;
 }
@@ -283,7 +298,8 @@ absl::Status TraceReplay::Request(const TraceRequest& request, const ClientSessi
                        " blocks under a hold were not delivered");
     }
     const std::string_view parent = *hits == 0 ? std::string_view() : chain.Key(*hits - 1);
-    status = Store(chain.Slice(*hits, chain.count(), block_tokens_), parent, hints);
+    status = Store(chain.Slice(*hits, chain.count(), block_tokens_), parent,
+                   WithComputing(hints, *hits, chain.count()));
   }
   const absl::Status released = session_->Release({}, (*probe)->hold);
   return status.ok() ? released : status;

@@ -248,6 +248,22 @@ TEST(ExpectedReturns, AreForgottenReplacedAndDroppedWhenLate) {
   EXPECT_EQ(returns.bytes(), 0U);
 }
 
+TEST(ExpectedReturns, AreNotDueSoEarlyThatTheyWouldBeEvictedAgain) {
+  ExpectedReturns returns;
+  const TenantId tenant{1};
+  ASSERT_TRUE(returns.Expect(1, tenant, ChainOf(1), absl::ZeroDuration(), absl::Seconds(40)));
+  returns.NoteEvicted(absl::Seconds(8));
+  EXPECT_FALSE(returns.TakeDue(absl::Milliseconds(37'999)).has_value());
+  EXPECT_TRUE(returns.TakeDue(absl::Seconds(38)).has_value());
+  // The average follows, and there is a least.
+  ASSERT_TRUE(returns.Expect(1, tenant, ChainOf(1), absl::ZeroDuration(), absl::Seconds(40)));
+  for (int i = 0; i < 2000; ++i) {
+    returns.NoteEvicted(absl::ZeroDuration());
+  }
+  EXPECT_FALSE(returns.TakeDue(absl::Milliseconds(39'799)).has_value());
+  EXPECT_TRUE(returns.TakeDue(absl::Milliseconds(39'800)).has_value());
+}
+
 TEST(ExpectedReturns, OneTenantDoesNotTakeTheRoomOfOthers) {
   ExpectedReturns returns;
   const size_t keys = (uint64_t{1} << 20) / 32;
