@@ -1,11 +1,18 @@
 // The local tier's budget of writes as the store keeps it: what is judged, and what the drives say
 // was written, which is more (headers, footers, what reclaim writes again, what puts wait for).
 //
+// What is saved up, or owed, outlives the daemon in a note of the tier; what passes while none runs
+// is not saved up. The note's value is
+//    0   1  version, 1
+//    1   8  bytes saved up, an IEEE double, little-endian
+//
 // Thread-compatible: guarded by the store's lock.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "absl/time/time.h"
 
@@ -20,7 +27,10 @@ class LocalBudget {
   // How often the drives are asked what was written.
   static constexpr absl::Duration kSettleInterval = absl::Seconds(1);
 
-  // local: nullable; asked for its size once.
+  static constexpr std::string_view kNoteName = "budget";
+  static constexpr absl::Duration kNoteInterval = absl::Minutes(1);
+
+  // local: nullable; asked for its size and its notes once.
   LocalBudget(const BlockStoreOptions& options, const SegmentTier* local);
 
   [[nodiscard]] bool limited() const { return admission_.limited(); }
@@ -40,6 +50,9 @@ class LocalBudget {
   // device_bytes: all that was written to the drives since they were opened.
   void Settle(absl::Duration now, uint64_t device_bytes);
 
+  // The value of the note, when it is time to write it; "": it is not.
+  std::string TakeNote(absl::Duration now);
+
   [[nodiscard]] LocalBudgetUsage usage() const;
 
  private:
@@ -49,6 +62,7 @@ class LocalBudget {
   uint64_t in_flight_bytes_ = 0;
   double accounted_ = 0;  // bytes taken off the budget
   absl::Duration settle_at_ = absl::ZeroDuration();
+  absl::Duration note_at_ = absl::ZeroDuration();
 };
 
 }  // namespace terrace

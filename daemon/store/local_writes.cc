@@ -265,8 +265,23 @@ void Store::TickLocalBudget() {
     }
   }
   const uint64_t written = local_->figures().bytes_written;
-  Lock lock(&mutex_);
-  local_budget_.Settle(clock_.Now(), written);
+  std::string note;
+  {
+    Lock lock(&mutex_);
+    local_budget_.Settle(clock_.Now(), written);
+    note = local_budget_.TakeNote(clock_.Now());
+    in_flight_ += note.empty() ? 0 : 1;  // until it has been written
+  }
+  if (note.empty()) {
+    return;
+  }
+  // One that cannot be written is written with the next value.
+  local_->PutNote(LocalBudget::kNoteName, note, [this](WriteOutcome /*outcome*/) {
+    executor_.Run(Priority::kLow, [this] {
+      Lock lock(&mutex_);
+      JobEndedLocked();
+    });
+  });
 }
 
 // ---------------------------------------------------------------- before an eviction

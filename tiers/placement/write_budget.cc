@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 namespace terrace {
 namespace {
@@ -123,6 +124,12 @@ void WriteBudget::Charge(absl::Duration now, double bytes) {
   if (limited()) {
     Pass(now);
     saved_up_ = std::min(most_saved_, saved_up_ - bytes);
+  }
+}
+
+void WriteBudget::Resume(double saved_up) {
+  if (limited() && std::isfinite(saved_up)) {
+    saved_up_ = std::clamp(saved_up, -most_saved_, most_saved_);
   }
 }
 

@@ -66,6 +66,9 @@ class WriteBudget {
   // That so much was written without asking; below 0: that so much of what was let in was not.
   void Charge(absl::Duration now, double bytes);
 
+  // What an earlier life had saved up, or owed; as far as this budget goes.
+  void Resume(double saved_up);
+
   // Seconds a byte, as of the last offer; 0: slack.
   [[nodiscard]] double price() const { return price_; }
   // Bytes; below 0: to be paid back before anything is let in.

@@ -1,5 +1,7 @@
 // The store over a local tier that may be written to only so much: within the budget over any time,
 // and what is worth most first.
+#include "daemon/store/local_budget.h"
+
 #include <algorithm>
 #include <numeric>
 
@@ -113,6 +115,55 @@ TEST(LocalBudgetTest, WhatAPutWaitsForIsWrittenAndTakenOff) {
     room.RunAll();
   }
   EXPECT_LT(room.store().Usage().local_budget.saved_up_bytes, before - 7.0 * kSlotBytes);
+}
+
+void PassSeconds(LocalRoom& room, int seconds) {
+  for (int i = 0; i < 10 * seconds; ++i) {
+    room.Tick(absl::Milliseconds(100));
+    room.RunAll();
+  }
+}
+
+TEST(LocalBudgetTest, WhatIsSavedUpAndWhatIsOwedOutlivesTheDaemon) {
+  LocalRoom room;
+  room.store_options.local_endurance_per_day = 86'400 * kSlotBytes;
+  room.Open();
+  PassSeconds(room, 241);
+  const double saved = room.store().Usage().local_budget.saved_up_bytes;
+  EXPECT_GT(saved, 250.0 * kSlotBytes);
+  room.Close();
+  room.Open();
+  EXPECT_NEAR(room.store().Usage().local_budget.saved_up_bytes, saved, 2.0 * kSlotBytes);
+
+  for (uint64_t key = 0; key < 400; ++key) {
+    room.Put({key}, Level::kLocalWritten);
+  }
+  PassSeconds(room, 1);
+  const double owed = room.store().Usage().local_budget.saved_up_bytes;
+  EXPECT_LT(owed, 0);
+  PassSeconds(room, 61);
+  const double later = room.store().Usage().local_budget.saved_up_bytes;
+  room.Close();
+  room.Open();
+  EXPECT_LT(room.store().Usage().local_budget.saved_up_bytes, 0);
+  EXPECT_NEAR(room.store().Usage().local_budget.saved_up_bytes, later, 62.0 * kSlotBytes);
+}
+
+TEST(LocalBudgetTest, ANoteThatSaysNothingIsPassedOver) {
+  for (const std::string& value :
+       {std::string(), std::string("\x01short"),
+        std::string("\x02"
+                    "12345678"),
+        std::string("\x01\0\0\0\0\0\0\xf8\x7f", 9)}) {  // the last: not a number
+    LocalRoom room;
+    room.Open();
+    room.tier().PutNote(LocalBudget::kNoteName, value, [](WriteOutcome) {});
+    room.Settle();
+    room.Close();
+    room.store_options.local_endurance_per_day = 86'400 * kSlotBytes;
+    room.Open();
+    EXPECT_NEAR(room.store().Usage().local_budget.saved_up_bytes, 60.0 * kSlotBytes, kSlotBytes);
+  }
 }
 
 TEST(LocalBudgetTest, WithWritesOnCommitTheBudgetCountsToo) {
