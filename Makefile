@@ -1,6 +1,6 @@
 # Each verb is one line over a preset of CMakePresets.json, and works from a clean clone.
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test slow asan tsan analyze format bench install coverage clean
+.PHONY: help setup build run test slow asan tsan locks analyze format bench install coverage clean
 
 jobs := $(shell nproc)
 prefix ?= /usr/local
@@ -42,6 +42,9 @@ asan: setup ## rooms, store, carriers and client under AddressSanitizer and Unde
 
 tsan: setup ## the programs of the fast suite that have more than one thread, under ThreadSanitizer
 	@$(call build,tsan) --target $(tsan_programs) && $(fixed_addresses) ctest --preset tsan --tests-regex '$(tsan_tests)' --parallel $(jobs) $(CTEST_FLAGS)
+
+locks: setup ## clang's thread-safety analysis, over all but the tests
+	@$(call build,analyze)
 
 analyze: setup ## clang's thread-safety analysis, clang-tidy and the house rules
 	@$(call build,analyze) && tests/tidy/clang_tidy.py --build build/analyze --jobs $(jobs) && tests/tidy/tidy.py

@@ -110,9 +110,10 @@ bool PoolWriter::IsAwaitedAndIdleLocked() const {
 bool PoolWriter::WantsReportLocked() {
   const absl::Duration now = parts_.access.clock->Now();
   const bool news =
-      dirty_ || std::any_of(segments_.begin(), segments_.end(), [this](const auto& entry) {
-        return !entry.second->written.empty() || EndsLocked(*entry.second);
-      });
+      dirty_ || std::any_of(segments_.begin(), segments_.end(),
+                            [this](const auto& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                              return !entry.second->written.empty() || EndsLocked(*entry.second);
+                            });
   news_since_ = news ? std::min(news_since_, now) : absl::InfiniteDuration();
   if (now - last_head_ >= options_.heartbeat) {
     return true;
