@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include "daemon/concat.h"
+#include "daemon/config_secrets.h"
 #include "daemon/quoted_text.h"
 
 namespace terrace {
@@ -122,8 +123,14 @@ CommandLine ParseCommandLine(int argc, const char* const* argv, const std::strin
 
 int AnswerConfigQuestion(const CommandLine& command) {
   const absl::StatusOr<LoadedConfig> loaded = LoadConfig(command.request);
+  absl::StatusOr<std::vector<std::string>> unchecked = std::vector<std::string>();
   if (!loaded.ok()) {
-    const std::string error(loaded.status().message());
+    unchecked = loaded.status();
+  } else if (command.action == CommandLine::Action::kCheckConfig) {
+    unchecked = CheckSecrets(*loaded, CredentialsDir());
+  }
+  if (!unchecked.ok()) {
+    const std::string error(unchecked.status().message());
     if (command.json) {
       Print(stdout, Concat("{\"valid\":false,\"error\":", QuotedText(error), "}\n"));
     }
@@ -137,6 +144,10 @@ int AnswerConfigQuestion(const CommandLine& command) {
   } else {
     const std::string subject = loaded->file.empty() ? "the embedded configuration" : loaded->file;
     Print(stdout, Concat(subject, ": the configuration is valid\n"));
+    for (const std::string& tier : *unchecked) {
+      Print(stdout, Concat("not checked: the key of tier ", tier,
+                           ", a credential that is there only while the service runs\n"));
+    }
   }
   return kExitOk;
 }

@@ -16,6 +16,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/concat.h"
+#include "daemon/config_secrets.h"
 #include "daemon/folders.h"
 #include "daemon/gpu_handoff.h"
 #include "daemon/identity_files.h"
@@ -415,12 +416,10 @@ class DaemonCore final : public Core {
       worker.buffer_bytes = options.buffer_bytes;
       return MakeWorkerPoolFiles(worker, {options.clock, options.say});
     };
-    const char* credentials = std::getenv("CREDENTIALS_DIRECTORY");
+    const std::string credentials = CredentialsDir();
     for (const TierConfig& tier : tiers) {
-      absl::StatusOr<std::unique_ptr<PoolHost>> pool =
-          PoolHost::Open({tier, config.data_dir, *node, config.store.local_max_payload_bytes,
-                          credentials == nullptr ? "" : credentials},
-                         parts);
+      absl::StatusOr<std::unique_ptr<PoolHost>> pool = PoolHost::Open(
+          {tier, config.data_dir, *node, config.store.local_max_payload_bytes, credentials}, parts);
       if (!pool.ok()) {
         return pool.status();
       }

@@ -16,6 +16,7 @@
 #include "daemon/command_line.h"
 #include "daemon/concat.h"
 #include "daemon/config.h"
+#include "daemon/config_secrets.h"
 #include "daemon/core.h"
 #include "daemon/gpu/gpu_worker.h"
 #include "daemon/log.h"
@@ -236,6 +237,10 @@ int RunDaemon(const CommandLine& command) {
   absl::StatusOr<LoadedConfig> loaded = LoadConfig(command.request);
   if (!loaded.ok()) {
     PrintLine(std::string(loaded.status().message()));
+    return kExitConfig;
+  }
+  if (const auto secrets = CheckSecrets(*loaded, CredentialsDir()); !secrets.ok()) {
+    PrintLine(std::string(secrets.status().message()));
     return kExitConfig;
   }
   SetUpProcess({.core_dumps = loaded->config.core_dumps});

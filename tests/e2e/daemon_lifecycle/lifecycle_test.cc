@@ -284,6 +284,26 @@ TEST(Questions, ACheckStartsNothing) {
             "{\"valid\":true,\"file\":\"\"}\n");
 }
 
+TEST(Questions, AKeyThatCannotBeReadEndsWith78) {
+  const DaemonRun run;
+  const std::string tier = "[[tier]]\nname = \"g4\"\nkind = \"shared\"\npath = \"" + run.dir() +
+                           "/pool\"\ncapacity = \"10GiB\"\nauth = \"mac\"\n";
+  const std::string missing =
+      run.Write("t.toml", tier + "key_file = \"" + run.dir() + "/no.key\"\n");
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--check-config", "--config", missing},
+        std::vector<std::string>{"--config", missing}}) {
+    const Ran ran = Ask(arguments);
+    EXPECT_EQ(ran.exit_status, 78);
+    EXPECT_EQ(ran.err, "terraced: " + missing + ":1: the key of tier g4: " + run.dir() +
+                           "/no.key: cannot be opened: No such file or directory\n");
+  }
+  const std::string kept = run.Write("c.toml", tier + "key_credential = \"g4.key\"\n");
+  const Ran ran = Ask({"--check-config", "--config", kept});
+  EXPECT_EQ(ran.exit_status, 0);
+  EXPECT_THAT(ran.out, HasSubstr("not checked: the key of tier g4"));
+}
+
 TEST(Questions, WhatIsPrintedIsAccepted) {
   const DaemonRun run;
   const Ran printed = Ask({"--print-config", "--data", run.data(), "--set", "dram.capacity=3GiB"});
