@@ -19,11 +19,9 @@ __device__ void CopyWords(Word* to, const Word* from, uint64_t words, unsigned l
   uint64_t i = lane;
   for (; i + (kWordsAtATime - 1) * kWarpThreads < words; i += kWordsAtATime * kWarpThreads) {
     Word held[kWordsAtATime];
-#pragma unroll
     for (int j = 0; j < kWordsAtATime; ++j) {
       held[j] = from[i + j * kWarpThreads];
     }
-#pragma unroll
     for (int j = 0; j < kWordsAtATime; ++j) {
       to[i + j * kWarpThreads] = held[j];
     }
