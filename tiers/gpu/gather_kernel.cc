@@ -35,7 +35,7 @@ absl::StatusOr<GatherStage> GatherStage::Make(const cuda::PrimaryContext& contex
 absl::StatusOr<GatherKernel> GatherKernel::Load(const cuda::PrimaryContext& context,
                                                 absl::Span<const char> image) {
   if (image.empty()) {
-    return absl::UnimplementedError("built without nvcc");
+    return absl::UnimplementedError("built without nvcc, or TERRACE_GATHER_KERNELS names no file");
   }
   auto module = cuda::LoadedModule::Load(context, image.data());
   if (!module.ok()) {

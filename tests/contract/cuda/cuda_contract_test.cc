@@ -318,7 +318,8 @@ TEST_F(CudaContractTest, ItIsMeasuredUpToWhichSizePiecesAreGathered) {
   const CopyEngineFacts facts = (*engine)->facts();
   std::cout << "gathered up to " << facts.gathered_piece_bytes_to_device << " bytes in loads, "
             << facts.gathered_piece_bytes_to_host << " in saves " << facts.plain_reason << '\n';
-  EXPECT_EQ(facts.plain_reason == "built without nvcc", KernelImage().empty());
+  EXPECT_EQ(facts.plain_reason.find("built without nvcc") != std::string::npos,
+            KernelImage().empty());
 }
 
 }  // namespace

@@ -61,6 +61,8 @@ class PackedTest(unittest.TestCase):
         # Where there is PyTorch, the logits; else why not.
         self.assertRegex(done.stdout, r"logits of the first token.*the same|ttft +not run: .*PyTorch")
         self.assertTrue((pathlib.Path(self.folder.name) / "results/table.txt").exists())
+        if pathlib.Path("/usr/local/cuda/bin/nvcc").exists():
+            self.assertRegex(done.stdout, r"gather kernels +compiled here by .*nvcc +well")
 
     def test_what_a_machine_is_not_fit_for_is_said(self):
         self.assertEqual(self.run_packed("--driver", "/nowhere/libcuda.so").returncode, 2)

@@ -1,10 +1,16 @@
 #include "tiers/gpu/gather_plan.h"
 
+#include <unistd.h>
+
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 #include <gtest/gtest.h>
 
+#include "tests/doubles/in_child.h"
 #include "tests/doubles/seeded.h"
 #include "tiers/gpu/gather_choice.h"
 #include "tiers/gpu/kernel_image.h"
@@ -126,6 +132,22 @@ TEST(GatherChoiceTest, TheLargestSizeCountsUpToWhichGatheringWasFasterByATenth) 
   EXPECT_EQ(LargestWorthGathering({sample(1, 100, 10), sample(2, 100, 90), sample(4, 100, 91)}),
             2U);
   EXPECT_EQ(LargestWorthGathering({sample(1, 100, 99), sample(2, 100, 10)}), 0U);
+}
+
+TEST(KernelImageTest, IsWhatAFileHoldsThatTheEnvironmentNames) {
+  // In processes of their own, as it is read once.
+  const std::string path = testing::TempDir() + "kernels-" + std::to_string(getpid());
+  std::ofstream(path) << "PTX";
+  const auto image_of = [](const std::string& file) {
+    return InChild([&file] {
+      setenv("TERRACE_GATHER_KERNELS", file.c_str(), 1);
+      const absl::Span<const char> image = KernelImage();
+      return std::string(image.data(), image.size()) == "PTX" ? 3 : image.empty() ? 4 : 5;
+    });
+  };
+  EXPECT_EQ(image_of(path), 3);
+  std::filesystem::remove(path);
+  EXPECT_EQ(image_of(path), 4);
 }
 
 TEST(KernelImageTest, IsAFatBinaryWhereThereWasACompiler) {
