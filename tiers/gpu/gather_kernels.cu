@@ -11,7 +11,7 @@ using terrace::GatherMove;
 using terrace::kWarpThreads;
 
 constexpr unsigned kAllLanes = 0xffffffffU;
-constexpr int kWordsAtATime = 4;  // loads that are on their way before the first store
+constexpr unsigned kWordsAtATime = 4;  // loads that are on their way before the first store
 
 // By a warp; both sides are aligned for Word, and `words` is how many there are.
 template <typename Word>
@@ -19,10 +19,10 @@ __device__ void CopyWords(Word* to, const Word* from, uint64_t words, unsigned l
   uint64_t i = lane;
   for (; i + (kWordsAtATime - 1) * kWarpThreads < words; i += kWordsAtATime * kWarpThreads) {
     Word held[kWordsAtATime];
-    for (int j = 0; j < kWordsAtATime; ++j) {
+    for (unsigned j = 0; j < kWordsAtATime; ++j) {
       held[j] = from[i + j * kWarpThreads];
     }
-    for (int j = 0; j < kWordsAtATime; ++j) {
+    for (unsigned j = 0; j < kWordsAtATime; ++j) {
       to[i + j * kWarpThreads] = held[j];
     }
   }
