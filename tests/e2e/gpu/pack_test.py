@@ -56,6 +56,7 @@ class PackedTest(unittest.TestCase):
         done = self.run_packed("--driver", self.stand_in, "--blocks", "24", "--model", "tiny", "--max-tokens", "1024")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertRegex(done.stdout, r"tests +\d+ passed, 0 failed")
+        self.assertRegex(done.stdout, r"pieces that are gathered, as measured +up to \d+ bytes in loads")
         self.assertRegex(done.stdout, r"load, pieces of 32k +\S+ GB/s")
         self.assertRegex(done.stdout, r"bytes that are wrong, errors +0 ")
         # Where there is PyTorch, the logits; else why not.
