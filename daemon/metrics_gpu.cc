@@ -47,6 +47,18 @@ void AddMemory(const GpuFigures& figures, Families* out) {
                static_cast<double>(bytes));
     }
   }
+  out->Gauge("gpu_gathered_piece_bytes",
+             "Pieces of blocks up to this size are gathered by a kernel, by direction; 0: none.");
+  for (const GpuDeviceFigures& device : figures.devices) {
+    for (const auto& [verb, bytes] :
+         {std::pair("load", device.load_piece_bytes), std::pair("save", device.save_piece_bytes)}) {
+      out->Add({Label("gpu", Concat(device.ordinal)), Label("verb", verb)},
+               static_cast<double>(bytes));
+    }
+  }
+  out->Gauge("gpu_worker_gathered_bytes", "Bytes that the present worker copied by the kernels.");
+  AddEach(
+      figures, [](const GpuDeviceFigures& device) { return device.worker.bytes_gathered; }, out);
   out->Gauge("gpu_worker_copied_bytes", "Bytes that the present worker has copied, by direction.");
   for (const GpuDeviceFigures& device : figures.devices) {
     for (const auto& [verb, bytes] : {std::pair("load", device.worker.bytes_to_device),

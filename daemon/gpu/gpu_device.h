@@ -75,6 +75,9 @@ struct GpuDeviceFigures {
   uint64_t staging_bytes_used = 0;
   uint32_t ordinal = 0;  // of the driver
   bool read_only_memory = false;
+  uint64_t load_piece_bytes = 0;  // the largest that the worker gathers; 0: none is
+  uint64_t save_piece_bytes = 0;
+  std::string plain_reason;  // why none is; "": some are
   GpuWorkerFacts worker;   // of the present one, as of a second ago
   std::string last_fault;  // why the last one lost its place
 };

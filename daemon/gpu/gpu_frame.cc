@@ -199,14 +199,21 @@ std::vector<std::string> Encode(const GpuCopy& message) {
 
 std::string Encode(const GpuReady& message) {
   const std::string_view text = MessageOf(message.status);
-  Packet out(GpuMessage::kReady, kHead + 16 + text.size());
+  const std::string_view reason =
+      std::string_view(message.plain_reason).substr(0, kMaxWorkerMessage);
+  Packet out(GpuMessage::kReady, kHead + 40 + text.size() + reason.size());
   out->U8(static_cast<uint8_t>(message.status.code()));
   out->U8(message.read_only_memory ? 1 : 0);
   out->U16(static_cast<uint16_t>(text.size()));
   out->U32(message.driver_version);
   out->U32(message.ordinal);
+  out->U32(static_cast<uint32_t>(reason.size()));
+  out->U32(message.node);
   out->U32(0);
+  out->U64(message.load_piece_bytes);
+  out->U64(message.save_piece_bytes);
   out->Bytes(text);
+  out->Bytes(reason);
   return out.Take();
 }
 
@@ -225,10 +232,10 @@ std::string Encode(const GpuDone& message) {
 std::string Encode(const GpuSeen& message) {
   const GpuWorkerFacts& facts = message.facts;
   const std::string_view reason = std::string_view(facts.ring_reason).substr(0, kMaxWorkerMessage);
-  Packet out(GpuMessage::kSeen, kHead + 60 + reason.size());
+  Packet out(GpuMessage::kSeen, kHead + 68 + reason.size());
   out->U64(message.call);
   for (const uint64_t number :
-       {facts.bytes_to_device, facts.bytes_to_host, facts.bytes_through_ring,
+       {facts.bytes_to_device, facts.bytes_to_host, facts.bytes_through_ring, facts.bytes_gathered,
         facts.direct_memory_bytes, facts.ring_memory_bytes, facts.copies}) {
     out->U64(number);
   }
@@ -370,8 +377,13 @@ std::optional<GpuReady> DecodeGpuReady(absl::Span<const char> packet) {
   const uint16_t text_bytes = in->U16();
   message.driver_version = in->U32();
   message.ordinal = in->U32();
+  const uint32_t reason_bytes = in->U32();
+  message.node = in->U32();
   const bool padded = in->U32() == 0;
+  message.load_piece_bytes = in->U64();
+  message.save_piece_bytes = in->U64();
   std::optional<absl::Status> status = StatusOf(code, in->Bytes(text_bytes));
+  message.plain_reason = std::string(in->Bytes(reason_bytes));
   if (!in.Whole() || !padded || read_only > 1 || !status.has_value()) {
     return std::nullopt;
   }
@@ -402,7 +414,8 @@ std::optional<GpuSeen> DecodeGpuSeen(absl::Span<const char> packet) {
   message.call = in->U64();
   GpuWorkerFacts& facts = message.facts;
   for (uint64_t* number : {&facts.bytes_to_device, &facts.bytes_to_host, &facts.bytes_through_ring,
-                           &facts.direct_memory_bytes, &facts.ring_memory_bytes, &facts.copies}) {
+                           &facts.bytes_gathered, &facts.direct_memory_bytes,
+                           &facts.ring_memory_bytes, &facts.copies}) {
     *number = in->U64();
   }
   const uint32_t reason_bytes = in->U32();

@@ -18,12 +18,12 @@
 //   kCancel        u64 call
 //   kLook          u64 call
 // From the worker:
-//   kReady         its first: u8 status, u8 read_only_memory, u16 message_bytes, u32
-//   driver_version,
-//                  u32 ordinal, u32 0, the message
-//   kDone          (of call 0: what it dies of) u64 call, u8 status, u8 0, u16 message_bytes, u32
-//   0, the message kSeen          u64 call, and GpuWorkerFacts in their order, the reason last with
-//   its u32 length
+//   kReady         its first: u8 status, u8 read_only_memory, u16 message_bytes,
+//                  u32 driver_version, u32 ordinal, u32 reason_bytes, u32 node, u32 0,
+//                  u64 load_piece_bytes, u64 save_piece_bytes, the message, the reason
+//   kDone          (of call 0: what it dies of) u64 call, u8 status, u8 0, u16 message_bytes,
+//                  u32 0, the message
+//   kSeen          u64 call, and GpuWorkerFacts in their order, the reason last with its u32 length
 //
 // Pure: bytes in, values out.
 #pragma once
@@ -116,11 +116,17 @@ struct GpuCopyPacket {
   GpuCopy copy;
   bool more = false;
 };
+inline constexpr uint32_t kNoNode = UINT32_MAX;
 struct GpuReady {
   absl::Status status;  // of finding the device and starting its engine
   bool read_only_memory = false;
   uint32_t driver_version = 0;
   uint32_t ordinal = 0;  // as the driver counts its devices
+  // Of blocks in pieces, the largest that a kernel gathers; 0: none is.
+  uint64_t load_piece_bytes = 0;
+  uint64_t save_piece_bytes = 0;
+  std::string plain_reason;  // why none is; "": some are
+  uint32_t node = kNoNode;   // of memory, to which its threads keep
 };
 // The call that kDone names when the worker says what it dies of.
 inline constexpr uint64_t kLastWords = 0;
@@ -132,6 +138,7 @@ struct GpuWorkerFacts {
   uint64_t bytes_to_device = 0;  // landed
   uint64_t bytes_to_host = 0;
   uint64_t bytes_through_ring = 0;  // of both
+  uint64_t bytes_gathered = 0;      // of both
   uint64_t direct_memory_bytes = 0;
   uint64_t ring_memory_bytes = 0;
   uint64_t copies = 0;      // that have not ended

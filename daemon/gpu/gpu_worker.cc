@@ -28,6 +28,7 @@
 #include "tiers/gpu/copy_engine.h"
 #include "tiers/gpu/copy_plan.h"
 #include "tiers/gpu/imported_allocations.h"
+#include "tiers/gpu/near_cpus.h"
 #include "tiers/os/descriptor.h"
 
 namespace terrace {
@@ -93,6 +94,7 @@ class Worker {
     if (absl::Status found = FindDevice(device, &device_); !found.ok()) {
       return found;
     }
+    StayNear();
     absl::StatusOr<std::unique_ptr<CopyEngine>> engine = CopyEngine::Start(context(), {});
     if (!engine.ok()) {
       return engine.status();
@@ -114,6 +116,11 @@ class Worker {
     int version = 0;
     (*device_.driver)->DriverGetVersion(&version);
     ready.driver_version = static_cast<uint32_t>(version);
+    const CopyEngineFacts facts = engine_->facts();
+    ready.load_piece_bytes = facts.gathered_piece_bytes_to_device;
+    ready.save_piece_bytes = facts.gathered_piece_bytes_to_host;
+    ready.plain_reason = facts.plain_reason;
+    ready.node = node_;
     Send(Encode(ready));
   }
 
@@ -138,6 +145,14 @@ class Worker {
   }
 
  private:
+  // Before any thread is started and any memory touched that copies go through.
+  void StayNear() {
+    const std::optional<NearCpus> near = FindNearCpus("/sys", context().PciBusId());
+    if (near.has_value() && StayOn(near->cpus).ok()) {
+      node_ = static_cast<uint32_t>(near->node);
+    }
+  }
+
   struct Slab {
     Mapping mapping;
     bool added = false;
@@ -508,15 +523,16 @@ class Worker {
     const CopyEngineFacts seen = engine_->facts();
     GpuSeen message;
     message.call = *call;
-    message.facts = {seen.bytes_to_device,     seen.bytes_to_host,     seen.bytes_through_ring,
-                     seen.direct_memory_bytes, seen.ring_memory_bytes, seen.transfers,
-                     seen.ring_reason};
+    message.facts = {seen.bytes_to_device, seen.bytes_to_host,       seen.bytes_through_ring,
+                     seen.bytes_gathered,  seen.direct_memory_bytes, seen.ring_memory_bytes,
+                     seen.transfers,       seen.ring_reason};
     Send(Encode(message));
     return true;
   }
 
   const WorkerChannel channel_;
   Device device_;
+  uint32_t node_ = kNoNode;
   const Mapping staging_;
   const EventDescriptor ended_event_;
   std::unique_ptr<CopyEngine> engine_;

@@ -14,6 +14,18 @@ namespace {
 constexpr absl::Duration kLookInterval = absl::Seconds(1);
 constexpr absl::Duration kDying = absl::Milliseconds(200);
 
+// For the log.
+std::string Described(const GpuReady& ready) {
+  const std::string place = ready.node == kNoNode ? "" : absl::StrCat(", on node ", ready.node);
+  const std::string pieces =
+      ready.plain_reason.empty()
+          ? absl::StrCat("pieces are gathered up to ", ready.load_piece_bytes, " bytes for loads, ",
+                         ready.save_piece_bytes, " for saves")
+          : absl::StrCat("small pieces are copied one by one: ", ready.plain_reason);
+  return absl::StrCat("a worker serves, GPU ", ready.ordinal, ", driver ", ready.driver_version,
+                      place, "; ", pieces);
+}
+
 }  // namespace
 
 void WorkerGpuDevice::Run() {
@@ -294,8 +306,11 @@ void WorkerGpuDevice::TakeReady(absl::Span<const char> bytes) {
     figures_.serving = true;
     figures_.ordinal = ready->ordinal;
     figures_.read_only_memory = ready->read_only_memory;
+    figures_.load_piece_bytes = ready->load_piece_bytes;
+    figures_.save_piece_bytes = ready->save_piece_bytes;
+    figures_.plain_reason = ready->plain_reason;
   }
-  Say(absl::StrCat("a worker serves, GPU ", ready->ordinal, ", driver ", ready->driver_version));
+  Say(Described(*ready));
   for (const auto& [number, region] : regions_) {
     OpenIfFree(number, region);
   }

@@ -27,6 +27,9 @@ absl::Status CheckOptions(const CopyEngineOptions& options) {
   if (options.ring_half_bytes < 4096 || options.ring_half_bytes > options.max_bytes_in_flight) {
     return absl::InvalidArgumentError("ring_half_bytes: 4096 to max_bytes_in_flight");
   }
+  if (options.stage_bytes < 1024) {
+    return absl::InvalidArgumentError("stage_bytes: at least 1024");
+  }
   if (options.max_transfers == 0) {
     return absl::InvalidArgumentError("max_transfers: at least 1");
   }
@@ -107,6 +110,12 @@ absl::Status CopyEngineCore::Start() {
     events_.push_back(*std::move(event));
     free_events_.push_back(events_.back().get());
   }
+  auto gathering =
+      Gathering::SetUp(context_, {options_.kernels, stage_bytes_, options_.gathered_piece_bytes});
+  if (!gathering.ok()) {
+    return gathering.status();
+  }
+  gathering_.emplace(*std::move(gathering));
   try {
     thread_ = std::thread([this] { Loop(); });
   } catch (const std::system_error& error) {
@@ -324,6 +333,10 @@ CopyEngineFacts CopyEngineCore::facts() const {
   facts.bytes_to_device = bytes_to_device_;
   facts.bytes_to_host = bytes_to_host_;
   facts.bytes_through_ring = bytes_through_ring_;
+  facts.bytes_gathered = bytes_gathered_;
+  facts.gathered_piece_bytes_to_device = gathering_->piece_bytes(cuda::CopyDirection::kToDevice);
+  facts.gathered_piece_bytes_to_host = gathering_->piece_bytes(cuda::CopyDirection::kToHost);
+  facts.plain_reason = gathering_->reason();
   const absl::MutexLock lock(&mutex_);
   facts.transfers = named_.size();
   facts.failure = failure_;

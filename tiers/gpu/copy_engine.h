@@ -12,6 +12,11 @@
 // engine looks at that event instead of queueing behind it, so that a producer that never gets
 // there holds up nobody, and its transfer can be cancelled.
 //
+// Blocks in pieces so small that copies of them do not get up to speed are gathered: a kernel
+// brings them together in a stage in the device's memory, and one copy serves them all
+// (gathering.h). Up to which size that pays is measured at the start; a device, driver or build
+// that cannot copies piece by piece, and facts() says why.
+//
 // Host memory is added before it is used. What the device can be given is registered, and copied
 // directly; else its copies go through a ring of two pinned halves, which a thread of its own fills
 // or empties while the other half is with the device.
@@ -26,6 +31,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -34,6 +40,7 @@
 
 #include "tiers/gpu/copy_plan.h"
 #include "tiers/gpu/cuda_objects.h"
+#include "tiers/gpu/kernel_image.h"
 
 namespace terrace {
 
@@ -42,6 +49,10 @@ struct CopyEngineOptions {
   uint64_t max_bytes_in_flight = uint64_t{128} << 20;  // of each direction
   uint64_t ring_half_bytes = uint64_t{64} << 20;       // at most max_bytes_in_flight
   uint32_t max_transfers = 4096;                       // accepted and not completed
+  absl::Span<const char> kernels = KernelImage();      // empty: nothing is gathered
+  uint64_t stage_bytes = uint64_t{16} << 20;  // of each of four; a quarter of max_bytes_in_flight
+                                              // at most is used
+  std::optional<uint64_t> gathered_piece_bytes;  // the largest; nullopt: measured
 };
 
 struct DeviceTransfer {
@@ -65,10 +76,14 @@ struct CopyEngineFacts {
   uint64_t bytes_to_device = 0;  // landed
   uint64_t bytes_to_host = 0;
   uint64_t bytes_through_ring = 0;   // of both
+  uint64_t bytes_gathered = 0;       // of both
   uint64_t direct_memory_bytes = 0;  // added, by path
   uint64_t ring_memory_bytes = 0;
   std::string ring_reason;  // why the last memory that goes through the ring does; "": none does
-  absl::Status failure;     // what the engine failed with
+  uint64_t gathered_piece_bytes_to_device = 0;  // the largest; 0: none is
+  uint64_t gathered_piece_bytes_to_host = 0;
+  std::string plain_reason;  // why nothing is gathered; "": something is
+  absl::Status failure;      // what the engine failed with
 };
 
 class CopyEngineCore;

@@ -2,6 +2,7 @@
 // thread's own affairs (copy_engine_loop.cc).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -20,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 
 #include "tiers/gpu/copy_engine.h"
+#include "tiers/gpu/gathering.h"
 #include "tiers/gpu/host_copier.h"
 #include "tiers/gpu/transfer_state.h"
 #include "tiers/os/file_system.h"
@@ -29,7 +31,10 @@ namespace terrace {
 class CopyEngineCore {
  public:
   CopyEngineCore(const cuda::PrimaryContext& context, CopyEngineOptions options)
-      : context_(context), driver_(context.driver()), options_(std::move(options)) {}
+      : context_(context),
+        driver_(context.driver()),
+        options_(std::move(options)),
+        stage_bytes_(std::min(options_.stage_bytes, options_.max_bytes_in_flight / 4)) {}
   // Called once; Stop only after it succeeded.
   absl::Status Start();
   void Stop();
@@ -70,6 +75,8 @@ class CopyEngineCore {
     std::shared_ptr<TransferBatch> batch;
     std::vector<cuda::CopyRange> copies;  // of the device, with memory that is pinned
     int half = -1;                        // of the ring
+    std::optional<uint32_t> stage;        // for its small pieces
+    uint64_t gathered_bytes = 0;
     cuda::Event landed = nullptr;
   };
   // One direction.
@@ -90,7 +97,7 @@ class CopyEngineCore {
       return arrivals.empty() && cancels.empty() && ring_copied.empty() && !stop;
     }
   };
-  enum class Begun : uint8_t { kAll, kNoRoom, kNoHalf };
+  enum class Begun : uint8_t { kAll, kNoRoom, kNoPlace };
 
   static constexpr size_t kMaxBatchesInFlight = 32;  // of a direction
   static constexpr size_t kMaxCopiesOfBatch = 1024;
@@ -119,6 +126,7 @@ class CopyEngineCore {
   void BeginAll(Lane& lane);
   bool GateOpen(TransferState& transfer);
   Begun BeginOne(Lane& lane, const Transfer& transfer);
+  bool TakePlaces(const Lane& lane, const TransferState& transfer, Running* running);
   int TakeHalf(const Lane& lane);
   void CopyByHost(const Lane& lane, Running running);
   void GiveToDriver(Lane& lane, Running running);
@@ -132,6 +140,7 @@ class CopyEngineCore {
   const cuda::PrimaryContext& context_;
   const cuda::CudaDriver& driver_;
   const CopyEngineOptions options_;
+  const uint64_t stage_bytes_;
 
   mutable absl::Mutex mutex_;
   HostMemories memories_ ABSL_GUARDED_BY(mutex_);
@@ -144,8 +153,10 @@ class CopyEngineCore {
   std::atomic<uint64_t> bytes_to_device_{0};
   std::atomic<uint64_t> bytes_to_host_{0};
   std::atomic<uint64_t> bytes_through_ring_{0};
+  std::atomic<uint64_t> bytes_gathered_{0};
 
-  // The engine's thread alone.
+  // The engine's thread alone, but for what is constant.
+  std::optional<Gathering> gathering_;
   std::array<Lane, 2> lanes_;  // loads, saves
   std::vector<cuda::OwnedEvent> events_;
   std::vector<cuda::Event> free_events_;

@@ -66,6 +66,9 @@ void CopyEngineCore::Accept(Inbox inbox) {
       transfer->Abandon();
       NoteEnd(transfer);
     } else {
+      if (gathering_->Suits(transfer->transfer().direction, transfer->transfer().plan.pieces)) {
+        transfer->Gather();
+      }
       LaneOf(*transfer).waiting.push_back(std::move(transfer));
     }
   }
@@ -168,20 +171,20 @@ CopyEngineCore::Begun CopyEngineCore::BeginOne(Lane& lane, const Transfer& trans
   const uint64_t direct_bytes = options_.max_bytes_in_flight / 4;
   while (!transfer->AllBegun() && !failed_) {
     const bool by_ring = transfer->NextPath() == HostPath::kRing;
-    const uint64_t bytes = transfer->NextBytes(by_ring ? options_.ring_half_bytes : direct_bytes);
+    const bool gathers = transfer->gathers();
+    uint64_t limit = by_ring ? options_.ring_half_bytes : direct_bytes;
+    limit = gathers ? std::min(limit, stage_bytes_) : limit;
+    const uint64_t bytes = transfer->NextBytes(limit);
     if (lane.bytes_in_flight + bytes > options_.max_bytes_in_flight ||
         lane.batches_in_flight == kMaxBatchesInFlight) {
       return Begun::kNoRoom;
     }
     Running running;
-    if (by_ring) {
-      running.half = TakeHalf(lane);
-      if (running.half < 0) {
-        return Begun::kNoHalf;
-      }
+    if (!TakePlaces(lane, *transfer, &running)) {
+      return Begun::kNoPlace;
     }
     running.owner = transfer;
-    running.batch = transfer->TakeBatch({bytes, kMaxCopiesOfBatch});
+    running.batch = transfer->TakeBatch({bytes, gathers ? kMaxPiecesOfStage : kMaxCopiesOfBatch});
     running.copies = running.batch->copies;
     lane.bytes_in_flight += running.batch->bytes;
     ++lane.batches_in_flight;
@@ -200,6 +203,26 @@ CopyEngineCore::Begun CopyEngineCore::BeginOne(Lane& lane, const Transfer& trans
     }
   }
   return Begun::kAll;
+}
+
+// What the next batch of the transfer needs beside room in flight.
+bool CopyEngineCore::TakePlaces(const Lane& lane, const TransferState& transfer, Running* running) {
+  if (transfer.gathers()) {
+    running->stage = gathering_->TakeStage(lane.direction);
+    if (!running->stage.has_value()) {
+      return false;
+    }
+  }
+  if (transfer.NextPath() == HostPath::kRing) {
+    running->half = TakeHalf(lane);
+    if (running->half < 0) {
+      if (running->stage.has_value()) {
+        gathering_->GiveBack(lane.direction, *running->stage);
+      }
+      return false;
+    }
+  }
+  return true;
 }
 
 // Saves have one half at most, so that a load waits for one batch of theirs and never for two.
@@ -241,7 +264,10 @@ void CopyEngineCore::GiveToDriver(Lane& lane, Running running) {
   running.landed = free_events_.back();
   free_events_.pop_back();
   const Transfer owner = running.owner;
-  cuda::Result result = driver_.EnqueueCopies(lane.direction, running.copies, stream);
+  cuda::Result result = running.stage.has_value()
+                            ? gathering_->Enqueue(lane.direction, running.copies, *running.stage,
+                                                  stream, &running.gathered_bytes)
+                            : driver_.EnqueueCopies(lane.direction, running.copies, stream);
   if (result == cuda::kSuccess) {
     result = driver_->EventRecord(running.landed, stream);
   }
@@ -259,12 +285,16 @@ void CopyEngineCore::Land(Lane& lane, const Running& running) {
   if (running.half >= 0) {
     ring()->uses[static_cast<size_t>(running.half)] = Ring::Use::kFree;
   }
+  if (running.stage.has_value()) {
+    gathering_->GiveBack(lane.direction, *running.stage);
+  }
   lane.bytes_in_flight -= running.batch->bytes;
   --lane.batches_in_flight;
   if (!running.owner->abandoned()) {
     const bool to_device = lane.direction == cuda::CopyDirection::kToDevice;
     (to_device ? bytes_to_device_ : bytes_to_host_) += running.batch->bytes;
     bytes_through_ring_ += running.half >= 0 ? running.batch->bytes : 0;
+    bytes_gathered_ += running.gathered_bytes;
   }
   running.owner->Landed(*running.batch);
   NoteEnd(running.owner);

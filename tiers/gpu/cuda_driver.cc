@@ -62,6 +62,7 @@ void BindDevices(SymbolBinder& binder, DriverCalls& calls) {
   binder.Need(&calls.DeviceGetAttribute, "cuDeviceGetAttribute");
   // The second version tells slices of one GPU (MIG) apart.
   binder.NeedEither(&calls.DeviceGetUuid, "cuDeviceGetUuid_v2", "cuDeviceGetUuid");
+  binder.Take(&calls.DeviceGetPCIBusId, "cuDeviceGetPCIBusId");
   binder.Need(&calls.DevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain");
   binder.Need(&calls.DevicePrimaryCtxRelease, "cuDevicePrimaryCtxRelease_v2");
   binder.Need(&calls.CtxSetCurrent, "cuCtxSetCurrent");
@@ -111,6 +112,14 @@ void BindStreams(SymbolBinder& binder, DriverCalls& calls) {
   binder.Need(&calls.IpcOpenEventHandle, "cuIpcOpenEventHandle");
 }
 
+void BindKernels(SymbolBinder& binder, DriverCalls& calls) {
+  binder.Take(&calls.ModuleLoadData, "cuModuleLoadData");
+  binder.Take(&calls.ModuleUnload, "cuModuleUnload");
+  binder.Take(&calls.ModuleGetFunction, "cuModuleGetFunction");
+  binder.Take(&calls.MemHostGetDevicePointer, "cuMemHostGetDevicePointer_v2");
+  binder.Take(&calls.LaunchKernel, "cuLaunchKernel");
+}
+
 absl::StatusCode CodeOf(Result result) {
   switch (result) {
     case kOutOfMemory:
@@ -124,6 +133,8 @@ absl::StatusCode CodeOf(Result result) {
     case kAlreadyMapped:
       return absl::StatusCode::kInvalidArgument;
     case kNotSupported:
+    case kInvalidImage:
+    case kNoBinaryForGpu:
       return absl::StatusCode::kUnimplemented;
     case kNotPermitted:
       return absl::StatusCode::kPermissionDenied;
@@ -161,6 +172,7 @@ absl::Status CudaDriver::Bind(void* library) {
   BindDevices(binder, calls_);
   BindMemory(binder, calls_);
   BindStreams(binder, calls_);
+  BindKernels(binder, calls_);
   if (!binder.missing().empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat("lacks ", binder.missing(), "; drivers from CUDA 11.4 on have it"));
@@ -198,6 +210,12 @@ bool CudaDriver::EndsContext(Result result) {
 
 bool CudaDriver::copies_in_batches() const {
   return calls_.MemcpyBatchAsync != nullptr || calls_.MemcpyBatchAsyncWithFailIndex != nullptr;
+}
+
+bool CudaDriver::launches_kernels() const {
+  return calls_.ModuleLoadData != nullptr && calls_.ModuleUnload != nullptr &&
+         calls_.ModuleGetFunction != nullptr && calls_.MemHostGetDevicePointer != nullptr &&
+         calls_.LaunchKernel != nullptr;
 }
 
 Result CudaDriver::EnqueueSingly(CopyDirection direction,

@@ -29,6 +29,8 @@ struct DriverCalls {
   Result (*DeviceGet)(Device* device, int ordinal) = nullptr;
   Result (*DeviceGetAttribute)(int* value, int attribute, Device device) = nullptr;
   Result (*DeviceGetUuid)(DeviceUuid* uuid, Device device) = nullptr;
+  // May be absent.
+  Result (*DeviceGetPCIBusId)(char* id, int room, Device device) = nullptr;
   Result (*DevicePrimaryCtxRetain)(Context* context, Device device) = nullptr;
   Result (*DevicePrimaryCtxRelease)(Device device) = nullptr;
   Result (*CtxSetCurrent)(Context context) = nullptr;
@@ -118,6 +120,24 @@ struct DriverCalls {
   Result (*EventRecord)(Event event, Stream stream) = nullptr;
   Result (*EventQuery)(Event event) = nullptr;
   Result (*EventSynchronize)(Event event) = nullptr;
+
+  // Kernels: any of these may be absent (launches_kernels).
+  Result (*ModuleLoadData)(Module* module, const void* image) = nullptr;
+  Result (*ModuleUnload)(Module module) = nullptr;
+  Result (*ModuleGetFunction)(Function* function, Module module, const char* name) = nullptr;
+  Result (*MemHostGetDevicePointer)(DevicePointer* pointer, void* memory, unsigned flags) = nullptr;
+  Result (*LaunchKernel)(Function function,
+                         unsigned grid_x,
+                         unsigned grid_y,
+                         unsigned grid_z,
+                         unsigned block_x,
+                         unsigned block_y,
+                         unsigned block_z,
+                         unsigned shared_bytes,
+                         Stream stream,
+                         void** parameters,
+                         void** extra) = nullptr;
+
   Result (*IpcGetEventHandle)(IpcEventHandle* handle, Event event) = nullptr;
   Result (*IpcOpenEventHandle)(Event* event, IpcEventHandle handle) = nullptr;
 };
@@ -149,6 +169,7 @@ class CudaDriver {
   static bool EndsContext(Result result);
 
   [[nodiscard]] bool copies_in_batches() const;
+  [[nodiscard]] bool launches_kernels() const;
   // Enqueues copies that may run in any order among each other, in one call where the driver has
   // one. After an error any of them may run.
   [[nodiscard]] Result EnqueueCopies(CopyDirection direction,

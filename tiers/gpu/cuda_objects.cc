@@ -47,6 +47,14 @@ absl::StatusOr<DeviceUuid> PrimaryContext::Uuid() const {
   return uuid;
 }
 
+std::string PrimaryContext::PciBusId() const {
+  char id[32] = {};
+  const DriverCalls& calls = *driver_->operator->();
+  const bool known = calls.DeviceGetPCIBusId != nullptr &&
+                     calls.DeviceGetPCIBusId(id, sizeof id - 1, device_) == kSuccess;
+  return known ? id : "";
+}
+
 absl::StatusOr<OwnedStream> OwnedStream::Create(const PrimaryContext& context, Urgency urgency) {
   if (const absl::Status status = context.MakeCurrent(); !status.ok()) {
     return status;
@@ -212,6 +220,52 @@ ImportedMemory::~ImportedMemory() {
   driver->MemAddressFree(address_, bytes_);
 }
 
+absl::StatusOr<OwnedMemory> OwnedMemory::Allocate(const PrimaryContext& context, uint64_t bytes) {
+  if (const absl::Status status = context.MakeCurrent(); !status.ok()) {
+    return status;
+  }
+  DevicePointer address = 0;
+  if (const Result result = context.driver()->MemAlloc(&address, bytes); result != kSuccess) {
+    return context.driver().StatusOf(result, "device memory");
+  }
+  return OwnedMemory(context, address, bytes);
+}
+
+OwnedMemory::~OwnedMemory() {
+  if (address_ != 0 && context_->MakeCurrent().ok()) {
+    context_->driver()->MemFree(address_);
+  }
+}
+
+absl::StatusOr<LoadedModule> LoadedModule::Load(const PrimaryContext& context, const void* image) {
+  if (const absl::Status status = context.MakeCurrent(); !status.ok()) {
+    return status;
+  }
+  if (!context.driver().launches_kernels()) {
+    return absl::UnimplementedError("the driver lacks the calls for kernels");
+  }
+  Module module = nullptr;
+  if (const Result result = context.driver()->ModuleLoadData(&module, image); result != kSuccess) {
+    return context.driver().StatusOf(result, "kernels");
+  }
+  return LoadedModule(context, module);
+}
+
+LoadedModule::~LoadedModule() {
+  if (module_ != nullptr && context_->MakeCurrent().ok()) {
+    context_->driver()->ModuleUnload(module_);
+  }
+}
+
+absl::StatusOr<Function> LoadedModule::Find(const char* name) const {
+  Function function = nullptr;
+  if (const Result result = context_->driver()->ModuleGetFunction(&function, module_, name);
+      result != kSuccess) {
+    return context_->driver().StatusOf(result, absl::StrCat("kernel ", name));
+  }
+  return function;
+}
+
 absl::StatusOr<PinnedMemory> PinnedMemory::Register(const PrimaryContext& context,
                                                     absl::Span<char> memory,
                                                     Access access) {
@@ -222,12 +276,27 @@ absl::StatusOr<PinnedMemory> PinnedMemory::Register(const PrimaryContext& contex
   if (read_only && context.Attribute(kAttributeReadOnlyHostRegister) == 0) {
     return absl::UnimplementedError("the device cannot register memory read-only");
   }
-  const unsigned flags = kHostRegisterPortable | (read_only ? kHostRegisterReadOnly : 0);
+  // Mapped, so that kernels can read what says what they have to do.
+  const unsigned flags =
+      kHostRegisterPortable | (read_only ? kHostRegisterReadOnly : kHostRegisterMapped);
   const Result result = context.driver()->MemHostRegister(memory.data(), memory.size(), flags);
   if (result != kSuccess) {
     return context.driver().StatusOf(result, "cuMemHostRegister");
   }
   return PinnedMemory(context, memory);
+}
+
+absl::StatusOr<DevicePointer> PinnedMemory::AddressForKernels() const {
+  const CudaDriver& driver = context_->driver();
+  if (!driver.launches_kernels()) {
+    return absl::UnimplementedError("the driver lacks the calls for kernels");
+  }
+  DevicePointer address = 0;
+  const Result result = driver->MemHostGetDevicePointer(&address, memory_.data(), 0);
+  if (result != kSuccess) {
+    return driver.StatusOf(result, "cuMemHostGetDevicePointer");
+  }
+  return address;
 }
 
 PinnedMemory::~PinnedMemory() {

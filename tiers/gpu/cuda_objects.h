@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -40,6 +41,8 @@ class PrimaryContext {
   // 0 where the driver does not know the attribute.
   [[nodiscard]] int Attribute(int attribute) const;
   [[nodiscard]] absl::StatusOr<DeviceUuid> Uuid() const;
+  // "0000:3B:00.0"; "" where the driver does not say.
+  [[nodiscard]] std::string PciBusId() const;
 
  private:
   PrimaryContext(const CudaDriver& driver, Device device) : driver_(&driver), device_(device) {}
@@ -89,6 +92,52 @@ class OwnedEvent {
   OwnedEvent(const PrimaryContext& context, Event event) : context_(&context), event_(event) {}
   const PrimaryContext* context_;
   Event event_;
+};
+
+// Device memory of this process's own.
+class OwnedMemory {
+ public:
+  // RESOURCE_EXHAUSTED, else as StatusOf.
+  static absl::StatusOr<OwnedMemory> Allocate(const PrimaryContext& context, uint64_t bytes);
+  OwnedMemory(OwnedMemory&& other) noexcept
+      : context_(other.context_),
+        address_(std::exchange(other.address_, 0)),
+        bytes_(other.bytes_) {}
+  OwnedMemory& operator=(OwnedMemory&&) = delete;
+  OwnedMemory(const OwnedMemory&) = delete;
+  OwnedMemory& operator=(const OwnedMemory&) = delete;
+  ~OwnedMemory();
+  [[nodiscard]] DevicePointer address() const { return address_; }
+  [[nodiscard]] uint64_t bytes() const { return bytes_; }
+
+ private:
+  OwnedMemory(const PrimaryContext& context, DevicePointer address, uint64_t bytes)
+      : context_(&context), address_(address), bytes_(bytes) {}
+  const PrimaryContext* context_;
+  DevicePointer address_;
+  uint64_t bytes_;
+};
+
+// Kernels that were compiled beforehand.
+class LoadedModule {
+ public:
+  // `image`: PTX, a cubin or a fat binary, which says its own length. Errors: UNIMPLEMENTED (a
+  // driver without the calls, an image without code for the device), else as StatusOf.
+  static absl::StatusOr<LoadedModule> Load(const PrimaryContext& context, const void* image);
+  LoadedModule(LoadedModule&& other) noexcept
+      : context_(other.context_), module_(std::exchange(other.module_, nullptr)) {}
+  LoadedModule& operator=(LoadedModule&&) = delete;
+  LoadedModule(const LoadedModule&) = delete;
+  LoadedModule& operator=(const LoadedModule&) = delete;
+  ~LoadedModule();
+  // Lives as long as the module.
+  [[nodiscard]] absl::StatusOr<Function> Find(const char* name) const;
+
+ private:
+  LoadedModule(const PrimaryContext& context, Module module)
+      : context_(&context), module_(module) {}
+  const PrimaryContext* context_;
+  Module module_;
 };
 
 // Another process's device memory.
@@ -147,6 +196,10 @@ class PinnedMemory {
   PinnedMemory(const PinnedMemory&) = delete;
   PinnedMemory& operator=(const PinnedMemory&) = delete;
   ~PinnedMemory();
+
+  // Where kernels find the memory, which was registered kReadWrite. Errors: UNIMPLEMENTED, else as
+  // StatusOf.
+  [[nodiscard]] absl::StatusOr<DevicePointer> AddressForKernels() const;
 
  private:
   PinnedMemory(const PrimaryContext& context, absl::Span<char> memory)

@@ -63,6 +63,9 @@ class TransferState {
   // Nothing more of it is begun, and what lands of it is not counted.
   void Abandon() { abandoned_ = true; }
   [[nodiscard]] bool abandoned() const { return abandoned_; }
+  // Its small pieces are.
+  void Gather() { gathers_ = true; }
+  [[nodiscard]] bool gathers() const { return gathers_; }
   [[nodiscard]] bool gate_open() const { return gate_open_; }
   void OpenGate() { gate_open_ = true; }
   std::function<void(absl::Status)> TakeDone() { return std::move(done_); }
@@ -80,6 +83,7 @@ class TransferState {
   uint32_t layers_ = 0;                                     // landed
   bool abandoned_ = false;
   bool gate_open_ = false;
+  bool gathers_ = false;
 };
 
 }  // namespace terrace

@@ -2,6 +2,7 @@
 // and that they do what the copy engine takes them to do. Runs over the stand-in, and over the
 // driver of this host where there is one; skips, and says so, where there is none.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <optional>
@@ -34,6 +35,7 @@ constexpr uint64_t kBytes = uint64_t{8} << 20;
 class CudaContractTest : public testing::Test {
  protected:
   void SetUp() override {
+    setenv("STAND_IN_CUDA", "kernels", 0);  // means something to the stand-in alone
     auto loaded = cuda::CudaDriver::Load();
     if (absl::IsUnavailable(loaded.status())) {
       GTEST_SKIP() << loaded.status();
@@ -48,6 +50,17 @@ class CudaContractTest : public testing::Test {
   }
 
   [[nodiscard]] const cuda::CudaDriver& driver() const { return *driver_; }
+
+  // Returns when it has ended, well.
+  static void Run(CopyEngine& engine, DeviceTransfer transfer) {
+    absl::Notification done;
+    const auto token = engine.Submit(std::move(transfer), [&done](const absl::Status& status) {
+      EXPECT_TRUE(status.ok()) << status;
+      done.Notify();
+    });
+    ASSERT_TRUE(token.ok()) << token.status();
+    done.WaitForNotification();
+  }
 
   cuda::DevicePointer Allocate(uint64_t bytes) {
     cuda::DevicePointer pointer = 0;
@@ -256,6 +269,57 @@ TEST_F(CudaContractTest, TheEngineMovesBlocksThereAndBack) {
   }
   EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), host.bytes()));
   EXPECT_EQ(driver()->MemFree(device), cuda::kSuccess);
+}
+
+// The kernels against plain copies: pieces of every length and alignment that a geometry allows.
+TEST_F(CudaContractTest, GatheredPiecesOfEverySizeAndAlignmentArrive) {
+  if (KernelImage().empty()) {
+    GTEST_SKIP() << "built without nvcc";
+  }
+  doubles::Seeded random(14);
+  const std::string before = random.Bytes(kBytes);
+  const std::string written = random.Bytes(kBytes);
+  const cuda::DevicePointer device = Allocate(kBytes);
+  AlignedBuffer host(kBytes);
+  CopyEngineOptions options;
+  options.gathered_piece_bytes = uint64_t{64} << 10;
+  auto engine = CopyEngine::Start(*context_, options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  ASSERT_EQ((*engine)->facts().plain_reason, "");
+  ASSERT_TRUE((*engine)->AddHostMemory(host.span(), PinnedMemory::Access::kReadWrite).ok());
+  for (const CopyDirection direction : {CopyDirection::kToDevice, CopyDirection::kToHost}) {
+    Write(device, before);
+    written.copy(host.bytes(), kBytes);
+    DeviceTransfer transfer;
+    transfer.direction = direction;
+    const bool loads = direction == CopyDirection::kToDevice;
+    std::string expected = loads ? before : written;
+    uint64_t in_host = 0;
+    for (uint64_t at = 4 * random.Below(8); at + 70000 < kBytes;) {
+      const uint64_t length = 1 + random.Below(random.OneIn(8) ? 66000 : 3000);
+      transfer.plan.pieces.push_back({device + at, host.bytes() + in_host, length});
+      expected.replace(loads ? at : in_host, length, loads ? written : before, loads ? in_host : at,
+                       length);
+      in_host += length;
+      at += (length + 3) / 4 * 4 + 4 * random.Below(8);
+    }
+    transfer.plan.layer_ends = {static_cast<uint32_t>(transfer.plan.pieces.size())};
+    Run(**engine, std::move(transfer));
+    EXPECT_TRUE(loads ? Read(device, kBytes) == expected
+                      : std::equal(expected.begin(), expected.end(), host.bytes()));
+  }
+  EXPECT_GT((*engine)->facts().bytes_gathered, kBytes / 2);
+  EXPECT_EQ(driver()->MemFree(device), cuda::kSuccess);
+}
+
+TEST_F(CudaContractTest, ItIsMeasuredUpToWhichSizePiecesAreGathered) {
+  auto engine = CopyEngine::Start(*context_, {});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const CopyEngineFacts facts = (*engine)->facts();
+  std::cout << "gathered up to " << facts.gathered_piece_bytes_to_device << " bytes in loads, "
+            << facts.gathered_piece_bytes_to_host << " in saves " << facts.plain_reason << '\n';
+  EXPECT_EQ(facts.plain_reason.find("built without nvcc") != std::string::npos,
+            KernelImage().empty());
 }
 
 }  // namespace

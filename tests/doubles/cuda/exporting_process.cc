@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -17,6 +18,15 @@
 extern char** environ;
 
 namespace terrace::stand_in {
+namespace {
+
+// Elsewhere than it was built, where the tests have been carried to another machine.
+std::string ExporterProgram() {
+  const char* named = std::getenv("TERRACE_CUDA_EXPORTER");
+  return named != nullptr && *named != '\0' ? named : TERRACE_CUDA_EXPORTER;
+}
+
+}  // namespace
 
 ExportingProcess::ExportingProcess(Driver driver) {
   int ends[2] = {-1, -1};
@@ -26,10 +36,10 @@ ExportingProcess::ExportingProcess(Driver driver) {
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, theirs.get(), kExporterSocket);
-  char program[] = TERRACE_CUDA_EXPORTER;
+  std::string program = ExporterProgram();
   std::string library = driver == Driver::kStandIn ? TERRACE_STAND_IN_CUDA : "";
-  char* arguments[] = {program, library.data(), nullptr};
-  TERRACE_CHECK(posix_spawn(&pid_, program, &actions, nullptr, arguments, environ) == 0);
+  char* arguments[] = {program.data(), library.data(), nullptr};
+  TERRACE_CHECK(posix_spawn(&pid_, program.c_str(), &actions, nullptr, arguments, environ) == 0);
   posix_spawn_file_actions_destroy(&actions);
 }
 

@@ -3,8 +3,8 @@
 //
 // The stand-in has one device. Its memory lies in memfds and is mapped at addresses that the
 // processor cannot touch, so that only copies reach it; an address that was given back is handed
-// out again at once. Handles work between processes. What it does not do: kernels, and the pace of
-// real hardware.
+// out again at once. Handles work between processes. Of kernels it knows those of this project by
+// name, whatever the image, and runs them itself. What it does not do: the pace of real hardware.
 #pragma once
 
 #include <stddef.h>
@@ -27,11 +27,13 @@ typedef struct StandInCounters {
   uint64_t streams;
   uint64_t events;
   uint64_t retained_contexts;
+  uint64_t modules;
   uint64_t queued_bytes_to_device;  // of copies that have been asked for and have not run
   uint64_t queued_bytes_to_host;
   // What has been seen since the last stand_in_reset.
   uint64_t copies;
   uint64_t batches;
+  uint64_t kernels;          // that have run
   uint64_t pageable_copies;  // from or to host memory that was not registered
   uint64_t most_queued_bytes_to_device;
   uint64_t most_queued_bytes_to_host;
@@ -58,6 +60,9 @@ STAND_IN_API void stand_in_fail(const char* function, unsigned nth, int result);
 
 // The device's attributes for that are 0 or 1; 1 at the start.
 STAND_IN_API void stand_in_set_read_only_registration(int supported);
+
+// Whether modules can be loaded; not at the start.
+STAND_IN_API void stand_in_set_kernels(int supported);
 
 // Enqueues what stands for a producer's kernel: when the stream gets there, fills the memory.
 STAND_IN_API int stand_in_kernel_fill(uint64_t device,

@@ -36,13 +36,15 @@ struct Shared {
   std::atomic<bool> initialised{false};
   std::atomic<unsigned> delay_us{0};
   std::atomic<bool> read_only_registration{true};
+  std::atomic<bool> kernels{false};
   std::atomic<cuda::Result> lost_with{cuda::kSuccess};
   LiveCounters counters;
 };
 
 // What STAND_IN_CUDA of the environment says, for processes that no test can call into: words
 // between semicolons. "fail=FUNCTION,NTH,RESULT"; "delay=MICROSECONDS"; "ring": no memory can be
-// registered read-only; "hold=PATH": copies wait while there is such a file.
+// registered read-only; "kernels": modules can be loaded; "hold=PATH": copies wait while there is
+// such a file.
 void ReadEnvironment(Shared& shared) {
   const char* const script = std::getenv("STAND_IN_CUDA");
   std::istringstream words(script == nullptr ? "" : script);
@@ -59,6 +61,8 @@ void ReadEnvironment(Shared& shared) {
       shared.delay_us = static_cast<unsigned>(std::stoul(value));
     } else if (word == "ring") {
       shared.read_only_registration = false;
+    } else if (word == "kernels") {
+      shared.kernels = true;
     } else if (word.starts_with("hold=")) {
       shared.hold_file = value;
     }
@@ -167,6 +171,10 @@ bool ReadOnlyRegistration() {
   return Everything().read_only_registration;
 }
 
+bool Kernels() {
+  return Everything().kernels;
+}
+
 void Observe(bool to_device, uint64_t device, size_t bytes) {
   Shared& shared = Everything();
   StandInObserver observer = nullptr;
@@ -216,8 +224,10 @@ void stand_in_counters(StandInCounters* out) {
   out->streams = live.streams;
   out->events = live.events;
   out->retained_contexts = live.retained_contexts;
+  out->modules = live.modules;
   out->copies = live.copies;
   out->batches = live.batches;
+  out->kernels = live.kernels;
   out->pageable_copies = live.pageable_copies;
   out->reads_under_pending_write = live.reads_under_pending_write;
   out->late_copies = live.late_copies;
@@ -234,12 +244,14 @@ void stand_in_reset(void) {
   auto& live = shared.counters;
   live.copies = 0;
   live.batches = 0;
+  live.kernels = 0;
   live.pageable_copies = 0;
   live.reads_under_pending_write = 0;
   live.late_copies = 0;
   live.faults = 0;
   shared.delay_us = 0;
   shared.read_only_registration = true;
+  shared.kernels = false;
   shared.lost_with = terrace::cuda::kSuccess;
   const std::lock_guard<std::mutex> lock(shared.mutex);
   shared.faults.clear();
@@ -278,6 +290,10 @@ void stand_in_fail(const char* function, unsigned nth, int result) {
 
 void stand_in_set_read_only_registration(int supported) {
   Everything().read_only_registration = supported != 0;
+}
+
+void stand_in_set_kernels(int supported) {
+  Everything().kernels = supported != 0;
 }
 
 void stand_in_observe(StandInObserver observer, void* argument) {

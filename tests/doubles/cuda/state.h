@@ -31,6 +31,7 @@ cuda::Result LostWith();
 cuda::Result BeginCopy();
 
 bool ReadOnlyRegistration();
+bool Kernels();
 void Observe(bool to_device, uint64_t device, size_t bytes);
 
 // The counters, by the names of stand_in.h.
@@ -44,8 +45,10 @@ struct LiveCounters {
   std::atomic<uint64_t> streams{0};
   std::atomic<uint64_t> events{0};
   std::atomic<uint64_t> retained_contexts{0};
+  std::atomic<uint64_t> modules{0};
   std::atomic<uint64_t> copies{0};
   std::atomic<uint64_t> batches{0};
+  std::atomic<uint64_t> kernels{0};
   std::atomic<uint64_t> pageable_copies{0};
   std::atomic<uint64_t> reads_under_pending_write{0};
   std::atomic<uint64_t> late_copies{0};

@@ -115,6 +115,16 @@ STAND_IN_SYMBOL Result cuDeviceGetUuid_v2(DeviceUuid* uuid, Device device) {
   return kSuccess;
 }
 
+STAND_IN_SYMBOL Result cuDeviceGetPCIBusId(char* id, int room, Device device) {
+  STAND_IN_ENTER(Needs::kInit);
+  constexpr char kId[] = "0000:00:00.0";
+  if (device != 0 || room < static_cast<int>(sizeof kId)) {
+    return kInvalidValue;
+  }
+  std::memcpy(id, kId, sizeof kId);
+  return kSuccess;
+}
+
 STAND_IN_SYMBOL Result cuDevicePrimaryCtxRetain(Context* context, Device device) {
   STAND_IN_ENTER(Needs::kInit);
   if (device != 0) {

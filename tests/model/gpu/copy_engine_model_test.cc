@@ -56,7 +56,7 @@ struct Move {
 
 class Comparison {
  public:
-  explicit Comparison(uint64_t seed) : random_(seed) {}
+  Comparison(uint64_t seed, bool gathers) : random_(seed), gathers_(gathers) {}
 
   void Run(int transfers) {
     Begin();
@@ -74,6 +74,7 @@ class Comparison {
     EXPECT_EQ(counters.pageable_copies, 0U);
     EXPECT_EQ(counters.reads_under_pending_write, 0U);
     EXPECT_GT(engine_->facts().bytes_through_ring, 0U);
+    EXPECT_EQ(engine_->facts().bytes_gathered > 0, gathers_);
     EXPECT_GT(cancelled_, 0);
     std::cout << settled_ << " transfers, " << cancelled_ << " cancelled, " << compared_
               << " bytes compared, " << wrong_ << " wrong\n";
@@ -97,6 +98,9 @@ class Comparison {
     CopyEngineOptions options;
     options.max_bytes_in_flight = 96 << 10;
     options.ring_half_bytes = 20 << 10;
+    options.kernels = "any image";
+    options.gathered_piece_bytes = kHalf;
+    stand_in_set_kernels(gathers_ ? 1 : 0);
     engine_ = *CopyEngine::Start(*context_, options);
     regions_.push_back({stand_in::KeysFirst(kShape), 2});
     regions_.push_back({stand_in::BlocksFirst(kShape), 1});
@@ -258,6 +262,7 @@ class Comparison {
   }
 
   doubles::Seeded random_;
+  const bool gathers_;
   std::unique_ptr<cuda::CudaDriver> driver_;
   std::optional<cuda::PrimaryContext> context_;
   stand_in::ExportingProcess exporter_;
@@ -276,11 +281,19 @@ class Comparison {
   uint64_t wrong_ = 0;
 };
 
-TEST(CopyEngineModelTest, TenThousandRandomTransfersLeaveNoWrongByte) {
+void RunSayingTheSeed(bool gathers) {
   const uint64_t seed = std::random_device()();
   std::cout << "seed " << seed << '\n';
   SCOPED_TRACE(testing::Message() << "seed " << seed);
-  Comparison(seed).Run(10000);
+  Comparison(seed, gathers).Run(10000);
+}
+
+TEST(CopyEngineModelTest, TenThousandRandomTransfersLeaveNoWrongByte) {
+  RunSayingTheSeed(false);
+}
+
+TEST(CopyEngineModelTest, TenThousandRandomTransfersOfGatheredPiecesLeaveNoWrongByte) {
+  RunSayingTheSeed(true);
 }
 
 }  // namespace

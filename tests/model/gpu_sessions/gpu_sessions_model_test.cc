@@ -21,6 +21,7 @@
 
 #include "tests/doubles/cuda/gpu_room.h"
 #include "tests/doubles/seeded.h"
+#include "tiers/gpu/kernel_image.h"
 
 namespace terrace::doubles {
 namespace {
@@ -59,9 +60,10 @@ struct Sent {
 
 class GpuSessionsModelTest : public GpuRoomTest {
  protected:
-  void Run(uint64_t seed, uint64_t operations) {
+  // `script`: as STAND_IN_CUDA has it, for workers.
+  void Run(const std::string& script, uint64_t seed, uint64_t operations) {
     random_ = Seeded(seed);
-    ASSERT_NO_FATAL_FAILURE(Open("delay=20"));
+    ASSERT_NO_FATAL_FAILURE(Open(script));
     for (Engine& engine : engines_) {
       engine.memory = Allocate();
       engine.blocks.resize(kBlocks);
@@ -72,6 +74,7 @@ class GpuSessionsModelTest : public GpuRoomTest {
       step_ = i;
       Step();
       if (i % 64 == 0) {
+        most_gathered_ = std::max(most_gathered_, DeviceFigures().worker.bytes_gathered);
         CompareMemory();
       }
     }
@@ -89,6 +92,7 @@ class GpuSessionsModelTest : public GpuRoomTest {
     EXPECT_GT(deaths_, operations / 1000);
     EXPECT_GT(workers_killed_, operations / 2000);
   }
+  void ExpectThatPiecesWereGathered() const { EXPECT_GT(most_gathered_, 0U); }
 
  private:
   void Step() {
@@ -443,14 +447,27 @@ class GpuSessionsModelTest : public GpuRoomTest {
   uint64_t failed_ = 0;
   uint64_t deaths_ = 0;
   uint64_t workers_killed_ = 0;
+  uint64_t most_gathered_ = 0;  // by one worker, in bytes
 };
 
 TEST_F(GpuSessionsModelTest, RandomOperationsOfTwoEnginesNeverMoveAWrongByteAndLeaveNothingBehind) {
   const uint64_t operations = FromEnvironment("TERRACE_MODEL_OPERATIONS", 10'000);
-  ASSERT_NO_FATAL_FAILURE(Run(FromEnvironment("TERRACE_MODEL_SEED", 1), operations));
+  ASSERT_NO_FATAL_FAILURE(Run("delay=20", FromEnvironment("TERRACE_MODEL_SEED", 1), operations));
   if (operations >= 2000) {
     ExpectThatItHasBeenBusy(operations);
   }
+}
+
+// A delay, however short, makes it copies that cost, so that the worker finds that gathering pays;
+// finding that out takes it seconds.
+TEST_F(GpuSessionsModelTest, GatheredPiecesOfTwoEnginesNeverMoveAWrongByteEither) {
+  if (KernelImage().empty()) {
+    GTEST_SKIP() << "built without nvcc";
+  }
+  const uint64_t operations = FromEnvironment("TERRACE_MODEL_OPERATIONS", 2'000);
+  ASSERT_NO_FATAL_FAILURE(
+      Run("kernels;delay=1", FromEnvironment("TERRACE_MODEL_SEED", 2), operations));
+  ExpectThatPiecesWereGathered();
 }
 
 }  // namespace

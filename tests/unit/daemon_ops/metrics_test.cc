@@ -67,6 +67,8 @@ GpuFigures OneGpu() {
   device.workers_lost = 2;
   device.worker.bytes_to_device = 77;
   device.worker.ring_memory_bytes = 88;
+  device.worker.bytes_gathered = 66;
+  device.save_piece_bytes = 4096;
   GpuFigures figures;
   figures.devices.push_back(device);
   figures.loaded_bytes = 99;
@@ -121,6 +123,8 @@ TEST_F(MetricsTest, ShowWhatBecomesOfGpus) {
        {"terrace_gpu_loaded_bytes_total 99\n", "terrace_gpu_worker_serving{gpu=\"3\"} 1\n",
         "terrace_gpu_workers_lost_total{gpu=\"3\"} 2\n",
         "terrace_gpu_worker_copied_bytes{gpu=\"3\",verb=\"load\"} 77\n",
+        "terrace_gpu_gathered_piece_bytes{gpu=\"3\",verb=\"save\"} 4096\n",
+        "terrace_gpu_worker_gathered_bytes{gpu=\"3\"} 66\n",
         "terrace_gpu_host_memory_bytes{gpu=\"3\",kind=\"ring\"} 88\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }

@@ -27,18 +27,38 @@ std::string Said(const absl::Status& status) {
   return std::string(status.message());
 }
 
-// Both ways of reaching host memory have to do the same.
-class EnginePathTest : public EngineTest, public testing::WithParamInterface<HostPath> {};
+// All ways of reaching host memory, and of copying small pieces, have to do the same.
+struct Way {
+  HostPath path = HostPath::kDirect;
+  bool gathers = false;
+};
+
+class EnginePathTest : public EngineTest, public testing::WithParamInterface<Way> {
+ protected:
+  EnginePathTest() {
+    if (GetParam().gathers) {
+      piece_bytes_ = kSmallPiece;
+    }
+  }
+  void StartThisWay() {
+    StartWith(GetParam().path, GetParam().gathers ? GatheringOptions() : SmallOptions());
+  }
+};
 
 INSTANTIATE_TEST_SUITE_P(Paths,
                          EnginePathTest,
-                         testing::Values(HostPath::kDirect, HostPath::kRing),
-                         [](const auto& path) {
-                           return path.param == HostPath::kDirect ? "Direct" : "Ring";
+                         testing::Values(Way{HostPath::kDirect, false},
+                                         Way{HostPath::kRing, false},
+                                         Way{HostPath::kDirect, true},
+                                         Way{HostPath::kRing, true}),
+                         [](const auto& way) {
+                           return std::string(way.param.path == HostPath::kDirect ? "Direct"
+                                                                                  : "Ring") +
+                                  (way.param.gathers ? "Gathered" : "");
                          });
 
 TEST_P(EnginePathTest, BytesComeBackAsTheyWent) {
-  StartWith(GetParam());
+  StartThisWay();
   const std::string bytes = doubles::Seeded(3).Bytes(kDeviceBytes);
   bytes.copy(host_.bytes(), bytes.size());
   Submit(Load(0, kDeviceBytes), 0);
@@ -52,16 +72,18 @@ TEST_P(EnginePathTest, BytesComeBackAsTheyWent) {
   const CopyEngineFacts facts = engine_->facts();
   EXPECT_EQ(facts.bytes_to_device, kDeviceBytes);
   EXPECT_EQ(facts.bytes_to_host, kDeviceBytes);
-  const bool ring = GetParam() == HostPath::kRing;
+  const bool ring = GetParam().path == HostPath::kRing;
   EXPECT_EQ(facts.bytes_through_ring, ring ? 2 * kDeviceBytes : 0);
   EXPECT_EQ(facts.ring_memory_bytes, ring ? kDeviceBytes : 0);
   EXPECT_EQ(facts.direct_memory_bytes, ring ? 0 : kDeviceBytes);
   EXPECT_EQ(facts.ring_reason.empty(), !ring);
+  EXPECT_EQ(facts.bytes_gathered, GetParam().gathers ? 2 * kDeviceBytes : 0);
+  EXPECT_EQ(Counters().kernels > 0, GetParam().gathers);
   EXPECT_EQ(Counters().pageable_copies, 1U) << "only the test's own";
 }
 
 TEST_P(EnginePathTest, BytesInFlightAreBounded) {
-  StartWith(GetParam());
+  StartThisWay();
   for (size_t i = 0; i < 8; ++i) {
     Submit(Load(i * 200 * kKiB, 100 * kKiB), 2 * i);
     Submit(Save(i * 200 * kKiB + 100 * kKiB, 100 * kKiB), 2 * i + 1);
@@ -74,7 +96,7 @@ TEST_P(EnginePathTest, BytesInFlightAreBounded) {
 }
 
 TEST_P(EnginePathTest, CancelDuringACopyAnswersWhenNoneCanTouchTheMemory) {
-  StartWith(GetParam());
+  StartThisWay();
   FillHost('a');
   stand_in_hold_back(1);
   const uint64_t token = Submit(Save(0, kDeviceBytes), 0);
@@ -96,7 +118,7 @@ TEST_P(EnginePathTest, CancelDuringACopyAnswersWhenNoneCanTouchTheMemory) {
 }
 
 TEST_P(EnginePathTest, LayersAreCountedInOrderAsTheyLand) {
-  StartWith(GetParam());
+  StartThisWay();
   std::atomic<uint32_t> layers{0};
   DeviceTransfer transfer;
   transfer.layers_landed = &layers;
@@ -119,7 +141,7 @@ TEST_P(EnginePathTest, LayersAreCountedInOrderAsTheyLand) {
 }
 
 TEST_P(EnginePathTest, AnErrorThatEndsTheContextEndsEveryTransferAndTheEngine) {
-  StartWith(GetParam());
+  StartThisWay();
   stand_in_fail("copy", 3, cuda::kEccUncorrectable);
   stand_in_hold_back(1);
   for (size_t i = 0; i < 4; ++i) {
@@ -146,7 +168,7 @@ TEST_P(EnginePathTest, AnErrorThatEndsTheContextEndsEveryTransferAndTheEngine) {
 }
 
 TEST_P(EnginePathTest, TheEndOfTheEngineEndsWhatIsInFlight) {
-  StartWith(GetParam());
+  StartThisWay();
   stand_in_set_delay_us(200);
   for (size_t i = 0; i < 6; ++i) {
     Submit(i % 2 == 0 ? Load(0, kDeviceBytes) : Save(0, kDeviceBytes), i);
@@ -175,6 +197,9 @@ TEST_F(CopyEngineTest, OptionsOutOfRangeAreRefusedByName) {
   options = SmallOptions();
   options.max_transfers = 0;
   EXPECT_THAT(said(options), HasSubstr("max_transfers"));
+  options = SmallOptions();
+  options.stage_bytes = 1;
+  EXPECT_THAT(said(options), HasSubstr("stage_bytes"));
 }
 
 TEST_F(CopyEngineTest, AnEngineThatCannotHaveWhatItNeedsDoesNotStart) {

@@ -2,6 +2,7 @@
 // between.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -68,6 +69,17 @@ class EngineTest : public StandInTest {
     CopyEngineOptions options;
     options.max_bytes_in_flight = 64 << 10;
     options.ring_half_bytes = 16 << 10;
+    options.kernels = {};
+    return options;
+  }
+  static constexpr uint64_t kSmallPiece = 512;
+  // Engines that gather pieces up to kSmallPiece; the stand-in has its kernels whatever the image.
+  static CopyEngineOptions GatheringOptions() {
+    static constexpr char kImage[] = "any";
+    CopyEngineOptions options = SmallOptions();
+    options.kernels = kImage;
+    options.gathered_piece_bytes = kSmallPiece;
+    stand_in_set_kernels(1);
     return options;
   }
   void Start(const CopyEngineOptions& options = SmallOptions()) {
@@ -86,12 +98,18 @@ class EngineTest : public StandInTest {
     ASSERT_EQ(*added, path);
   }
 
-  // One piece, one layer.
+  // One layer, in pieces of at most so many bytes.
   DeviceTransfer One(cuda::CopyDirection direction, uint64_t offset, uint64_t bytes) {
     DeviceTransfer transfer;
     transfer.direction = direction;
-    transfer.plan.pieces = {{device_ + offset, host_.bytes() + offset, bytes}};
-    transfer.plan.layer_ends = {1};
+    uint64_t done = 0;
+    do {
+      const uint64_t piece = std::min(piece_bytes_, bytes - done);
+      transfer.plan.pieces.push_back(
+          {device_ + offset + done, host_.bytes() + offset + done, piece});
+      done += piece;
+    } while (done < bytes);
+    transfer.plan.layer_ends = {static_cast<uint32_t>(transfer.plan.pieces.size())};
     transfer.plan.bytes = bytes;
     return transfer;
   }
@@ -112,6 +130,7 @@ class EngineTest : public StandInTest {
   }
 
   Endings endings_;  // outlives the engine, which calls it
+  uint64_t piece_bytes_ = kDeviceBytes;
   cuda::DevicePointer device_ = 0;
   AlignedBuffer host_;
   std::unique_ptr<CopyEngine> engine_;

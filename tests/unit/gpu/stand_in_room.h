@@ -44,6 +44,7 @@ class StandInTest : public testing::Test {
     EXPECT_EQ(now.registered_bytes, before_.registered_bytes);
     EXPECT_EQ(now.streams, before_.streams);
     EXPECT_EQ(now.events, before_.events);
+    EXPECT_EQ(now.modules, before_.modules);
   }
 
   [[nodiscard]] const cuda::CudaDriver& driver() const { return *driver_; }

@@ -38,6 +38,7 @@ std::vector<std::string> EveryMessage() {
   GpuReady ready;
   ready.status = absl::NotFoundError("no such GPU");
   ready.read_only_memory = true;
+  ready.plain_reason = "no kernels";
   GpuSeen seen;
   seen.call = 5;
   seen.facts.ring_reason = "read-only";
@@ -111,6 +112,19 @@ TEST(GpuFrame, WhatIsSaidIsUnderstood) {
   EXPECT_EQ(opened->bytes, 12U);
   EXPECT_EQ(opened->planes_per_layer, 2U);
   EXPECT_FALSE(opened->canary_block.has_value());
+  GpuReady ready;
+  ready.ordinal = 3;
+  ready.node = 1;
+  ready.load_piece_bytes = 4096;
+  ready.save_piece_bytes = 8192;
+  ready.plain_reason = "why not";
+  const auto readied = DecodeGpuReady(Encode(ready));
+  ASSERT_TRUE(readied.has_value());
+  EXPECT_EQ(readied->ordinal, 3U);
+  EXPECT_EQ(readied->node, 1U);
+  EXPECT_EQ(readied->load_piece_bytes, 4096U);
+  EXPECT_EQ(readied->save_piece_bytes, 8192U);
+  EXPECT_EQ(readied->plain_reason, "why not");
   const auto done = DecodeGpuDone(Encode(GpuDone{8, absl::CancelledError("why")}));
   ASSERT_TRUE(done.has_value());
   EXPECT_EQ(done->status, absl::CancelledError("why"));

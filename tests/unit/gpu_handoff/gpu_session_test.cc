@@ -3,6 +3,7 @@
 
 #include "tests/doubles/cuda/exporting_process.h"
 #include "tests/doubles/cuda/gpu_room.h"
+#include "tiers/gpu/kernel_image.h"
 
 namespace terrace::doubles {
 namespace {
@@ -319,6 +320,32 @@ TEST_F(SavedTest, MemoryThatCannotBeRegisteredReadOnlyGoesThroughTheRing) {
   EXPECT_TRUE(Eventually([this] { return DeviceFigures().worker.ring_memory_bytes > 0; }));
   EXPECT_FALSE(DeviceFigures().read_only_memory);
   EXPECT_NE(DeviceFigures().worker.ring_reason, "");
+}
+
+TEST_F(SavedTest, BlocksInSmallPiecesAreGatheredWhereTheWorkerHasKernels) {
+  // A delay, so that it is copies that cost and one kernel for many of them is found to pay.
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("kernels;delay=1", 5));
+  const auto get = Get(GetAll());
+  ASSERT_TRUE(get.ok()) << get.status();
+  EXPECT_EQ(get->outcomes(), All(5, v1::GET_OUTCOME_OK));
+  ExpectLoaded();
+  const GpuDeviceFigures figures = DeviceFigures();
+  if (KernelImage().empty()) {
+    EXPECT_THAT(figures.plain_reason, ::testing::HasSubstr("built without nvcc"));
+    EXPECT_EQ(figures.load_piece_bytes, 0U);
+    return;
+  }
+  EXPECT_EQ(figures.plain_reason, "");
+  EXPECT_GE(figures.load_piece_bytes, kHalfBytes);
+  EXPECT_GE(figures.save_piece_bytes, kHalfBytes);
+  EXPECT_TRUE(
+      Eventually([this] { return DeviceFigures().worker.bytes_gathered >= 2 * 5 * kBlockBytes; }));
+}
+
+TEST_F(SavedTest, WhyPiecesAreNotGatheredIsKnown) {
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("", 1));
+  EXPECT_NE(DeviceFigures().plain_reason, "");
+  EXPECT_EQ(DeviceFigures().save_piece_bytes, 0U);
 }
 
 TEST_F(SavedTest, AnUnregisteredRegionIsNotTouchedAndItsIdIsFree) {
