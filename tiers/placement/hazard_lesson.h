@@ -27,6 +27,8 @@ struct HazardOutcome {
   uint8_t end = 0;
   bool used = false;
   float weight = 1;  // it counts so many times
+
+  [[nodiscard]] absl::Span<const HazardModel::Row> Rows() const { return {rows.data(), rows_used}; }
 };
 
 class HazardLesson final : public Lesson {
