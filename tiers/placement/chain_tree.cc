@@ -5,8 +5,33 @@
 #include "tiers/vocab/check.h"
 
 namespace terrace {
+namespace {
 
-ChainTree::ChainTree() {
+// Of an array of `length` numbers of 4 bytes, as the C library of GNU keeps it.
+uint64_t HeapBytes(uint32_t length) {
+  constexpr uint64_t kHead = 8;
+  constexpr uint64_t kGrain = 16;
+  constexpr uint64_t kLeast = 32;
+  const uint64_t bytes = uint64_t{length} * 4 + kHead;
+  return std::max(kLeast, (bytes + kGrain - 1) / kGrain * kGrain);
+}
+
+template <typename Word>
+std::unique_ptr<Word[]> MakeArray(size_t length) {
+  static_assert(sizeof(Word) == 4);
+  return std::unique_ptr<Word[]>(new Word[length]);  // make_unique would clear it
+}
+
+template <typename Word>
+std::unique_ptr<Word[]> CopyOf(const Word* words, size_t length) {
+  auto copy = MakeArray<Word>(length);
+  std::copy_n(words, length, copy.get());
+  return copy;
+}
+
+}  // namespace
+
+ChainTree::ChainTree() : children_(0, ChildHash{this}, ChildEqual{this}) {
   const RunId root = NewId();
   TERRACE_CHECK(root == kRootRun);
 }
@@ -21,47 +46,76 @@ RunId ChainTree::NewId() {
   }
   const RunId id = free_.back();
   free_.pop_back();
-  At(id) = Run{};
   ++runs_;
   return id;
+}
+
+void ChainTree::GiveBack(RunId id) {
+  SetBlocks(At(id), nullptr);
+  SetPrints(At(id), nullptr, 0);
+  At(id) = Run{};
+  InstanceOf(id) = Instance{};
+  EndOf(id) = RequestEnd{};
+  AgeOf(id) = 0;
+  for (size_t chain = 0; chain < kRunChains; ++chain) {
+    LinkOf(id, static_cast<RunChain>(chain)) = {};
+  }
+  free_.push_back(id);
+  --runs_;
+}
+
+void ChainTree::SetPrints(Run& run, std::unique_ptr<uint32_t[]> prints, uint32_t length) {
+  TERRACE_CHECK(run.blocks == nullptr);
+  array_bytes_ -= HeapBytes(run.length) * (run.prints == nullptr ? 0 : 1);
+  array_bytes_ += HeapBytes(length) * (prints == nullptr ? 0 : 1);
+  run.prints = std::move(prints);
+  run.length = length;
+}
+
+void ChainTree::SetBlocks(Run& run, std::unique_ptr<BlockId[]> blocks) {
+  array_bytes_ -= HeapBytes(run.length) * (run.blocks == nullptr ? 0 : 1);
+  array_bytes_ += HeapBytes(run.length) * (blocks == nullptr ? 0 : 1);
+  run.blocks = std::move(blocks);
 }
 
 void ChainTree::LinkChild(RunId parent, RunId child) {
   Run& above = At(parent);
   Run& below = At(child);
   below.parent = parent;
-  below.sibling = {kNoRun, above.first_child};
+  LinkOf(child, RunChain::kSiblings) = {kNoRun, above.first_child};
   if (above.first_child != kNoRun) {
-    At(above.first_child).sibling.before = child;
+    LinkOf(above.first_child, RunChain::kSiblings).before = child;
   }
   above.first_child = child;
   ++above.children;
   if (!below.anonymous) {
-    children_[ChildKey(parent, below.prints.front())] = child;
+    const bool is_new = children_.insert(child).second;
+    TERRACE_CHECK(is_new);
   }
 }
 
 void ChainTree::UnlinkChild(RunId child) {
   Run& below = At(child);
   Run& above = At(below.parent);
-  (below.sibling.before == kNoRun ? above.first_child : At(below.sibling.before).sibling.after) =
-      below.sibling.after;
-  if (below.sibling.after != kNoRun) {
-    At(below.sibling.after).sibling.before = below.sibling.before;
+  const RunLink sibling = LinkOf(child, RunChain::kSiblings);
+  (sibling.before == kNoRun ? above.first_child
+                            : LinkOf(sibling.before, RunChain::kSiblings).after) = sibling.after;
+  if (sibling.after != kNoRun) {
+    LinkOf(sibling.after, RunChain::kSiblings).before = sibling.before;
   }
   --above.children;
   if (!below.anonymous) {
-    children_.erase(ChildKey(below.parent, below.prints.front()));
+    children_.erase(child);
   }
 }
 
 RunId ChainTree::Child(RunId parent, uint32_t print) const {
-  const auto found = children_.find(ChildKey(parent, print));
-  return found == children_.end() ? kNoRun : found->second;
+  const auto found = children_.find(ChildName{parent, print});
+  return found == children_.end() ? kNoRun : *found;
 }
 
 uint32_t ChainTree::Match(RunId run, absl::Span<const uint64_t> names) const {
-  const std::vector<uint32_t>& prints = At(run).prints;
+  const absl::Span<const uint32_t> prints = At(run).Prints();
   const size_t most = std::min(prints.size(), names.size());
   size_t i = 0;
   while (i < most && prints[i] == PrintOf(names[i])) {
@@ -73,12 +127,11 @@ uint32_t ChainTree::Match(RunId run, absl::Span<const uint64_t> names) const {
 RunId ChainTree::Add(RunId parent, absl::Span<const uint64_t> names) {
   const RunId id = NewId();
   Run& run = At(id);
-  run.prints.reserve(names.size());
-  for (const uint64_t name : names) {
-    run.prints.push_back(PrintOf(name));
-  }
-  prints_ += run.prints.size();
-  run.depth = At(parent).depth + At(parent).length();
+  auto prints = MakeArray<uint32_t>(names.size());
+  std::transform(names.begin(), names.end(), prints.get(), PrintOf);
+  SetPrints(run, std::move(prints), static_cast<uint32_t>(names.size()));
+  prints_ += run.length;
+  run.depth = At(parent).depth + At(parent).length;
   LinkChild(parent, id);
   return id;
 }
@@ -86,40 +139,57 @@ RunId ChainTree::Add(RunId parent, absl::Span<const uint64_t> names) {
 RunId ChainTree::AddAnonymous(uint64_t name) {
   const RunId id = NewId();
   At(id).anonymous = true;
-  At(id).prints.push_back(PrintOf(name));
+  SetPrints(At(id), MakeArray<uint32_t>(1), 1);
+  At(id).prints[0] = PrintOf(name);
   ++prints_;
   LinkChild(kRootRun, id);
   return id;
+}
+
+// Both parts keep the blocks that they have.
+void ChainTree::DivideArrays(Run& head, Run& tail, uint32_t position) {
+  const std::unique_ptr<uint32_t[]> prints = std::move(tail.prints);
+  const std::unique_ptr<BlockId[]> blocks = std::move(tail.blocks);
+  array_bytes_ -= HeapBytes(tail.length) * (blocks == nullptr ? 1 : 2);
+  const uint32_t length = tail.length;
+  SetPrints(head, CopyOf(prints.get(), position), position);
+  SetPrints(tail, CopyOf(prints.get() + position, length - position), length - position);
+  const auto resident_before = [&](uint32_t end) {
+    return std::count_if(blocks.get(), blocks.get() + end,
+                         [](BlockId block) { return block != kNoBlock; });
+  };
+  const uint32_t in_head = blocks == nullptr ? 0 : static_cast<uint32_t>(resident_before(position));
+  head.resident = in_head;
+  tail.resident -= in_head;
+  if (head.resident > 0) {
+    SetBlocks(head, CopyOf(blocks.get(), position));
+  }
+  if (tail.resident > 0) {
+    SetBlocks(tail, CopyOf(blocks.get() + position, length - position));
+  }
 }
 
 RunId ChainTree::Split(RunId id, uint32_t position) {
   const RunId head_id = NewId();
   Run& tail = At(id);
   Run& head = At(head_id);
-  TERRACE_CHECK(position > 0 && position < tail.length() && !tail.anonymous);
+  TERRACE_CHECK(position > 0 && position < tail.length && !tail.anonymous);
   const RunId parent = tail.parent;
   UnlinkChild(id);
   head.depth = tail.depth;
-  head.prints.assign(tail.prints.begin(), tail.prints.begin() + position);
-  tail.prints.erase(tail.prints.begin(), tail.prints.begin() + position);
-  tail.prints.shrink_to_fit();
   tail.depth += position;
-  const auto cut = std::min<size_t>(position, tail.blocks.size());
-  head.blocks.assign(tail.blocks.begin(), tail.blocks.begin() + static_cast<std::ptrdiff_t>(cut));
-  tail.blocks.erase(tail.blocks.begin(), tail.blocks.begin() + static_cast<std::ptrdiff_t>(cut));
-  for (uint32_t i = 0; i < head.blocks.size(); ++i) {
+  DivideArrays(head, tail, position);
+  for (uint32_t i = 0; head.resident > 0 && i < position; ++i) {
     if (head.blocks[i] != kNoBlock) {
-      PlaceOf(head.blocks[i]).run = head_id;
-      ++head.resident;
+      Move(head.blocks[i], head_id, i);
       head.resident_end = i + 1;
     }
   }
-  for (uint32_t i = 0; i < tail.blocks.size(); ++i) {
+  for (uint32_t i = 0; tail.resident > 0 && i < tail.length; ++i) {
     if (tail.blocks[i] != kNoBlock) {
-      PlaceOf(tail.blocks[i]).position = i;
+      Move(tail.blocks[i], id, i);
     }
   }
-  tail.resident -= head.resident;
   tail.resident_end = tail.resident_end > position ? tail.resident_end - position : 0;
   head.shadow = std::min(tail.shadow, position);
   tail.shadow -= head.shadow;
@@ -132,24 +202,38 @@ RunId ChainTree::Split(RunId id, uint32_t position) {
   return head_id;
 }
 
+// `first` gets the names and blocks of `second` behind its own.
+void ChainTree::JoinArrays(RunId first, const Run& second) {
+  Run& run = At(first);
+  const uint32_t length = run.length;
+  const uint32_t all = length + second.length;
+  auto prints = MakeArray<uint32_t>(all);
+  std::copy_n(run.prints.get(), length, prints.get());
+  std::copy_n(second.prints.get(), second.length, prints.get() + length);
+  std::unique_ptr<BlockId[]> blocks;
+  if (run.blocks != nullptr || second.blocks != nullptr) {
+    blocks = MakeArray<BlockId>(all);
+    for (uint32_t i = 0; i < all; ++i) {
+      blocks[i] = i < length ? run.BlockAt(i) : second.BlockAt(i - length);
+      if (i >= length && blocks[i] != kNoBlock) {
+        Move(blocks[i], first, i);
+      }
+    }
+  }
+  SetBlocks(run, nullptr);
+  SetPrints(run, std::move(prints), all);
+  SetBlocks(run, std::move(blocks));
+}
+
 void ChainTree::Join(RunId id) {
   Run& run = At(id);
   TERRACE_CHECK(run.children == 1);
   const RunId child_id = run.first_child;
-  Run& child = At(child_id);
+  const Run& child = At(child_id);
   UnlinkChild(child_id);
-  const uint32_t length = run.length();
-  run.prints.insert(run.prints.end(), child.prints.begin(), child.prints.end());
+  const uint32_t length = run.length;
+  JoinArrays(id, child);
   if (child.resident > 0) {
-    run.blocks.resize(length, kNoBlock);
-    for (uint32_t i = 0; i < child.blocks.size(); ++i) {
-      const BlockId block = child.blocks[i];
-      run.blocks.push_back(block);
-      if (block != kNoBlock) {
-        PlaceOf(block).run = id;
-        PlaceOf(block).position = length + i;
-      }
-    }
     run.resident += child.resident;
     run.resident_end = length + child.resident_end;
   }
@@ -157,45 +241,55 @@ void ChainTree::Join(RunId id) {
   run.shadow = run.shadow < length ? run.shadow : length + child.shadow;
   run.phl_shadow = run.phl_shadow < length ? run.phl_shadow : length + child.phl_shadow;
   run.phl_children = child.phl_children;
-  run.end = child.end;
+  EndOf(id) = EndOf(child_id);
   run.children = 0;
   run.first_child = kNoRun;
   for (RunId at = child.first_child; at != kNoRun;) {
-    const RunId next = At(at).sibling.after;
+    const RunId next = LinkOf(at, RunChain::kSiblings).after;
     if (!At(at).anonymous) {
-      children_.erase(ChildKey(child_id, At(at).prints.front()));
+      children_.erase(at);
     }
     LinkChild(id, at);
     at = next;
   }
-  child = Run{};
-  free_.push_back(child_id);
-  --runs_;
+  GiveBack(child_id);
 }
 
 void ChainTree::Drop(RunId id) {
   TERRACE_CHECK(id != kRootRun && At(id).children == 0 && At(id).resident == 0);
   UnlinkChild(id);
-  prints_ -= At(id).prints.size();
-  At(id) = Run{};
-  free_.push_back(id);
-  --runs_;
+  prints_ -= At(id).length;
+  GiveBack(id);
 }
 
-bool ChainTree::Has(BlockId block) const {
-  const auto id = static_cast<uint32_t>(block);
-  return id / kPagePlaces < places_.size() && places_[id / kPagePlaces] != nullptr &&
-         places_[id / kPagePlaces]->places[id % kPagePlaces].run != kNoRun;
+void ChainTree::Move(BlockId block, RunId run, uint32_t position) {
+  Place& place = MutablePlaceOf(block);
+  place.run = run;
+  place.position = position & 0x7fffffffU;
 }
 
-const ChainTree::Place& ChainTree::PlaceOf(BlockId block) const {
-  TERRACE_CHECK(Has(block));
-  const auto id = static_cast<uint32_t>(block);
-  return places_[id / kPagePlaces]->places[id % kPagePlaces];
+bool ChainTree::Lock(BlockId block) {
+  Place& place = MutablePlaceOf(block);
+  if (place.is_locked != 0) {
+    ++more_locks_[block];
+    return false;
+  }
+  place.is_locked = 1;
+  return true;
 }
 
-ChainTree::Place& ChainTree::PlaceOf(BlockId block) {
-  return const_cast<Place&>(std::as_const(*this).PlaceOf(block));
+bool ChainTree::Unlock(BlockId block) {
+  Place& place = MutablePlaceOf(block);
+  TERRACE_CHECK(place.is_locked != 0);
+  const auto more = more_locks_.empty() ? more_locks_.end() : more_locks_.find(block);
+  if (more != more_locks_.end()) {
+    if (--more->second == 0) {
+      more_locks_.erase(more);
+    }
+    return false;
+  }
+  place.is_locked = 0;
+  return true;
 }
 
 void ChainTree::Attach(BlockId block, RunId run, uint32_t position) {
@@ -209,12 +303,14 @@ void ChainTree::Attach(BlockId block, RunId run, uint32_t position) {
     page = std::make_unique<PlacePage>();
     ++place_pages_;
   }
-  page->places[id % kPagePlaces] = {run, position, 0};
+  page->places[id % kPagePlaces].run = run;
+  Move(block, run, position);
   ++page->resident;
   Run& at = At(run);
-  if (at.blocks.size() <= position) {
-    at.blocks.reserve(at.prints.size());
-    at.blocks.resize(position + 1, kNoBlock);
+  TERRACE_CHECK(position < at.length);
+  if (at.blocks == nullptr) {
+    SetBlocks(at, MakeArray<BlockId>(at.length));
+    std::fill_n(at.blocks.get(), at.length, kNoBlock);
   }
   TERRACE_CHECK(at.blocks[position] == kNoBlock);
   at.blocks[position] = block;
@@ -247,11 +343,19 @@ RunId ChainTree::Clear(BlockId block) {
   while (run.resident_end > 0 && run.blocks[run.resident_end - 1] == kNoBlock) {
     --run.resident_end;
   }
+  // Blocks leave from the end of a run, one after the other.
+  constexpr uint32_t kAhead = 2;
+  if (run.resident_end > kAhead) {
+    PrefetchPlace(run.blocks[run.resident_end - 1 - kAhead]);
+  }
   if (run.resident == 0) {
-    run.blocks = {};
+    SetBlocks(run, nullptr);
   }
   const auto id = static_cast<uint32_t>(block);
   std::unique_ptr<PlacePage>& page = places_[id / kPagePlaces];
+  if (place.is_locked != 0) {
+    more_locks_.erase(block);
+  }
   page->places[id % kPagePlaces] = Place{};
   --resident_;
   if (--page->resident == 0) {
@@ -266,7 +370,7 @@ ChainTree::Spot ChainTree::BehindParent(BlockId parent) const {
     return {kRootRun, 0};
   }
   const Place& place = PlaceOf(parent);
-  return {place.run, place.position + 1};
+  return {place.run, place.position + 1U};
 }
 
 ChainTree::Spot ChainTree::SpotOf(const Newcomer& newcomer) const {
@@ -284,7 +388,7 @@ ChainTree::Spot ChainTree::SpotOf(const Newcomer& newcomer) const {
     }
   }
   const Spot behind = BehindParent(newcomer.parent);
-  if (behind.position < At(behind.run).length()) {
+  if (behind.position < At(behind.run).length) {
     return IfFree(behind, print);
   }
   const RunId child = Child(behind.run, print);
@@ -293,16 +397,16 @@ ChainTree::Spot ChainTree::SpotOf(const Newcomer& newcomer) const {
 
 ChainTree::Spot ChainTree::IfFree(Spot spot, uint32_t print) const {
   const Run& run = At(spot.run);
-  const bool taken = spot.position < run.blocks.size() && run.blocks[spot.position] != kNoBlock;
-  return spot.position < run.length() && run.prints[spot.position] == print && !taken ? spot
-                                                                                      : Spot{};
+  const bool fits = spot.position < run.length && run.prints[spot.position] == print &&
+                    run.BlockAt(spot.position) == kNoBlock;
+  return fits ? spot : Spot{};
 }
 
 BlockId ChainTree::AnyUnlocked() const {
   for (RunId id = 1; id < id_limit(); ++id) {
     const Run& run = At(id);
     for (uint32_t i = run.resident_end; i > 0; --i) {
-      if (run.blocks[i - 1] != kNoBlock && PlaceOf(run.blocks[i - 1]).locks == 0) {
+      if (run.blocks[i - 1] != kNoBlock && PlaceOf(run.blocks[i - 1]).is_locked == 0) {
         return run.blocks[i - 1];
       }
     }
@@ -313,8 +417,8 @@ BlockId ChainTree::AnyUnlocked() const {
 uint64_t ChainTree::memory_bytes() const {
   return pages_.size() * sizeof(Page) + free_.capacity() * sizeof(RunId) +
          places_.capacity() * sizeof(places_[0]) + place_pages_ * sizeof(PlacePage) +
-         children_.capacity() * (sizeof(std::pair<uint64_t, RunId>) + 1) +
-         prints_ * sizeof(uint32_t) + resident_ * sizeof(BlockId);
+         children_.capacity() * (sizeof(RunId) + 1) +
+         more_locks_.capacity() * (sizeof(std::pair<BlockId, uint32_t>) + 1) + array_bytes_;
 }
 
 }  // namespace terrace

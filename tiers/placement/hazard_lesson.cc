@@ -16,12 +16,16 @@ uint64_t HazardLesson::End(HazardModel& pricing) {
 
 void HazardLesson::Study() {
   model_.CatchUp(pricing_);
-  for (const HazardOutcome& outcome : seen_) {
-    const absl::Span<const HazardModel::Row> rows(outcome.rows.data(), outcome.rows_used);
+  for (size_t i = 0; i < seen_.size(); ++i) {
+    if (i + 1 < seen_.size()) {
+      const HazardOutcome& next = seen_[i + 1];
+      model_.Prefetch(next.Rows(), next.first, next.end);
+    }
+    const HazardOutcome& outcome = seen_[i];
     if (outcome.used) {
-      model_.Used(rows, outcome.first, outcome.end, outcome.weight);
+      model_.Used(outcome.Rows(), outcome.first, outcome.end, outcome.weight);
     } else {
-      model_.Survived(rows, outcome.first, outcome.end, outcome.weight);
+      model_.Survived(outcome.Rows(), outcome.first, outcome.end, outcome.weight);
     }
   }
   seen_.clear();

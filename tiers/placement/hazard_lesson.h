@@ -13,20 +13,21 @@
 
 #include "tiers/placement/hazard_model.h"
 #include "tiers/placement/lesson.h"
+#include "tiers/placement/phl_features.h"
 
 namespace terrace {
 
 // What an instance lived to see: buckets first to end - 1 unused, and where it was used, that in
 // bucket `end`.
 struct HazardOutcome {
-  static constexpr uint32_t kMaxRows = 16;
-
-  std::array<HazardModel::Row, kMaxRows> rows{};
+  std::array<HazardModel::Row, kMostFeatures> rows{};
   uint8_t rows_used = 0;
   uint8_t first = 0;
   uint8_t end = 0;
   bool used = false;
   float weight = 1;  // it counts so many times
+
+  [[nodiscard]] absl::Span<const HazardModel::Row> Rows() const { return {rows.data(), rows_used}; }
 };
 
 class HazardLesson final : public Lesson {

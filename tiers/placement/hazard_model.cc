@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
+#include <type_traits>
 #include <utility>
 
 namespace terrace {
@@ -14,27 +16,52 @@ constexpr float kRate = 0.08F;
 constexpr float kFirstSquares = 1;
 constexpr float kDecay = 1e-4F;
 constexpr float kLeastChance = 1e-6F;
+constexpr float kMostAlone = 1e30F;      // uses per second held, of a bucket
 constexpr double kMostUses = 2'000;      // that the constant rate is made of
 constexpr double kMostSquares = 65'536;  // that skill is made of: some 50,000 observations
 
 struct Buckets {
   std::array<double, HazardModel::kBuckets + 1> begin{};
+  std::array<float, HazardModel::kBuckets + 3> length{};  // with room to read four at a time
   Buckets() {
     for (uint32_t b = 1; b <= HazardModel::kBuckets; ++b) {
       const double octave = static_cast<double>(uint64_t{1} << (b - 1) / 2);
       begin[b] = kFirstBucketEnd * octave * ((b - 1) % 2 == 0 ? 1.0 : 1.4142135623730951);
+      length[b - 1] = static_cast<float>(begin[b] - begin[b - 1]);
     }
   }
 };
 const Buckets kBucketTable;
 
-// exp(x) to seven digits, without a branch: loops over it become vectors.
-inline float Exp(float x) {
-  const float above = x < -80 ? -80 : x;
-  const float scaled = (above > 80 ? 80 : above) * 1.44269504F;
-  const int32_t whole = static_cast<int32_t>(scaled + 128) - 128;  // down, of what is above -128
-  const float rest = (scaled - static_cast<float>(whole)) * 0.69314718F;
-  float sum = 1.0F / 5040;
+// Four numbers in one register.
+using Lanes __attribute__((vector_size(16))) = float;
+using IntLanes __attribute__((vector_size(16))) = int32_t;
+template <typename Float>
+using IntOf = std::conditional_t<std::is_same_v<Float, Lanes>, IntLanes, int32_t>;
+
+inline int32_t Truncated(float x) {
+  return static_cast<int32_t>(x);
+}
+inline IntLanes Truncated(Lanes x) {
+  return __builtin_convertvector(x, IntLanes);
+}
+inline float Widened(int32_t x) {
+  return static_cast<float>(x);
+}
+inline Lanes Widened(IntLanes x) {
+  return __builtin_convertvector(x, Lanes);
+}
+
+// exp(x) to seven digits, without a branch; of one number or of four.
+template <typename Float>
+inline Float Exp(Float x) {
+  const Float least = Float{} - 80;
+  const Float most = Float{} + 80;
+  const Float above = x < least ? least : x;
+  const Float scaled = (above > most ? most : above) * 1.44269504F;
+  const IntOf<Float> whole = Truncated(scaled + 128) - 128;  // down, of what is above -128
+  const Float rest = (scaled - Widened(whole)) * 0.69314718F;
+  Float sum = Float{} + 1.0F / 5040;
   sum = sum * rest + 1.0F / 720;
   sum = sum * rest + 1.0F / 120;
   sum = sum * rest + 1.0F / 24;
@@ -42,13 +69,14 @@ inline float Exp(float x) {
   sum = sum * rest + 1.0F / 2;
   sum = sum * rest + 1;
   sum = sum * rest + 1;
-  return sum * std::bit_cast<float>((whole + 127) << 23);
+  return sum * std::bit_cast<Float>((whole + 127) << 23);
 }
 
 // 1 / sqrt(x) to 0.2 %, by the well-known first guess and one step of Newton's method. The
 // divisions and roots of AdaGrad would be half of the cost of learning.
-float InverseRoot(float x) {
-  const float guess = std::bit_cast<float>(0x5F3759DF - (std::bit_cast<int32_t>(x) >> 1));
+template <typename Float>
+inline Float InverseRoot(Float x) {
+  const auto guess = std::bit_cast<Float>(0x5F3759DF - (std::bit_cast<IntOf<Float>>(x) >> 1));
   return guess * (1.5F - 0.5F * x * guess * guess);
 }
 
@@ -64,7 +92,16 @@ float Log(float x) {
   return exponent * 0.69314718F + odd;
 }
 
-inline float Sigmoid(float logit) {
+// A step of AdaGrad, with a number or with four.
+template <typename Float>
+inline void Descend(Float error, Float& weight, Float& squares) {
+  const Float gradient = error + kDecay * weight;
+  squares += gradient * gradient;
+  weight -= kRate * gradient * InverseRoot(squares);
+}
+
+template <typename Float>
+inline Float Sigmoid(Float logit) {
   return 1 / (1 + Exp(-logit));
 }
 
@@ -171,12 +208,24 @@ void HazardModel::HazardsOf(absl::Span<const Row> rows,
 }
 
 float HazardModel::Hazard(absl::Span<const Row> rows, uint32_t bucket) const {
-  Hazards hazards;
-  HazardsOf(rows, bucket, bucket + 1, hazards);
-  return hazards[bucket];
+  const uint32_t knot = bucket / kStep;
+  float here = 0;
+  float next = 0;  // means nothing at the last knot, and is not used there
+  float shared = 0;
+  for (const Row row : rows) {
+    const Weights& weights = (*weights_)[row];
+    here += weights[knot];
+    next += weights[knot + 1];
+    shared += weights[kShared];
+  }
+  return Sigmoid(kPriorLogit + shared + (bucket % kStep == 0 ? here : (here + next) / 2));
 }
 
 void HazardModel::Survived(absl::Span<const Row> rows, uint32_t first, uint32_t end, float weight) {
+  if (end == first + 1) {
+    LearnOneBucket(rows, first, false, weight);
+    return;
+  }
   Hazards hazards;
   HazardsOf(rows, first, end, hazards);
   Score(hazards, first, end, false, weight);
@@ -188,6 +237,10 @@ void HazardModel::Survived(absl::Span<const Row> rows, uint32_t first, uint32_t 
 }
 
 void HazardModel::Used(absl::Span<const Row> rows, uint32_t first, uint32_t bucket, float weight) {
+  if (bucket == first) {
+    LearnOneBucket(rows, bucket, true, weight);
+    return;
+  }
   Hazards hazards;
   HazardsOf(rows, first, bucket + 1, hazards);
   Score(hazards, first, bucket, true, weight);
@@ -197,6 +250,37 @@ void HazardModel::Used(absl::Span<const Row> rows, uint32_t first, uint32_t buck
   }
   Blame(bucket, (hazards[bucket] - 1) * weight, error);
   Step(rows, error, first / kStep, bucket / kStep + 2 - first / kStep);
+}
+
+void HazardModel::LearnOneBucket(absl::Span<const Row> rows,
+                                 uint32_t bucket,
+                                 bool used,
+                                 float weight) {
+  Hazards hazards;
+  hazards[bucket] = Hazard(rows, bucket);
+  Score(hazards, bucket, used ? bucket : bucket + 1, used, weight);
+  BeginToLearn();
+  const float error = (used ? hazards[bucket] - 1 : hazards[bucket]) * weight;
+  const uint32_t knot = bucket / kStep;
+  const bool between = bucket % kStep != 0;
+  // One lane for each weight: the knot before, the knot behind, the shared one.
+  const Lanes errors = {between ? error / 2 : error, error / 2, error, 0};
+  for (const Row row : rows) {
+    NoteChange(row);
+    Weights& weights = (*weights_)[row];
+    Weights& squares = (*squares_)[row];
+    Lanes weight_of = {weights[knot], weights[knot + 1], weights[kShared], 0};
+    Lanes square_of = {squares[knot], squares[knot + 1], squares[kShared], 1};
+    Descend(errors, weight_of, square_of);
+    weights[knot] = weight_of[0];
+    squares[knot] = square_of[0];
+    if (between) {
+      weights[knot + 1] = weight_of[1];
+      squares[knot + 1] = square_of[1];
+    }
+    weights[kShared] = weight_of[2];
+    squares[kShared] = square_of[2];
+  }
 }
 
 double HazardModel::ChanceOfUse(absl::Span<const Row> rows, double age_s, double within_s) const {
@@ -262,7 +346,7 @@ void HazardModel::Blame(uint32_t bucket, float error, Weights& out) {
   out[kShared] += error;
 }
 
-// AdaGrad, on the knots named and the shared weight.
+// On the knots named and the shared weight.
 void HazardModel::Step(absl::Span<const Row> rows,
                        const Weights& error,
                        uint32_t first_knot,
@@ -270,23 +354,29 @@ void HazardModel::Step(absl::Span<const Row> rows,
   const uint32_t end = std::min(first_knot + knots, kShared);
   BeginToLearn();
   for (const Row row : rows) {
-    if (!is_changed_[row]) {
-      is_changed_[row] = true;
-      changed_.push_back(row);
-    }
+    NoteChange(row);
     Weights& weights = (*weights_)[row];
     Weights& squares = (*squares_)[row];
-    const auto step = [&](uint32_t i) {
-      const float gradient = error[i] + kDecay * weights[i];
-      squares[i] += gradient * gradient;
-      weights[i] -= kRate * gradient * InverseRoot(squares[i]);
-    };
     for (uint32_t i = first_knot; i < end; ++i) {
       if (error[i] != 0) {
-        step(i);
+        Descend(error[i], weights[i], squares[i]);
       }
     }
-    step(kShared);
+    Descend(error[kShared], weights[kShared], squares[kShared]);
+  }
+}
+
+void HazardModel::Prefetch(absl::Span<const Row> rows, uint32_t first, uint32_t end) const {
+  const auto fetch = [](const float* weight) { __builtin_prefetch(weight, 1); };
+  for (const Row row : rows) {
+    for (const Table* table : {weights_.get(), squares_.get()}) {
+      if (table != nullptr) {
+        const Weights& weights = (*table)[row];
+        fetch(&weights[first / kStep]);
+        fetch(&weights[std::min(end / kStep + 1, kShared)]);
+        fetch(&weights[kShared]);
+      }
+    }
   }
 }
 
@@ -302,52 +392,72 @@ HazardModel::Weights HazardModel::SumOf(absl::Span<const Row> rows) const {
 }
 
 void HazardModel::Price(absl::Span<const Row> rows, AgeRange ages, Worth& worth) const {
-  constexpr uint32_t kKnots = kBuckets / kStep + 1;
+  // A lane for each bucket; those behind the last bucket aren't used.
+  constexpr uint32_t kLanes = 4;
+  constexpr uint32_t kGroups = (kBuckets + kLanes - 1) / kLanes;
   const Weights sum = SumOf(rows);
-  std::array<float, kKnots * kStep> hazards;
   const float level = kPriorLogit + sum[kShared];
-  for (uint32_t knot = 0; knot < kKnots; ++knot) {  // what is behind the last bucket isn't used
-    const float next = sum[std::min(knot + 1, kShared - 1)];
-    hazards[2 * knot] = level + sum[knot];
-    hazards[2 * knot + 1] = level + (sum[knot] + next) / 2;
+  alignas(Lanes) std::array<float, kGroups * kLanes> hazards;
+  // Of a bucket alone: use over time held.
+  alignas(Lanes) std::array<float, kGroups * kLanes> alone;
+  // Behind `reach` no bucket can be as good as the worst of those that are asked for: a bucket is
+  // not better than 2 uses over its length.
+  float worst = kMostAlone;
+  uint32_t reach = ages.first / kLanes * kLanes;
+  for (uint32_t at = reach; at < kBuckets && (at < ages.end || 2 > worst * kBucketTable.length[at]);
+       at += kLanes) {
+    const uint32_t knot = at / kStep;
+    const auto beyond = [&](uint32_t k) { return sum[std::min(k, kShared - 1)]; };
+    const Lanes logits = {level + sum[knot], level + (sum[knot] + beyond(knot + 1)) / 2,
+                          level + beyond(knot + 1),
+                          level + (beyond(knot + 1) + beyond(knot + 2)) / 2};
+    const Lanes hazard = Sigmoid(logits);
+    Lanes length;
+    std::memcpy(&length, &kBucketTable.length[at], sizeof(length));
+    const Lanes ratio = hazard / ((1 - hazard / 2) * length);
+    std::memcpy(&hazards[at], &hazard, sizeof(hazard));
+    std::memcpy(&alone[at], &ratio, sizeof(ratio));
+    for (uint32_t i = 0; i < kLanes; ++i) {
+      const bool is_asked_for = at + i >= ages.first && at + i < ages.end;
+      worst = is_asked_for ? std::min(worst, ratio[i]) : worst;
+    }
+    reach = std::min(at + kLanes, kBuckets);
   }
-  for (float& each : hazards) {
-    each = Sigmoid(each);
+  // What is reached at a later bucket can raise an index only where a bucket on the way is better
+  // than what came before.
+  std::array<float, kBuckets + 1> best_behind;
+  best_behind[reach] = 0;
+  for (uint32_t b = reach; b-- > ages.first;) {
+    best_behind[b] = std::max(best_behind[b + 1], alone[b]);
   }
-  // Points of cumulated use over cumulated time held; the index at b is the steepest slope from
-  // point b to a later one, found on the upper hull of the points from b on.
-  const std::array<double, kBuckets + 1>& begin = kBucketTable.begin;
-  std::array<double, kBuckets + 1> held;
-  std::array<double, kBuckets + 1> used;
-  held[ages.first] = 0;
-  used[ages.first] = 0;
+  std::array<double, kBuckets> used;
+  std::array<double, kBuckets> held;
+  uint32_t reached = ages.first;
   double alive = 1;
-  for (uint32_t b = ages.first; b < kBuckets; ++b) {
-    const double hazard = hazards[b];
-    held[b + 1] = held[b] + alive * (1 - hazard / 2) * (begin[b + 1] - begin[b]);
-    used[b + 1] = used[b] + alive * hazard;
-    alive = std::max(alive * (1 - hazard), 1e-9);  // or differences drown in rounding
-  }
-  std::array<uint32_t, kBuckets + 1> hull;
-  uint32_t top = 0;
-  hull[0] = kBuckets;
-  for (uint32_t at = kBuckets; at-- > ages.first;) {
-    double rise = used[hull[top]] - used[at];
-    double way = held[hull[top]] - held[at];
-    while (top > 0) {
-      const double farther_rise = used[hull[top - 1]] - used[at];
-      const double farther_way = held[hull[top - 1]] - held[at];
-      if (farther_rise * way < rise * farther_way) {
-        break;
+  for (uint32_t at = ages.first; at < ages.end; ++at) {
+    double rise = 0;
+    double way = 0;
+    double best_rise = 0;
+    double best_way = 1;
+    uint32_t b = at;
+    do {
+      if (b == reached) {
+        const double hazard = hazards[b];
+        used[b] = alive * hazard;
+        held[b] = alive * (1 - hazard / 2) * (kBucketTable.begin[b + 1] - kBucketTable.begin[b]);
+        alive =
+            std::max(alive * (1 - hazard), 1e-9);  // what hardly any live to see has an index too
+        ++reached;
       }
-      rise = farther_rise;
-      way = farther_way;
-      --top;
-    }
-    if (at < ages.end) {
-      worth[at] = static_cast<float>(rise / way);
-    }
-    hull[++top] = at;
+      rise += used[b];
+      way += held[b];
+      if (rise * best_way > best_rise * way) {
+        best_rise = rise;
+        best_way = way;
+      }
+      ++b;
+    } while (static_cast<double>(best_behind[b]) * best_way > best_rise);
+    worth[at] = static_cast<float>(best_rise / best_way);
   }
 }
 

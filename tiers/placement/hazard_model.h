@@ -50,6 +50,9 @@ class HazardModel {
   // It lived through buckets `first` to `bucket` - 1 and was used in `bucket`.
   void Used(absl::Span<const Row> rows, uint32_t first, uint32_t bucket, float weight);
 
+  // Brings into the cache what learning about these buckets changes.
+  void Prefetch(absl::Span<const Row> rows, uint32_t first, uint32_t end) const;
+
   // worth[b]: Gittins' index at the beginning of bucket b, in uses per block-second, above 0; of
   // the buckets first to end - 1 only.
   using Worth = std::array<float, kBuckets>;
@@ -101,6 +104,14 @@ class HazardModel {
   [[nodiscard]] Weights SumOf(absl::Span<const Row> rows) const;
   // Adds the error of one bucket's logit to the weights that it is made of.
   static void Blame(uint32_t bucket, float error, Weights& out);
+  // What happened in one bucket: most of what is learnt.
+  void LearnOneBucket(absl::Span<const Row> rows, uint32_t bucket, bool used, float weight);
+  void NoteChange(Row row) {
+    if (!is_changed_[row]) {
+      is_changed_[row] = true;
+      changed_.push_back(row);
+    }
+  }
   // error: what each weight's share in the logits adds up to.
   void Step(absl::Span<const Row> rows, const Weights& error, uint32_t first_knot, uint32_t knots);
   // Hazards of buckets first to end - 1.

@@ -24,28 +24,28 @@ constexpr uint32_t BucketOfAge(uint32_t age) {
 static_assert(BucketOfAge(kAges) == HazardModel::kBuckets);
 
 // The order of floats above 0 is the order of their bits.
-inline uint16_t RankOf(float worth) {
+inline uint8_t RankOf(float worth) {
+  static_assert(RankOrder::kKeys <= 256);
   // Leaves 4 steps an octave of a float. A finer order follows the noise of what was learnt; within
   // a step recency decides, which at least is no noise.
   constexpr uint32_t kShift = 21;
   constexpr uint32_t kLowest = (127 - 44) * 4;  // of 2^-44 uses per block-second
   const uint32_t bits = std::bit_cast<uint32_t>(worth) >> kShift;
-  return static_cast<uint16_t>(std::clamp(bits, kLowest, kLowest + RankOrder::kKeys - 1) - kLowest);
+  return static_cast<uint8_t>(std::clamp(bits, kLowest, kLowest + RankOrder::kKeys - 1) - kLowest);
 }
 
-// Prices the instance for its age and the next ones, by what is known now.
-inline void PriceAges(const HazardModel& model, Instance& instance) {
-  instance.priced_age = instance.age;
+// Prices the instance, of that age, for it and the next ones, by what is known now.
+inline void PriceAges(const HazardModel& model, uint32_t age, Instance& instance) {
+  instance.priced_age = static_cast<uint8_t>(age);
   HazardModel::Worth worth;
-  const uint32_t end = std::min<uint32_t>(kAges, instance.age + Instance::kPricedAges);
+  const uint32_t end = std::min(kAges, age + Instance::kPricedAges);
   const uint32_t last = std::min(BucketOfAge(end - 1) + 2, HazardModel::kBuckets);
-  model.Price(instance.Rows(), {BucketOfAge(instance.age), last}, worth);
-  for (uint32_t age = instance.age; age < end; ++age) {
+  model.Price(instance.Rows(), {BucketOfAge(age), last}, worth);
+  for (uint32_t at = age; at < end; ++at) {
     // An age counts as its middle, but for the first, which is how a block begins.
-    const uint32_t bucket = BucketOfAge(age);
+    const uint32_t bucket = BucketOfAge(at);
     const uint32_t next = std::min(bucket + 1, HazardModel::kBuckets - 1);
-    instance.rank[age - instance.age] =
-        RankOf(age == 0 ? worth[bucket] : (worth[bucket] + worth[next]) / 2);
+    instance.rank[at - age] = RankOf(at == 0 ? worth[bucket] : (worth[bucket] + worth[next]) / 2);
   }
 }
 

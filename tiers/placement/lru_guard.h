@@ -9,7 +9,8 @@
 //   - when request after request hits less than with LRU, before PHL is far ahead;
 //   - when enough requests were a difference, and they add up to no more than chance would.
 // After the latter three it rules until a shadow of PHL has won against LRU by several times the
-// allowance, and twice as much each time, and by more than chance would.
+// allowance, and by more than chance would; by twice as much after each loss, and by less more
+// where there was nothing to show.
 //
 // What is counted is halved now and then, so that old merit does not pay for new losses for ever.
 //
@@ -44,8 +45,8 @@ class LruGuard {
       if (skilled_ && HasWonBack(allowance)) {
         LetPhlRule();
       }
-    } else if (HasFallen(allowance) || HasNothingToShow()) {
-      relapses_ = std::max(1.0, 2 * relapses_);
+    } else if (const bool fell = HasFallen(allowance); fell || HasNothingToShow()) {
+      relapses_ = std::max(1.0, (fell ? kAfterLoss : kAfterNothing) * relapses_);
       LetLruRule();
     } else if (!skilled_) {
       LetLruRule();
@@ -66,6 +67,8 @@ class LruGuard {
   static constexpr double kShown = 1;                // standard deviations of what chance does
   static constexpr double kWinBack = 2;              // allowances
   static constexpr double kWonBack = 1.5;            // standard deviations
+  static constexpr double kAfterLoss = 2;            // times as much has to be won back
+  static constexpr double kAfterNothing = 1.41421;   // two of them are as one loss
   static constexpr double kMostBlocks = 16e6;        // then everything is halved
 
   void Add(const Hits& hits) {
@@ -128,7 +131,7 @@ class LruGuard {
   double squares_ = 0;      // of what they gained or lost
   double won_squares_ = 0;  // of what is in won_back_
   double won_back_ = 0;  // PHL's shadow over LRU, since it last lost everything
-  double relapses_ = 0;  // doubled each time; 0: none yet
+  double relapses_ = 0;  // grows each time; 0: none yet
 };
 
 }  // namespace terrace

@@ -15,6 +15,7 @@
 #include "tiers/placement/run_list.h"
 #include "tiers/placement/shadow_lru.h"
 #include "tiers/placement/shadow_phl.h"
+#include "tiers/placement/use_order.h"
 #include "tiers/vocab/check.h"
 
 namespace terrace {
@@ -23,7 +24,7 @@ namespace {
 constexpr uint8_t kMostHits = 7;
 constexpr uint32_t kAppChildren = 16;
 constexpr uint32_t kTurnsACall = 1024;
-constexpr int kForgetSteps = 64;
+constexpr int kForgetSteps = 8;
 constexpr uint64_t kLearnOneIn = 4;
 
 class PhlPolicy final : public EvictionPolicy {
@@ -41,14 +42,14 @@ class PhlPolicy final : public EvictionPolicy {
     Judge(use);
     const RequestFacts facts = FactsOf(use, covered);
     for (const RunId id : path_) {
-      LearnUse(tree_.At(id));
+      LearnUse(id);
     }
     JoinPath();
     if (covered < use.names.size()) {
       const RunId above = path_.empty() ? kRootRun : path_.back();
       path_.push_back(AddRun(above, use.names.subspan(covered)));
     }
-    tree_.At(path_.back()).end = {now_s_, facts};
+    tree_.EndOf(path_.back()) = {now_s_, facts};
     for (size_t i = path_.size(); i > 0; --i) {
       Renew(path_[i - 1], facts, i == path_.size() ? Part::kLast : Part::kInner);
     }
@@ -71,24 +72,22 @@ class PhlPolicy final : public EvictionPolicy {
 
   void Advance(absl::Duration now) override {
     now_s_ = std::max(now_s_, absl::ToDoubleSeconds(now));
+    const UseOrder& order = shadow_.order();
     uint32_t turns = 0;
     for (uint32_t age = 0; age + 1 < kAges; ++age) {
       const double end = HazardModel::BucketBegin(BucketOfAge(age + 1));
-      while (!ages_[age].empty() && turns < kTurnsACall) {
-        const RunId id = ages_[age].front();
-        Run& run = tree_.At(id);
-        if (now_s_ - run.instance.last_s < end) {
+      for (RunId id = order.Oldest(age); id != kNoRun && turns < kTurnsACall;
+           id = order.Oldest(age)) {
+        if (now_s_ - tree_.InstanceOf(id).last_s < end) {
           break;
         }
         ++turns;
-        Note(run, {.first = static_cast<uint8_t>(BucketOfAge(age)),
-                   .end = static_cast<uint8_t>(BucketOfAge(age + 1)),
-                   .used = false});
-        ages_[age].Remove(tree_, id);
-        run.instance.age = static_cast<uint8_t>(age + 1);
-        ages_[age + 1].PushBack(tree_, id);
-        if (IsPriced(run)) {
-          PriceIfStale(run.instance);
+        Note(id, {.first = static_cast<uint8_t>(BucketOfAge(age)),
+                  .end = static_cast<uint8_t>(BucketOfAge(age + 1)),
+                  .used = false});
+        shadow_.Turn(tree_, age);
+        if (IsPriced(tree_.At(id))) {
+          PriceIfStale(id);
           RankAgain(id);
         }
       }
@@ -110,26 +109,26 @@ class PhlPolicy final : public EvictionPolicy {
 
   [[nodiscard]] bool Admits(const Newcomer& newcomer) override {
     const Spot spot = tree_.SpotOf(newcomer);
-    const RunId victim = LowestRun();
     if (spot.run != kNoRun) {
-      PriceIfStale(tree_.At(spot.run).instance);
+      PriceIfStale(spot.run);
     }
-    return guard_.lru_rules() || spot.run == kNoRun || victim == kNoRun ||
-           KeyOf(tree_.At(spot.run)) >= KeyOf(tree_.At(victim));
+    if (guard_.lru_rules() || spot.run == kNoRun) {
+      return true;
+    }
+    const RunId victim = LowestRun();
+    return victim == kNoRun || KeyOf(spot.run) >= KeyOf(victim);
   }
 
   void Insert(BlockId block, const Newcomer& newcomer) override {
     Spot spot = tree_.SpotOf(newcomer);
     if (spot.run == kNoRun) {
       spot = {tree_.AddAnonymous(newcomer.name), 0};
-      ages_[0].PushBack(tree_, spot.run);
       shadow_.Know(tree_, spot.run);
-      Describe(tree_.At(spot.run), {}, Part::kLast);
-      PriceAges(model_, tree_.At(spot.run).instance);
-      tree_.At(spot.run).instance.last_s = now_s_;
+      Describe(spot.run, {}, Part::kLast);
+      Price(spot.run);
+      tree_.InstanceOf(spot.run).last_s = now_s_;
     }
-    Run& run = tree_.At(spot.run);
-    PriceIfStale(run.instance);
+    PriceIfStale(spot.run);
     tree_.Attach(block, spot.run, spot.position);
     ++unlocked_;
     Reconsider(spot.run);
@@ -140,7 +139,7 @@ class PhlPolicy final : public EvictionPolicy {
 
   void Remove(BlockId block) override {
     const ChainTree::Place place = tree_.PlaceOf(block);
-    unlocked_ -= place.locks == 0 ? 1 : 0;
+    unlocked_ -= place.is_locked == 0 ? 1 : 0;
     tree_.Detach(block, [this](RunId quiet) { Reconsider(quiet); });
     if (tree_.At(place.run).resident == 0) {
       LeaveOrder(place.run);
@@ -149,13 +148,14 @@ class PhlPolicy final : public EvictionPolicy {
     }
   }
 
-  void Lock(BlockId block) override { unlocked_ -= tree_.PlaceOf(block).locks++ == 0 ? 1 : 0; }
+  void Lock(BlockId block) override { unlocked_ -= tree_.Lock(block) ? 1 : 0; }
   void Unlock(BlockId block) override {
-    ChainTree::Place& place = tree_.PlaceOf(block);
-    TERRACE_CHECK(place.locks > 0);
-    if (--place.locks == 0) {
+    if (tree_.Unlock(block)) {
       ++unlocked_;
-      Reconsider(place.run);
+      const ChainTree::Place place = tree_.PlaceOf(block);
+      if (place.position + 1U == tree_.At(place.run).resident_end) {  // or it changes nothing
+        Reconsider(place.run);
+      }
     }
   }
 
@@ -169,23 +169,23 @@ class PhlPolicy final : public EvictionPolicy {
   }
 
   [[nodiscard]] uint64_t Rank(BlockId block) const override {
-    const Run& own = tree_.At(tree_.PlaceOf(block).run);
+    const RunId own = tree_.PlaceOf(block).run;
     uint64_t before = 0;
     for (RunId id = 1; id < tree_.id_limit(); ++id) {
-      const Run& run = tree_.At(id);
-      const bool sooner =
-          guard_.lru_rules() ? run.instance.last_s < own.instance.last_s : KeyOf(run) < KeyOf(own);
-      before += sooner ? run.resident : 0;
+      const bool sooner = guard_.lru_rules()
+                              ? tree_.InstanceOf(id).last_s < tree_.InstanceOf(own).last_s
+                              : KeyOf(id) < KeyOf(own);
+      before += sooner ? tree_.At(id).resident : 0;
     }
     return before;
   }
 
   [[nodiscard]] double Value(BlockId block) const override {
-    return KeyOf(tree_.At(tree_.PlaceOf(block).run));
+    return KeyOf(tree_.PlaceOf(block).run);
   }
   [[nodiscard]] std::optional<double> ReuseChance(BlockId block,
                                                   absl::Duration within) const override {
-    const Instance& instance = tree_.At(tree_.PlaceOf(block).run).instance;
+    const Instance& instance = tree_.InstanceOf(tree_.PlaceOf(block).run);
     return model_.ChanceOfUse(instance.Rows(), now_s_ - instance.last_s,
                               absl::ToDoubleSeconds(within));
   }
@@ -200,17 +200,19 @@ class PhlPolicy final : public EvictionPolicy {
   using Spot = ChainTree::Spot;
   enum class Part : uint8_t { kInner, kLast };  // of a request's chain
 
-  static uint32_t KeyOf(const Run& run) { return run.instance.Rank(); }
+  [[nodiscard]] uint32_t KeyOf(RunId id) const {
+    return tree_.InstanceOf(id).RankAt(tree_.AgeOf(id));
+  }
   static BlockId Tail(const Run& run) {
     return run.resident_end == 0 ? kNoBlock : run.blocks[run.resident_end - 1];
   }
   // Its deepest block could go now.
   [[nodiscard]] bool Evictable(const Run& run) const {
-    return run.resident > 0 && run.live_children == 0 && tree_.PlaceOf(Tail(run)).locks == 0;
+    return run.resident > 0 && run.live_children == 0 && tree_.PlaceOf(Tail(run)).is_locked == 0;
   }
   // A longer run decides about more blocks.
   static float WeightOf(const Run& run) {
-    return std::min(8.0F, std::sqrt(static_cast<float>(run.length())));
+    return std::min(8.0F, std::sqrt(static_cast<float>(run.length)));
   }
   // Ghosts that no shadow holds either have no place in any order.
   static bool IsPriced(const Run& run) { return run.resident > 0 || run.phl_shadow > 0; }
@@ -228,7 +230,7 @@ class PhlPolicy final : public EvictionPolicy {
         break;
       }
       const uint32_t match = tree_.Match(next, names.subspan(done));
-      if (match < tree_.At(next).length()) {
+      if (match < tree_.At(next).length) {
         next = CutRun(next, match);
       }
       path_.push_back(next);
@@ -239,10 +241,8 @@ class PhlPolicy final : public EvictionPolicy {
   }
   RunId CutRun(RunId id, uint32_t position) {
     const RunId head_id = tree_.Split(id, position);
-    Run& head = tree_.At(head_id);
     const Run& tail = tree_.At(id);
-    head.instance = tail.instance;
-    ages_[head.instance.age].InsertAfter(tree_, head_id, id);
+    tree_.InstanceOf(head_id) = tree_.InstanceOf(id);
     shadow_.Split(tree_, head_id, id);
     if (tail.resident == 0) {
       LeaveOrder(id);
@@ -256,8 +256,7 @@ class PhlPolicy final : public EvictionPolicy {
   // A run of names that are new, used now. It has no price yet.
   RunId AddRun(RunId parent, absl::Span<const uint64_t> names) {
     const RunId id = tree_.Add(parent, names);
-    ages_[0].PushBack(tree_, id);
-    tree_.At(id).instance.last_s = now_s_;
+    tree_.InstanceOf(id).last_s = now_s_;
     shadow_.Know(tree_, id);
     return id;
   }
@@ -265,7 +264,7 @@ class PhlPolicy final : public EvictionPolicy {
   RunId Grow(Spot at, absl::Span<const uint64_t> names) {
     while (!names.empty()) {
       Run& run = tree_.At(at.run);
-      if (at.position == run.length()) {
+      if (at.position == run.length) {
         const RunId next = tree_.Child(at.run, ChainTree::PrintOf(names.front()));
         if (next == kNoRun) {
           return AddGrown(at.run, names);
@@ -287,21 +286,21 @@ class PhlPolicy final : public EvictionPolicy {
   }
   // What a request stores behind the end of what it asked for: as if it had asked for that too.
   RunId AddGrown(RunId parent, absl::Span<const uint64_t> names) {
-    RequestFacts facts =
-        tree_.At(parent).end.at_s < 0 ? RequestFacts{} : tree_.At(parent).end.facts;
+    const RequestEnd& before = tree_.EndOf(parent);
+    RequestFacts facts = before.at_s < 0 ? RequestFacts{} : before.facts;
     facts.new_blocks += static_cast<uint32_t>(names.size());
     facts.chain_blocks += static_cast<uint32_t>(names.size());
     const RunId id = AddRun(parent, names);
-    tree_.At(id).end = {now_s_, facts};
+    tree_.EndOf(id) = {now_s_, facts};
     Renew(id, facts, Part::kLast);
-    if (parent == kRootRun || tree_.At(parent).phl_shadow == tree_.At(parent).length()) {
+    if (parent == kRootRun || tree_.At(parent).phl_shadow == tree_.At(parent).length) {
       StoreInShadow({&id, 1});
     }
     return id;
   }
   // What is known only now of the request that ended at the run.
   void TakeHints(RunId id, const RequestHints& hints) {
-    RequestEnd& end = tree_.At(id).end;
+    RequestEnd& end = tree_.EndOf(id);
     if (end.at_s < 0) {
       return;
     }
@@ -312,7 +311,7 @@ class PhlPolicy final : public EvictionPolicy {
     }
     const double used_s = end.at_s;
     end = {now_s_, facts};
-    for (RunId at = id; at != kRootRun && tree_.At(at).instance.last_s == used_s;) {
+    for (RunId at = id; at != kRootRun && tree_.InstanceOf(at).last_s == used_s;) {
       Renew(at, facts, at == id ? Part::kLast : Part::kInner);
       at = tree_.At(at).parent;
     }
@@ -324,11 +323,11 @@ class PhlPolicy final : public EvictionPolicy {
     facts.chain_blocks = static_cast<uint32_t>(use.names.size());
     facts.new_blocks = static_cast<uint32_t>(use.names.size() - covered);
     for (size_t i = path_.size(); i > 0; --i) {
-      const Run& run = tree_.At(path_[i - 1]);
-      if (run.end.at_s >= 0) {
-        const RequestFacts& before = run.end.facts;
+      const RequestEnd& end = tree_.EndOf(path_[i - 1]);
+      if (end.at_s >= 0) {
+        const RequestFacts& before = end.facts;
         facts.turn = static_cast<uint16_t>(std::min(before.turn + 1, 60'000));
-        facts.gap_s = static_cast<float>(now_s_ - run.end.at_s);
+        facts.gap_s = static_cast<float>(now_s_ - end.at_s);
         const uint64_t told = uint64_t{before.input_tokens} + before.output_tokens;
         facts.user_tokens =
             facts.input_tokens > told ? static_cast<uint32_t>(facts.input_tokens - told) : 0;
@@ -337,63 +336,61 @@ class PhlPolicy final : public EvictionPolicy {
     }
     for (const RunId id : path_) {
       if (tree_.At(id).children >= kAppChildren) {
-        facts.app = tree_.At(id).prints.back();
+        facts.app = tree_.At(id).Prints().back();
       }
     }
     return facts;
   }
 
   // To be learnt from in the next lesson.
-  void Note(const Run& run, HazardOutcome outcome) {
-    if (run.instance.learning && seen_.size() < HazardLesson::kMaxOutcomes) {
-      outcome.rows = run.instance.rows;
-      outcome.rows_used = run.instance.rows_used;
-      outcome.weight = WeightOf(run);
+  void Note(RunId id, HazardOutcome outcome) {
+    const Instance& instance = tree_.InstanceOf(id);
+    if (instance.learning && seen_.size() < HazardLesson::kMaxOutcomes) {
+      outcome.rows = instance.rows;
+      outcome.rows_used = instance.rows_used;
+      outcome.weight = WeightOf(tree_.At(id));
       seen_.push_back(outcome);
     }
   }
   // The run was used: the instance that it had is over.
-  void LearnUse(Run& run) {
-    Instance& instance = run.instance;
-    const uint32_t bucket =
-        std::max(BucketOfAge(instance.age), HazardModel::BucketOf(now_s_ - instance.last_s));
-    Note(run, {.first = static_cast<uint8_t>(BucketOfAge(instance.age)),
-               .end = static_cast<uint8_t>(bucket),
-               .used = true});
+  void LearnUse(RunId id) {
+    Instance& instance = tree_.InstanceOf(id);
+    const uint32_t first = BucketOfAge(tree_.AgeOf(id));
+    const uint32_t bucket = std::max(first, HazardModel::BucketOf(now_s_ - instance.last_s));
+    Note(id,
+         {.first = static_cast<uint8_t>(first), .end = static_cast<uint8_t>(bucket), .used = true});
     instance.hits = std::min<uint8_t>(kMostHits, instance.hits + 1);
   }
   // A new instance for a run that was used now.
   void Renew(RunId id, const RequestFacts& facts, Part part) {
-    Run& run = tree_.At(id);
-    ages_[run.instance.age].Remove(tree_, id);
+    Instance& instance = tree_.InstanceOf(id);
     shadow_.Take(tree_, id);
-    run.instance.last_s = now_s_;
-    run.instance.age = 0;
+    instance.last_s = now_s_;
     ++instances_;
-    run.instance.learning = instances_ <= options_.learn_all || instances_ % kLearnOneIn == 0;
-    Describe(run, facts, part);
-    PriceAges(model_, run.instance);
-    ages_[0].PushBack(tree_, id);
+    instance.learning = instances_ <= options_.learn_all || instances_ % kLearnOneIn == 0;
+    Describe(id, facts, part);
     shadow_.Use(tree_, id);
+    Price(id);
     RankAgain(id);
-    if (run.in_lru) {
+    if (tree_.At(id).in_lru) {
       lru_order_.Remove(tree_, id);
       lru_order_.PushBack(tree_, id);
     }
   }
-  static void Describe(Run& run, const RequestFacts& facts, Part part) {
-    Instance& instance = run.instance;
-    const RunFacts of_run{instance.hits, run.children, run.depth, run.length(),
-                          part == Part::kLast};
+  void Describe(RunId id, const RequestFacts& facts, Part part) {
+    const Run& run = tree_.At(id);
+    Instance& instance = tree_.InstanceOf(id);
+    const RunFacts of_run{instance.hits, run.children, run.depth, run.length, part == Part::kLast};
     instance.rows_used =
         static_cast<uint8_t>(FeatureRows(facts, of_run, absl::MakeSpan(instance.rows)));
   }
   // Of ghosts the price is not kept up with their age.
-  void PriceIfStale(Instance& instance) const {
-    if (instance.IsRankStale()) {
-      PriceAges(model_, instance);
+  void PriceIfStale(RunId id) {
+    if (tree_.InstanceOf(id).IsRankStaleAt(tree_.AgeOf(id))) {
+      Price(id);
     }
   }
+  void Price(RunId id) { PriceAges(model_, tree_.AgeOf(id), tree_.InstanceOf(id)); }
 
   // Runs of the path that are alike become one.
   void JoinPath() {
@@ -401,8 +398,8 @@ class PhlPolicy final : public EvictionPolicy {
       const RunId id = path_[i - 2];
       const RunId child_id = path_[i - 1];
       const Run& run = tree_.At(id);
-      const Run& child = tree_.At(child_id);
-      if (run.children != 1 || run.instance.hits != child.instance.hits || run.anonymous) {
+      if (run.children != 1 || run.anonymous ||
+          tree_.InstanceOf(id).hits != tree_.InstanceOf(child_id).hits) {
         continue;
       }
       LeaveLists(child_id);
@@ -412,25 +409,27 @@ class PhlPolicy final : public EvictionPolicy {
     }
   }
 
-  // Drops the oldest ghosts while there are too many.
+  // Drops ghosts while there are too many. The hand goes round among runs that LRU would not hold
+  // any more: the oldest may be what PHL keeps longest.
   void Forget() {
     const uint64_t ghosts = std::max<uint64_t>(
         options_.least_ghosts, options_.ghosts_per_four_blocks * tree_.resident() / 4);
-    RunId id = shadow_.order().front();
-    for (int steps = 0;
-         steps < kForgetSteps && id != kNoRun && tree_.prints() > ghosts + tree_.resident();
+    for (int steps = 0; steps < kForgetSteps && tree_.prints() > ghosts + tree_.resident();
          ++steps) {
-      const RunId next = ShadowLru::Order::After(tree_, id);
+      const RunId id = shadow_.order().hand();
+      if (id == kNoRun) {
+        return;
+      }
       const Run& run = tree_.At(id);
+      shadow_.MoveHand(run.shadow > 0 ? kNoRun : UseOrder::After(tree_, id));
+      tree_.Prefetch(shadow_.order().hand());
       if (run.children == 0 && run.resident == 0 && run.shadow == 0 && run.phl_shadow == 0) {
         LeaveLists(id);
         tree_.Drop(id);
       }
-      id = next;
     }
   }
   void LeaveLists(RunId id) {
-    ages_[tree_.At(id).instance.age].Remove(tree_, id);
     shadow_.Take(tree_, id);
     LeaveOrder(id);
     order_.Remove(tree_, id);
@@ -455,20 +454,14 @@ class PhlPolicy final : public EvictionPolicy {
       LeaveOrder(id);
     }
     guard_.lru_rules() ? phl_shadow_.Begin(tree_) : phl_shadow_.End(tree_);
-    for (uint32_t age = kAges; age > 0; --age) {
-      const auto& list = ages_[age - 1];
-      for (RunId id = list.front(); id != kNoRun; id = list.After(tree_, id)) {
-        const Run& run = tree_.At(id);
-        if (guard_.lru_rules() ? ShadowPhl::Evictable(run) : Evictable(run)) {
-          order_.PushBack(tree_, id, KeyOf(run));
-        }
+    for (RunId id = shadow_.order().front(); id != kNoRun; id = UseOrder::After(tree_, id)) {
+      Run& run = tree_.At(id);
+      if (guard_.lru_rules() ? ShadowPhl::Evictable(run) : Evictable(run)) {
+        order_.PushBack(tree_, id, KeyOf(id));
       }
-    }
-    const auto& uses = shadow_.order();
-    for (RunId id = uses.front(); guard_.lru_rules() && id != kNoRun; id = uses.After(tree_, id)) {
-      if (tree_.At(id).resident > 0) {
+      if (guard_.lru_rules() && run.resident > 0) {
         lru_order_.PushBack(tree_, id);
-        tree_.At(id).in_lru = true;
+        run.in_lru = true;
       }
     }
   }
@@ -477,8 +470,7 @@ class PhlPolicy final : public EvictionPolicy {
       for (const RunId id : path) {
         order_.Remove(tree_, id);
       }
-      phl_shadow_.Store(tree_, path, capacity_, order_,
-                        [this](const Run& run) { return KeyOf(run); });
+      phl_shadow_.Store(tree_, path, capacity_, order_, [this](RunId id) { return KeyOf(id); });
     }
   }
 
@@ -487,7 +479,7 @@ class PhlPolicy final : public EvictionPolicy {
   void RankAgain(RunId id) {
     if (RankOrder::Has(tree_.At(id))) {
       order_.Remove(tree_, id);
-      order_.PushBack(tree_, id, KeyOf(tree_.At(id)));
+      order_.PushBack(tree_, id, KeyOf(id));
     }
   }
   void LeaveOrder(RunId id) {
@@ -507,13 +499,13 @@ class PhlPolicy final : public EvictionPolicy {
       return;
     }
     if (guard_.lru_rules()) {
-      ShadowPhl::Enter(tree_, id, order_, [this](const Run& each) { return KeyOf(each); });
+      ShadowPhl::Enter(tree_, id, order_, [this](RunId each) { return KeyOf(each); });
       if (!run.in_lru && Evictable(run)) {
         InsertByUse(tree_, lru_order_, id);
         run.in_lru = true;
       }
     } else if (!RankOrder::Has(run) && Evictable(run)) {
-      order_.Insert(tree_, id, KeyOf(run));
+      order_.Insert(tree_, id, KeyOf(id));
     }
   }
   // The run from which a block goes next; those that turn out to be no leaves leave the order until
@@ -524,15 +516,14 @@ class PhlPolicy final : public EvictionPolicy {
       if (id == kNoRun) {
         return id;
       }
-      Run& run = tree_.At(id);
-      if (!Evictable(run)) {
+      if (!Evictable(tree_.At(id))) {
         LeaveOrder(id);
         continue;
       }
-      if (guard_.lru_rules() || run.instance.age == run.instance.priced_age) {
+      if (guard_.lru_rules() || tree_.AgeOf(id) == tree_.InstanceOf(id).priced_age) {
         return id;
       }
-      PriceAges(model_, run.instance);
+      Price(id);
       RankAgain(id);
     }
   }
@@ -551,9 +542,8 @@ class PhlPolicy final : public EvictionPolicy {
   uint64_t unlocked_ = 0;
   uint64_t instances_ = 0;          // made so far
   uint64_t capacity_ = UINT64_MAX;  // residents when room was last asked for
-  std::array<RunList<&Run::by_age>, kAges> ages_;  // the longest unused first
   RankOrder order_;
-  RunList<&Run::by_lru> lru_order_;
+  RunList<RunChain::kLru> lru_order_;
   std::vector<RunId> path_;                                  // of the request at hand
 };
 

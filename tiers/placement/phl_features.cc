@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #include "tiers/vocab/check.h"
 
@@ -12,9 +11,14 @@ namespace {
 uint64_t Octave(uint64_t value) {
   return static_cast<uint64_t>(std::bit_width(value));
 }
-// Two steps an octave.
-uint64_t HalfOctave(double value) {
-  return value < 1 ? 0 : static_cast<uint64_t>(std::log2(value) * 2) + 1;
+// Two steps an octave: 0 for 0, then 1 + 2 log2(value), rounded down.
+uint64_t HalfOctave(uint32_t value) {
+  const uint64_t octave = Octave(value);
+  if (octave == 0) {
+    return 0;
+  }
+  const uint64_t square = uint64_t{value} * value;
+  return 2 * octave - 1 + (square >> (2 * octave - 1) != 0 ? 1 : 0);
 }
 
 class Rows {

@@ -15,6 +15,8 @@ namespace terrace {
 // nothing.
 inline constexpr uint32_t kFeatureVersion = 1;
 
+inline constexpr size_t kMostFeatures = 13;
+
 // Of the request.
 struct RequestFacts {
   uint32_t input_tokens = 0;

@@ -14,16 +14,16 @@ namespace terrace {
 
 // Puts the run into the list behind those that were used before it: it is one of the oldest or of
 // the newest, or else it comes somewhere behind the oldest.
-template <RunLink Run::*kLink>
-void InsertByUse(ChainTree& tree, RunList<kLink>& list, RunId id) {
+template <RunChain kChain>
+void InsertByUse(ChainTree& tree, RunList<kChain>& list, RunId id) {
   constexpr int kSteps = 8;
-  const double used_s = tree.At(id).instance.last_s;
+  const double used_s = tree.InstanceOf(id).last_s;
   RunId after = list.back();
-  for (int steps = 0; after != kNoRun && tree.At(after).instance.last_s > used_s; ++steps) {
+  for (int steps = 0; after != kNoRun && tree.InstanceOf(after).last_s > used_s; ++steps) {
     if (steps == kSteps) {
       after = kNoRun;
       RunId next = list.front();
-      for (int more = 0; more < kSteps && tree.At(next).instance.last_s < used_s; ++more) {
+      for (int more = 0; more < kSteps && tree.InstanceOf(next).last_s < used_s; ++more) {
         after = next;
         next = list.After(tree, next);
       }
@@ -78,7 +78,7 @@ class RankOrder {
     occupied_[key / 64] |= uint64_t{1} << key % 64;
   }
 
-  std::array<RunList<&Run::by_rank>, kKeys> lists_;
+  std::array<RunList<RunChain::kRank>, kKeys> lists_;
   std::array<uint64_t, kKeys / 64> occupied_{};  // which of them aren't empty
 };
 

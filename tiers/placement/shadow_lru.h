@@ -10,15 +10,17 @@
 #include "absl/types/span.h"
 
 #include "tiers/placement/chain_tree.h"
-#include "tiers/placement/run_list.h"
+#include "tiers/placement/use_order.h"
 
 namespace terrace {
 
 class ShadowLru {
  public:
-  using Order = RunList<&Run::by_use>;
-  // All runs, the longest unused first; of one request's the deepest first.
-  [[nodiscard]] const Order& order() const { return order_; }
+  // All runs; of one request's the deepest first.
+  [[nodiscard]] const UseOrder& order() const { return order_; }
+  void MoveHand(RunId run) { order_.MoveHand(run); }
+  // The longest unused of the runs of that age reaches the next one.
+  void Turn(ChainTree& tree, uint32_t age) { order_.Turn(tree, age); }
 
   // Leading blocks of the path that it holds.
   [[nodiscard]] static uint64_t Hits(const ChainTree& tree, absl::Span<const RunId> path) {
@@ -26,7 +28,7 @@ class ShadowLru {
     for (const RunId id : path) {
       const Run& run = tree.At(id);
       hits += run.shadow;
-      if (run.shadow < run.length()) {
+      if (run.shadow < run.length) {
         break;
       }
     }
@@ -36,8 +38,8 @@ class ShadowLru {
   // A run that is new to the order, or used again: all of it is held and the newest.
   void Use(ChainTree& tree, RunId id) {
     Run& run = tree.At(id);
-    held_ += run.length() - run.shadow;
-    run.shadow = run.length();
+    held_ += run.length - run.shadow;
+    run.shadow = run.length;
     order_.PushBack(tree, id);
     oldest_ = oldest_ == kNoRun ? id : oldest_;
   }
@@ -47,7 +49,7 @@ class ShadowLru {
   void Split(ChainTree& tree, RunId head, RunId run) { order_.InsertAfter(tree, head, run); }
   // Leaves the order, to come back by Use or to be dropped or joined. What it holds stays counted.
   void Take(ChainTree& tree, RunId id) {
-    oldest_ = oldest_ == id ? Order::After(tree, id) : oldest_;
+    oldest_ = oldest_ == id ? UseOrder::After(tree, id) : oldest_;
     order_.Remove(tree, id);
   }
 
@@ -58,13 +60,13 @@ class ShadowLru {
       run.shadow -= gone;
       held_ -= gone;
       if (run.shadow == 0) {
-        oldest_ = Order::After(tree, oldest_);
+        oldest_ = UseOrder::After(tree, oldest_);
       }
     }
   }
 
  private:
-  Order order_;
+  UseOrder order_;
   RunId oldest_ = kNoRun;  // none before it holds anything
   uint64_t held_ = 0;
 };

@@ -22,7 +22,7 @@ class ShadowPhl {
     for (const RunId id : path) {
       const Run& run = tree.At(id);
       hits += run.phl_shadow;
-      if (run.phl_shadow < run.length()) {
+      if (run.phl_shadow < run.length) {
         break;
       }
     }
@@ -53,7 +53,7 @@ class ShadowPhl {
   }
 
   // The runs of a path, which are in no list of `order` now, are stored as far as there is room or
-  // they are worth more than what has to go; key(run) is a run's rank. Runs that become leaves
+  // they are worth more than what has to go; key(id) is a run's rank. Runs that become leaves
   // enter `order`.
   template <typename Key>
   void Store(ChainTree& tree,
@@ -63,8 +63,8 @@ class ShadowPhl {
              const Key& key) {
     for (const RunId id : path) {
       Run& run = tree.At(id);
-      const uint32_t wanted = run.length() - run.phl_shadow;
-      while (held_ + wanted > capacity && MakeRoom(tree, run, wanted, capacity, order, key)) {
+      const uint32_t wanted = run.length - run.phl_shadow;
+      while (held_ + wanted > capacity && MakeRoom(tree, id, wanted, capacity, order, key)) {
       }
       const uint64_t room = capacity - std::min(capacity, held_);
       const auto stored = static_cast<uint32_t>(std::min<uint64_t>(wanted, room));
@@ -84,7 +84,7 @@ class ShadowPhl {
   static void Enter(ChainTree& tree, RunId id, RankOrder& order, const Key& key) {
     Run& run = tree.At(id);
     if (id != kRootRun && !RankOrder::Has(run) && Evictable(run)) {
-      order.Insert(tree, id, key(run));
+      order.Insert(tree, id, key(id));
     }
   }
 
@@ -92,13 +92,13 @@ class ShadowPhl {
   // False: nothing is worth less than `run`.
   template <typename Key>
   bool MakeRoom(ChainTree& tree,
-                const Run& run,
+                RunId run,
                 uint32_t wanted,
                 uint64_t capacity,
                 RankOrder& order,
                 const Key& key) {
     const RunId id = order.Lowest();
-    if (id == kNoRun || key(run) < key(tree.At(id))) {
+    if (id == kNoRun || key(run) < key(id)) {
       return false;
     }
     Run& victim = tree.At(id);

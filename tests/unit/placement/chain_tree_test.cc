@@ -56,7 +56,7 @@ TEST(ChainTree, JoiningUndoesSplitting) {
   }
   const RunId head = tree.Split(tail, 1);
   tree.Join(head);
-  EXPECT_EQ(tree.At(head).length(), 4U);
+  EXPECT_EQ(tree.At(head).length, 4U);
   EXPECT_EQ(tree.At(head).resident, 4U);
   EXPECT_EQ(tree.At(head).resident_end, 4U);
   EXPECT_EQ(tree.Child(head, ChainTree::PrintOf(5)), child);
@@ -73,7 +73,7 @@ TEST(ChainTree, JoiningAGhostLeavesNoBlocksBehind) {
   tree.Add(run, Names{3});
   tree.Attach(B(1), run, 0);
   tree.Join(run);
-  EXPECT_EQ(tree.At(run).length(), 3U);
+  EXPECT_EQ(tree.At(run).length, 3U);
   EXPECT_EQ(tree.At(run).resident, 1U);
   EXPECT_EQ(tree.At(run).children, 0U);
   EXPECT_EQ(tree.At(run).live_children, 0U);
@@ -113,7 +113,7 @@ TEST(ChainTree, GivesMemoryBack) {
   for (uint32_t i = 0; i < 5'000; ++i) {
     tree.Add(kRootRun, Names{i, i + 1});
   }
-  EXPECT_LE(tree.memory_bytes(), before + 5'000 * 2 * sizeof(uint32_t));
+  EXPECT_LE(tree.memory_bytes(), before + 5'000 * 32) << "the least that the heap gives for names";
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -290,6 +291,43 @@ TEST_F(PhlTest, GhostsAreBounded) {
     highest = std::max(highest, policy_->memory_bytes());
   }
   EXPECT_LT(highest, uint64_t{4} << 20);
+}
+
+TEST_F(PhlTest, GhostsAreBoundedWhileTheOldestAreKept) {
+  Make({.ghosts_per_four_blocks = 4, .least_ghosts = 1'000}, 1'000);
+  for (uint64_t i = 0; i < 200; ++i) {  // more than are looked at for one request
+    Request({i * 10, i * 10 + 1});
+    Lock(ids_[i * 10]);
+    Lock(ids_[i * 10 + 1]);
+  }
+  for (uint64_t i = 1'000; i < 3'000; ++i) {
+    Request({i * 10, i * 10 + 1});
+    Pass(absl::Milliseconds(100));
+  }
+  const uint64_t early = policy_->memory_bytes();
+  for (uint64_t i = 3'000; i < 20'000; ++i) {
+    Request({i * 10, i * 10 + 1});
+    Pass(absl::Milliseconds(100));
+  }
+  EXPECT_LT(policy_->memory_bytes(), early + (uint64_t{1} << 19));
+}
+
+TEST_F(PhlTest, ABlockTakesSixtyFourBytesAtMost) {
+  constexpr uint64_t kBlocks = 160'000;
+  constexpr uint64_t kChain = 12;
+  constexpr uint64_t kModels = uint64_t{4} << 20;  // whatever there is to hold
+  Make({.least_ghosts = kBlocks / 4}, kBlocks);
+  for (uint64_t i = 0; policy_->resident() + kChain <= kBlocks; ++i) {
+    Names chain;
+    for (uint64_t k = 0; k < kChain; ++k) {
+      chain.push_back(i * 100 + k);
+    }
+    Request(chain);
+    Names ghosts(kChain / 4);
+    std::iota(ghosts.begin(), ghosts.end(), i * 100 + 50);
+    policy_->Use({now_, ghosts, {}, {}});
+  }
+  EXPECT_LE(policy_->memory_bytes(), kModels + policy_->resident() * 64);
 }
 
 TEST_F(PhlTest, TheGuardLetsLruRuleWherePhlTrails) {

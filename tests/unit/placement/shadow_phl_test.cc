@@ -20,18 +20,17 @@ class ShadowPhlTest : public testing::Test {
   }
   void StoreAgain(const std::vector<RunId>& path, uint32_t key, uint64_t capacity) {
     for (const RunId run : path) {
-      keys_[&tree_.At(run)] = key;
+      keys_[run] = key;
       order_.Remove(tree_, run);
     }
-    shadow_.Store(tree_, path, capacity, order_,
-                  [this](const terrace::Run& run) { return keys_[&run]; });
+    shadow_.Store(tree_, path, capacity, order_, [this](RunId run) { return keys_[run]; });
   }
   uint32_t Held(RunId run) { return tree_.At(run).phl_shadow; }
 
   ChainTree tree_;
   RankOrder order_;
   ShadowPhl shadow_;
-  std::map<const terrace::Run*, uint32_t> keys_;
+  std::map<RunId, uint32_t> keys_;
 };
 
 TEST_F(ShadowPhlTest, HoldsWhatThereIsRoomFor) {

@@ -1,0 +1,77 @@
+// All runs in the order of their last use, the longest unused first, and how old each is: runs of
+// one age stand together, so that the runs that reach the next age are found without looking at
+// others. A hand goes through the order bit by bit.
+//
+// Thread-compatible.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "tiers/placement/chain_tree.h"
+#include "tiers/placement/instance_price.h"
+#include "tiers/placement/run_list.h"
+
+namespace terrace {
+
+class UseOrder {
+ public:
+  UseOrder() { oldest_.fill(kNoRun); }
+
+  [[nodiscard]] RunId front() const { return list_.front(); }
+  [[nodiscard]] static RunId After(const ChainTree& tree, RunId run) {
+    return List::After(tree, run);
+  }
+  // Used now: the youngest, of age 0.
+  void PushBack(ChainTree& tree, RunId run) {
+    list_.PushBack(tree, run);
+    tree.AgeOf(run) = 0;
+    if (oldest_[0] == kNoRun) {
+      oldest_[0] = run;
+    }
+  }
+  // As old as `before`.
+  void InsertAfter(ChainTree& tree, RunId run, RunId before) {
+    list_.InsertAfter(tree, run, before);
+    tree.AgeOf(run) = tree.AgeOf(before);
+  }
+  void Remove(ChainTree& tree, RunId run) {
+    PassOver(tree, run);
+    hand_ = hand_ == run ? After(tree, run) : hand_;
+    list_.Remove(tree, run);
+  }
+  // Where the hand stands; at the front at first, and again after MoveHand to kNoRun.
+  [[nodiscard]] RunId hand() const { return hand_ == kNoRun ? front() : hand_; }
+  void MoveHand(RunId run) { hand_ = run; }
+  // Of the runs of that age the longest unused; kNoRun: there is none.
+  [[nodiscard]] RunId Oldest(uint32_t age) const { return oldest_[age]; }
+  // The longest unused of the runs of that age reaches the next one.
+  void Turn(ChainTree& tree, uint32_t age) {
+    const RunId run = oldest_[age];
+    PassOver(tree, run);
+    tree.AgeOf(run) = static_cast<uint8_t>(age + 1);
+    if (oldest_[age + 1] == kNoRun) {
+      oldest_[age + 1] = run;
+    }
+  }
+
+ private:
+  using List = RunList<RunChain::kUse>;
+
+  // The run is not the oldest of its age any more.
+  void PassOver(const ChainTree& tree, RunId run) {
+    RunId& oldest = oldest_[tree.AgeOf(run)];
+    if (oldest == run) {
+      const RunId next = List::After(tree, run);
+      const bool is_alike = next != kNoRun && tree.AgeOf(next) == tree.AgeOf(run);
+      oldest = is_alike ? next : kNoRun;
+      tree.Prefetch(oldest);  // it is looked at whenever time passes
+    }
+  }
+
+  List list_;
+  RunId hand_ = kNoRun;
+  std::array<RunId, kAges> oldest_;  // by age
+};
+
+}  // namespace terrace
