@@ -37,6 +37,7 @@ huge_pages = false
 touch_threads = 7
 verify_one_in = 1
 policy = "phl"
+fetch_returns = false
 lease_share = 0.1
 pin_share = 1
 [limits]
@@ -162,6 +163,7 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.touch_threads, 7U);
   EXPECT_EQ(c.store.verify_one_in, 1U);
   EXPECT_EQ(c.store.policy, "phl");
+  EXPECT_FALSE(c.store.fetch_returns);
   EXPECT_EQ(c.store.lease_share, 0.1);
   EXPECT_EQ(c.store.pin_share, 1.0);
   EXPECT_EQ(c.local_bytes, uint64_t{5} << 30);
@@ -405,7 +407,7 @@ TEST(Config, JsonHoldsEverySettingAndTenant) {
   const std::string json = PrintConfigJson(loaded);
   EXPECT_EQ(json.find('\n'), std::string::npos);
   EXPECT_THAT(json, HasSubstr(R"({"name":"dram.capacity","value":"3GiB","origin":"t.toml:11"})"));
-  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:17"})"));
+  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:18"})"));
   EXPECT_THAT(
       json,
       HasSubstr(
