@@ -52,7 +52,8 @@ struct CopyEngineOptions {
   absl::Span<const char> kernels = KernelImage();      // empty: nothing is gathered
   uint64_t stage_bytes = uint64_t{16} << 20;  // of each of four; a quarter of max_bytes_in_flight
                                               // at most is used
-  std::optional<uint64_t> gathered_piece_bytes;  // the largest; nullopt: measured
+  // The largest; nullopt: measured.
+  std::optional<uint64_t> gathered_piece_bytes = FixedPieceBytes();
 };
 
 struct DeviceTransfer {

@@ -5,6 +5,8 @@
 #include <iterator>
 #include <string>
 
+#include "absl/strings/numbers.h"
+
 #ifdef TERRACE_KERNEL_IMAGE
 // The assembler takes the file as it is; a symbol before it and one behind say where it lies.
 asm(".section .rodata\n"
@@ -25,6 +27,7 @@ namespace terrace {
 namespace {
 
 constexpr char kFileVariable[] = "TERRACE_GATHER_KERNELS";
+constexpr char kPieceVariable[] = "TERRACE_GATHER_PIECE_BYTES";
 
 absl::Span<const char> CompiledIn() {
 #ifdef TERRACE_KERNEL_IMAGE
@@ -48,6 +51,13 @@ absl::Span<const char> KernelImage() {
     return new std::string(std::istreambuf_iterator<char>(file), {});
   }();
   return *read;
+}
+
+std::optional<uint64_t> FixedPieceBytes() {
+  const char* const said = std::getenv(kPieceVariable);
+  uint64_t bytes = 0;
+  return said != nullptr && absl::SimpleAtoi(said, &bytes) ? std::optional<uint64_t>(bytes)
+                                                           : std::nullopt;
 }
 
 }  // namespace terrace

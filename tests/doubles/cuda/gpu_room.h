@@ -38,6 +38,7 @@ class GpuRoomTest : public ::testing::Test {
     stand_in_reset();
     setenv("TERRACE_CUDA_DRIVER", TERRACE_STAND_IN_CUDA, 1);
     unsetenv("STAND_IN_CUDA");
+    unsetenv("TERRACE_GATHER_PIECE_BYTES");
     auto driver = cuda::CudaDriver::Load();
     EXPECT_TRUE(driver.ok()) << driver.status();
     driver_ = *std::move(driver);

@@ -458,12 +458,11 @@ TEST_F(GpuSessionsModelTest, RandomOperationsOfTwoEnginesNeverMoveAWrongByteAndL
   }
 }
 
-// A delay, however short, makes it copies that cost, so that the worker finds that gathering pays;
-// finding that out takes it seconds.
 TEST_F(GpuSessionsModelTest, GatheredPiecesOfTwoEnginesNeverMoveAWrongByteEither) {
   if (KernelImage().empty()) {
     GTEST_SKIP() << "built without nvcc";
   }
+  setenv("TERRACE_GATHER_PIECE_BYTES", "65536", 1);
   const uint64_t operations = FromEnvironment("TERRACE_MODEL_OPERATIONS", 2'000);
   ASSERT_NO_FATAL_FAILURE(
       Run("kernels;delay=1", FromEnvironment("TERRACE_MODEL_SEED", 2), operations));

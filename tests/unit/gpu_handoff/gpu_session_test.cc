@@ -323,8 +323,8 @@ TEST_F(SavedTest, MemoryThatCannotBeRegisteredReadOnlyGoesThroughTheRing) {
 }
 
 TEST_F(SavedTest, BlocksInSmallPiecesAreGatheredWhereTheWorkerHasKernels) {
-  // A delay, so that it is copies that cost and one kernel for many of them is found to pay.
-  ASSERT_NO_FATAL_FAILURE(OpenAndSave("kernels;delay=1", 5));
+  setenv("TERRACE_GATHER_PIECE_BYTES", "65536", 1);
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("kernels", 5));
   const auto get = Get(GetAll());
   ASSERT_TRUE(get.ok()) << get.status();
   EXPECT_EQ(get->outcomes(), All(5, v1::GET_OUTCOME_OK));
@@ -336,8 +336,8 @@ TEST_F(SavedTest, BlocksInSmallPiecesAreGatheredWhereTheWorkerHasKernels) {
     return;
   }
   EXPECT_EQ(figures.plain_reason, "");
-  EXPECT_GE(figures.load_piece_bytes, kHalfBytes);
-  EXPECT_GE(figures.save_piece_bytes, kHalfBytes);
+  EXPECT_EQ(figures.load_piece_bytes, 65536U);
+  EXPECT_EQ(figures.save_piece_bytes, 65536U);
   EXPECT_TRUE(
       Eventually([this] { return DeviceFigures().worker.bytes_gathered >= 2 * 5 * kBlockBytes; }));
 }
