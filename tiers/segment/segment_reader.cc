@@ -67,12 +67,13 @@ absl::Status Identify(File& file, SegmentSummary* summary) {
   }
   // Of a file that was cut off the footer is gone; its records are not.
   const bool cut = summary->head.segment_bytes > summary->file_bytes;
-  if (tail == HeaderFault::kNoRecord || cut) {
+  // An empty one of another use was left where this one began.
+  const bool is_earlier = tail == HeaderFault::kNone && trailer.epoch != summary->head.epoch;
+  if (tail == HeaderFault::kNoRecord || cut || (is_earlier && trailer.entries == 0)) {
     summary->footer = cut ? FooterState::kDamaged : FooterState::kNone;
   } else {
-    summary->footer = tail == HeaderFault::kNone && trailer.epoch != summary->head.epoch
-                          ? FooterState::kEarlier
-                          : FooterState::kDamaged;  // until its entries were found sound
+    summary->footer = is_earlier ? FooterState::kEarlier
+                                 : FooterState::kDamaged;  // until its entries were found sound
   }
   return absl::OkStatus();
 }

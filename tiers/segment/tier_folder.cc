@@ -16,6 +16,7 @@
 
 #include "tiers/os/descriptor.h"
 #include "tiers/os/file_system.h"
+#include "tiers/segment/payload_hash.h"
 
 namespace terrace {
 namespace {
@@ -224,8 +225,8 @@ absl::Status TierFolder::Identify(SegmentFile* segment) {
   SegmentTrailer trailer;
   if (status.ok() && DecodeTrailer(page.span(), &trailer) == HeaderFault::kNone &&
       trailer.tier_uuid == superblock_.uuid && trailer.number == segment->number) {
-    // The head is damaged or was torn while the file was taken into use again; before that was
-    // durable nothing else was overwritten, so the footer still holds.
+    // The head is damaged, and the footer is that of its use; or it was torn while the file was
+    // taken into use again, and the footer says that nothing is left of the use before.
     segment->found = FoundSegment::kUsed;
     segment->role = trailer.role;
     segment->epoch = trailer.epoch;
@@ -280,10 +281,26 @@ absl::Status TierFolder::BeginSegment(File& file,
                                       SegmentRole role,
                                       uint64_t epoch) {
   const AlignedBuffer page(kPageBytes);
+  const AlignedBuffer last_page(kPageBytes);
   EncodeSegmentHead({superblock_.uuid, number, role, epoch, superblock_.segment_bytes},
                     page.span());
+  SegmentTrailer empty;
+  empty.tier_uuid = superblock_.uuid;
+  empty.number = number;
+  empty.role = role;
+  empty.epoch = epoch - 1;
+  empty.entries_page = static_cast<uint32_t>(superblock_.segment_bytes / kPageBytes - 1);
+  empty.end_page = 1;
+  empty.entries_checksum = PayloadChecksum({});
+  EncodeTrailer(empty, last_page.span());
   // A power loss may have left the file short of what it was made with.
   absl::Status status = file.Preallocate(superblock_.segment_bytes);
+  if (status.ok()) {
+    status = WriteFully(file, superblock_.segment_bytes - kPageBytes, last_page.span());
+  }
+  if (status.ok()) {
+    status = file.Sync();
+  }
   if (status.ok()) {
     status = WriteFully(file, 0, page.span());
   }

@@ -61,7 +61,9 @@ class TierFolder {
   absl::StatusOr<std::shared_ptr<File>> MakeSegment(uint32_t number, uint64_t free_reserve_bytes);
   // Removes a segment's file, durably; whoever asks has proven that it is ours and holds nothing.
   absl::Status RemoveSegment(uint32_t number);
-  // Writes and syncs the head of a new use.
+  // Writes and syncs the head of a new use. Before that, durably, an empty footer takes the place
+  // of an earlier one: were the head torn, what that lists would come back, deleted meanwhile or
+  // not. `epoch` and the one before it are no other use's of this file that has records.
   absl::Status BeginSegment(File& file, uint32_t number, SegmentRole role, uint64_t epoch);
 
   // Whether the path still leads to this directory.

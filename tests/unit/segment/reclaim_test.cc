@@ -234,6 +234,27 @@ TEST(ReclaimTest, TombstonesOutliveTheSegmentTheyLieIn) {
   }
 }
 
+// A head is torn where the power goes while its segment is taken into use again.
+TEST(ReclaimTest, ATornHeadBringsNothingBackThatWasReclaimed) {
+  TierRoom room;
+  room.options().heats = 1;
+  room.Open();
+  const TestBlock gone(1, 30000);
+  ASSERT_EQ(room.Write(gone), WriteOutcome::kWritten);
+  const std::string file = room.PlaceOf(gone).first;
+  for (uint64_t i = 10; room.Holds(gone); ++i) {
+    ASSERT_LT(i, 300U);
+    ASSERT_EQ(room.Write(TestBlock(i, 30000)), WriteOutcome::kWritten);
+  }
+  ASSERT_EQ(room.Delete({gone}), WriteOutcome::kWritten);  // nothing is held, nothing hides it
+  ASSERT_TRUE(room.Sync().ok());
+  room.Kill();
+  room.disk().Overwrite(kTierPath, file, 0, std::string(512, 'x'));
+  room.Open();
+  EXPECT_FALSE(room.Holds(gone));
+  EXPECT_EQ(room.tier().figures().unproven_segments, 0U);
+}
+
 TEST(ReclaimTest, NotesOutliveEverySegment) {
   TierRoom room;
   room.Open();
