@@ -7,6 +7,10 @@ namespace terrace {
 namespace {
 
 constexpr double kNewShare = 0.01;  // of an eviction in the average
+// Bounds of a call, as the store's lock is held. Who is passed over for the nearest is farther away
+// than they are, and taken when they are gone; who is late is dropped by a later call.
+constexpr int kLooks = 64;
+constexpr uint64_t kDrops = 1024;
 
 uint64_t BytesOf(const StorePart& chain) {
   return ExpectedReturns::kOwnBytes + chain.keys.size() + chain.salt.size();
@@ -25,7 +29,7 @@ bool ExpectedReturns::Expect(
   }
   const absl::Duration lead = std::clamp(in / 4, kLeastLead, kMostLead);
   const absl::Duration at = now + in;
-  due_.emplace(at - lead, last);
+  order_.emplace(at, last);
   returns_[last] = {tenant, std::move(chain), at, lead};
   tenant_bytes_[tenant] = before + bytes;
   bytes_ += bytes;
@@ -36,7 +40,7 @@ ExpectedReturns::Return ExpectedReturns::Take(uint64_t last) {
   const auto found = returns_.find(last);
   Return taken = std::move(found->second);
   returns_.erase(found);
-  due_.erase({taken.at - taken.lead, last});
+  order_.erase({taken.at, last});
   const uint64_t bytes = BytesOf(taken.chain);
   bytes_ -= bytes;
   const auto mine = tenant_bytes_.find(taken.tenant);
@@ -58,8 +62,8 @@ bool ExpectedReturns::Forget(uint64_t last) {
 uint64_t ExpectedReturns::DropLate(absl::Duration now) {
   uint64_t dropped = 0;
   // Leads differ, so that one behind those that are not late may be; it goes in its turn.
-  while (!due_.empty()) {
-    const uint64_t first = due_.begin()->second;
+  while (!order_.empty() && dropped < kDrops) {
+    const uint64_t first = order_.begin()->second;
     const Return& due = returns_.at(first);
     if (due.at + due.lead >= now) {
       break;
@@ -79,12 +83,12 @@ absl::Duration ExpectedReturns::LeadOf(const Return& due) const {
 }
 
 std::optional<ExpectedReturns::Return> ExpectedReturns::TakeDue(absl::Duration now) {
-  for (const auto& [from, last] : due_) {
-    if (from > now) {
+  int looks = 0;
+  for (const auto& [at, last] : order_) {
+    if (at - kMostLead > now || ++looks > kLooks) {
       break;
     }
-    const Return& due = returns_.at(last);
-    if (due.at - LeadOf(due) <= now) {
+    if (at - LeadOf(returns_.at(last)) <= now) {
       return Take(last);
     }
   }

@@ -50,9 +50,9 @@ class ExpectedReturns {
   bool Forget(uint64_t last);
   // A block has been evicted for another that had not been used for so long.
   void NoteEvicted(absl::Duration unused);
-  // Those that are late are dropped. How many.
+  // Those that are late are dropped, so many at a time. How many.
   uint64_t DropLate(absl::Duration now);
-  // One that is due; it is not expected any more.
+  // One that is due, the nearest of all or of the next few; it is not expected any more.
   std::optional<Return> TakeDue(absl::Duration now);
 
   [[nodiscard]] bool empty() const { return returns_.empty(); }
@@ -64,7 +64,7 @@ class ExpectedReturns {
   [[nodiscard]] absl::Duration LeadOf(const Return& due) const;
 
   absl::flat_hash_map<uint64_t, Return> returns_;
-  std::set<std::pair<absl::Duration, uint64_t>> due_;  // from when on, and which
+  std::set<std::pair<absl::Duration, uint64_t>> order_;  // by their times
   absl::flat_hash_map<TenantId, uint64_t> tenant_bytes_;
   uint64_t bytes_ = 0;
   absl::Duration stay_ = absl::InfiniteDuration();  // average; infinite: none was evicted yet

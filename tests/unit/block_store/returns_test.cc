@@ -248,6 +248,24 @@ TEST(ExpectedReturns, AreForgottenReplacedAndDroppedWhenLate) {
   EXPECT_EQ(returns.bytes(), 0U);
 }
 
+// However many are expected, a look costs little; the nearest are never passed over for long.
+TEST(ExpectedReturns, ManyThatAreNotDueYetKeepNoneFromItsTime) {
+  ExpectedReturns returns;
+  const TenantId tenant{1};
+  // Due a second before their time, and behind them one that would be due ten before.
+  for (uint64_t name = 1; name <= 1000; ++name) {
+    ASSERT_TRUE(returns.Expect(name, tenant, ChainOf(1), absl::Seconds(91), absl::Seconds(4)));
+  }
+  ASSERT_TRUE(returns.Expect(2000, tenant, ChainOf(2), absl::ZeroDuration(), absl::Seconds(100)));
+  EXPECT_FALSE(returns.TakeDue(absl::Seconds(93)).has_value());
+  size_t taken = 0;
+  while (const auto due = returns.TakeDue(absl::Seconds(94))) {
+    taken += due->chain.key_count();
+  }
+  EXPECT_EQ(taken, 1002U);
+  EXPECT_TRUE(returns.empty());
+}
+
 TEST(ExpectedReturns, AreNotDueSoEarlyThatTheyWouldBeEvictedAgain) {
   ExpectedReturns returns;
   const TenantId tenant{1};
