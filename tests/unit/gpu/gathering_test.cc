@@ -94,6 +94,17 @@ TEST_F(GatheringTest, TheSizeIsMeasuredAndWhatThatTookIsGivenBack) {
   EXPECT_EQ(Counters().streams, before.streams + 2);
 }
 
+TEST_F(GatheringTest, TheEnvironmentMayFixTheSize) {
+  setenv("TERRACE_GATHER_PIECE_BYTES", "8192", 1);
+  EXPECT_EQ(CopyEngineOptions().gathered_piece_bytes, 8192U);
+  for (const char* const nothing : {"", "much", "-1", "8192 bytes"}) {
+    setenv("TERRACE_GATHER_PIECE_BYTES", nothing, 1);
+    EXPECT_EQ(CopyEngineOptions().gathered_piece_bytes, std::nullopt) << nothing;
+  }
+  unsetenv("TERRACE_GATHER_PIECE_BYTES");
+  EXPECT_EQ(CopyEngineOptions().gathered_piece_bytes, std::nullopt);
+}
+
 TEST_F(GatheringTest, WhatCannotBeMeasuredIsNotGathered) {
   CopyEngineOptions options = GatheringOptions();
   options.gathered_piece_bytes.reset();
