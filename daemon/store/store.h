@@ -89,6 +89,7 @@ class Store final : public BlockStore {
   void Put(const Caller& caller,
            PutCall call,
            std::function<void(absl::StatusOr<PutResult>)> done) override;
+  std::string InDram(TenantId tenant, const StorePart& part) override;
   ReleaseResult Release(const Caller& caller,
                         absl::Span<const LeaseRelease> leases,
                         absl::Span<const Digest128> holds) override;
@@ -187,8 +188,7 @@ class Store final : public BlockStore {
 
   // ---- put.cc
   absl::Status AdmitPutLocked(PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PlanPutLocked(const std::shared_ptr<PutOperation>& put)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PlanPutLocked(const std::shared_ptr<PutOperation>&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void SetPutResult(PutOperation& put, uint32_t position, PutOutcome outcome, Reason reason);
   Reason CheckPutKey(const PutOperation&, uint32_t key, uint64_t inline_end, uint64_t bytes) const;
   // `resumed`: the target whose turn it is again after it waited for room.
