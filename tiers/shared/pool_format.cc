@@ -12,7 +12,7 @@
 #include "absl/types/span.h"
 
 #include "tiers/segment/crc32c.h"
-#include "tiers/segment/little_endian.h"
+#include "tiers/vocab/little_endian.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/vocab/check.h"
 

@@ -12,7 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
-#include "tiers/segment/little_endian.h"
+#include "tiers/vocab/little_endian.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/shared/pool_space.h"
 #include "tiers/shared/pool_tier.h"
