@@ -280,6 +280,8 @@ NamespaceRecord Record() {
   return record;
 }
 
+constexpr uint64_t kTurnsAStep = 16;
+
 // `meanwhile` runs again and again on the thread that makes time pass, `last` when all is done.
 void RunModel(BlockStoreOptions options,
               const std::vector<SharedTier*>& shared,
@@ -313,18 +315,24 @@ void RunModel(BlockStoreOptions options,
         store, tenant, store.OpenNamespace(tenant, Record())->digest, seed + i));
   }
   std::atomic<bool> stop{false};
+  std::atomic<uint64_t> turns{0};
   std::thread ticker([&] {
     std::mt19937_64 random(seed);
     while (!stop) {
       store.Tick();
       meanwhile(random);
+      ++turns;
       std::this_thread::yield();
     }
   });
   std::vector<std::thread> threads;
   for (const std::unique_ptr<Client>& client : clients) {
-    threads.emplace_back([&client, steps] {
+    threads.emplace_back([&client, &turns, steps] {
       for (uint64_t i = 0; i < steps; ++i) {
+        // On a machine with other work the one thread that makes time pass would fall behind.
+        while (turns < i * kTurnsAStep) {
+          std::this_thread::yield();
+        }
         client->Step();
       }
     });
