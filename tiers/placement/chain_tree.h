@@ -141,9 +141,22 @@ class ChainTree {
   void Prefetch(RunId run) const {
     if (run != kNoRun) {
       const Page& page = PageOf(run);
-      __builtin_prefetch(&page.runs[run % kPageRuns], 1);
-      __builtin_prefetch(&page.instances[run % kPageRuns], 1);
-      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kUse)][run % kPageRuns], 1);
+      const uint32_t at = run % kPageRuns;
+      __builtin_prefetch(&page.runs[at], 1);
+      __builtin_prefetch(&page.instances[at], 1);
+      __builtin_prefetch(&page.instances[at].rows.back(), 1);
+      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kUse)][at], 1);
+      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kRank)][at], 1);
+      __builtin_prefetch(&page.ages[at], 1);
+    }
+  }
+  // And the links beside it in a list.
+  void PrefetchBeside(RunId run, RunChain chain) const {
+    const RunLink& link = LinkOf(run, chain);
+    for (const RunId beside : {link.before, link.after}) {
+      if (beside != kNoRun) {
+        __builtin_prefetch(&LinkOf(beside, chain), 1);
+      }
     }
   }
 
@@ -261,7 +274,8 @@ class ChainTree {
     const Place& place = places_[page]->places[id % kPagePlaces];
     return place.run == kNoRun ? nullptr : &place;
   }
-  [[nodiscard]] Page& PageOf(RunId run) const { return *pages_[run / kPageRuns]; }
+  // Unchecked: every look at a run is one.
+  [[nodiscard]] Page& PageOf(RunId run) const { return *pages_.data()[run / kPageRuns].get(); }
   RunId NewId();
   void GiveBack(RunId run);
   void SetPrints(Run& run, std::unique_ptr<uint32_t[]> prints, uint32_t length);

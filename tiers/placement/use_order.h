@@ -65,7 +65,11 @@ class UseOrder {
       const RunId next = List::After(tree, run);
       const bool is_alike = next != kNoRun && tree.AgeOf(next) == tree.AgeOf(run);
       oldest = is_alike ? next : kNoRun;
-      tree.Prefetch(oldest);  // it is looked at whenever time passes
+      // It is looked at whenever time passes, and soon after it the one behind it.
+      if (is_alike) {
+        tree.PrefetchBeside(next, RunChain::kRank);
+        tree.Prefetch(List::After(tree, next));
+      }
     }
   }
 
