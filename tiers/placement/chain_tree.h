@@ -160,6 +160,20 @@ class ChainTree {
     }
   }
 
+  // What is looked at where a block leaves from the end of the run; the run is in the cache.
+  void PrefetchTail(RunId run) const {
+    const Run& at = At(run);
+    if (at.resident_end > 0) {
+      __builtin_prefetch(&at.blocks[at.resident_end - 1], 1);
+    }
+  }
+  void PrefetchPlace(BlockId block) const {
+    const size_t page = static_cast<uint32_t>(block) / kPagePlaces;
+    if (page < places_.size() && places_[page] != nullptr) {
+      __builtin_prefetch(&places_[page]->places[static_cast<uint32_t>(block) % kPagePlaces], 1);
+    }
+  }
+
   // kNoRun: no child of `parent` begins with this block.
   [[nodiscard]] RunId Child(RunId parent, uint32_t print) const;
   // Leading blocks of the run that `names` begins with.
@@ -259,12 +273,6 @@ class ChainTree {
 
   [[nodiscard]] Place& MutablePlaceOf(BlockId block) { return const_cast<Place&>(PlaceOf(block)); }
   void Move(BlockId block, RunId run, uint32_t position);
-  void PrefetchPlace(BlockId block) const {
-    const size_t page = static_cast<uint32_t>(block) / kPagePlaces;
-    if (page < places_.size() && places_[page] != nullptr) {
-      __builtin_prefetch(&places_[page]->places[static_cast<uint32_t>(block) % kPagePlaces], 1);
-    }
-  }
   [[nodiscard]] const Place* FindPlace(BlockId block) const {
     const auto id = static_cast<uint32_t>(block);
     const size_t page = id / kPagePlaces;

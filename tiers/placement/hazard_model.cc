@@ -227,8 +227,9 @@ float HazardModel::Hazard(absl::Span<const Row> rows, uint32_t bucket) const {
   float here = 0;
   float next = 0;  // means nothing at the last knot, and is not used there
   float shared = 0;
+  const Weights* const table = weights_->data();
   for (const Row row : rows) {
-    const Weights& weights = (*weights_)[row];
+    const float* const weights = table[row].data();
     here += weights[knot];
     next += weights[knot + 1];
     shared += weights[kShared];
@@ -275,26 +276,30 @@ void HazardModel::LearnOneBucket(absl::Span<const Row> rows,
   hazards[bucket] = Hazard(rows, bucket);
   Score(hazards, bucket, used ? bucket : bucket + 1, used, weight);
   BeginToLearn();
+  for (const Row row : rows) {
+    NoteChange(row);
+  }
   const float error = (used ? hazards[bucket] - 1 : hazards[bucket]) * weight;
   const uint32_t knot = bucket / kStep;
   const bool between = bucket % kStep != 0;
   // One lane for each weight: the knot before, the knot behind, the shared one.
   const Lanes errors = {between ? error / 2 : error, error / 2, error, 0};
+  Weights* const weights = weights_->data();
+  Weights* const squares = squares_->data();
   for (const Row row : rows) {
-    NoteChange(row);
-    Weights& weights = (*weights_)[row];
-    Weights& squares = (*squares_)[row];
-    Lanes weight_of = {weights[knot], weights[knot + 1], weights[kShared], 0};
-    Lanes square_of = {squares[knot], squares[knot + 1], squares[kShared], 1};
+    float* const weights_of = weights[row].data();
+    float* const squares_of = squares[row].data();
+    Lanes weight_of = {weights_of[knot], weights_of[knot + 1], weights_of[kShared], 0};
+    Lanes square_of = {squares_of[knot], squares_of[knot + 1], squares_of[kShared], 1};
     Descend(errors, weight_of, square_of);
-    weights[knot] = weight_of[0];
-    squares[knot] = square_of[0];
+    weights_of[knot] = weight_of[0];
+    squares_of[knot] = square_of[0];
     if (between) {
-      weights[knot + 1] = weight_of[1];
-      squares[knot + 1] = square_of[1];
+      weights_of[knot + 1] = weight_of[1];
+      squares_of[knot + 1] = square_of[1];
     }
-    weights[kShared] = weight_of[2];
-    squares[kShared] = square_of[2];
+    weights_of[kShared] = weight_of[2];
+    squares_of[kShared] = square_of[2];
   }
 }
 
@@ -382,23 +387,23 @@ void HazardModel::Step(absl::Span<const Row> rows,
 }
 
 void HazardModel::Prefetch(absl::Span<const Row> rows, uint32_t first, uint32_t end) const {
-  const auto fetch = [](const float* weight) { __builtin_prefetch(weight, 1); };
-  for (const Row row : rows) {
-    for (const Table* table : {weights_.get(), squares_.get()}) {
-      if (table != nullptr) {
-        const Weights& weights = (*table)[row];
-        fetch(&weights[first / kStep]);
-        fetch(&weights[std::min(end / kStep + 1, kShared)]);
-        fetch(&weights[kShared]);
-      }
+  const uint32_t begin = first / kStep;
+  const uint32_t last = std::min(end / kStep + 1, kShared);
+  for (const Table* table : {weights_.get(), squares_.get()}) {
+    for (const Row row : table == nullptr ? rows.first(0) : rows) {
+      const float* const weights = table->data()[row].data();
+      __builtin_prefetch(weights + begin, 1);
+      __builtin_prefetch(weights + last, 1);
+      __builtin_prefetch(weights + kShared, 1);
     }
   }
 }
 
 HazardModel::Sums HazardModel::SumOf(absl::Span<const Row> rows) const {
   std::array<Lanes, kStride / kLanes> sums{};
+  const Weights* const table = weights_->data();
   for (const Row row : rows) {
-    const float* const weights = (*weights_)[row].data();
+    const float* const weights = table[row].data();
     for (uint32_t i = 0; i < sums.size(); ++i) {
       sums[i] += LanesAt(weights + i * kLanes);
     }

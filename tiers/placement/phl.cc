@@ -38,6 +38,9 @@ class PhlPolicy final : public EvictionPolicy {
     if (use.names.empty()) {
       return;
     }
+    for (const BlockId block : use.resident) {
+      tree_.PrefetchPlace(block);  // its owner touches and locks it next
+    }
     const uint32_t covered = Walk(use.names);
     Judge(use);
     const RequestFacts facts = FactsOf(use, covered);
@@ -76,11 +79,8 @@ class PhlPolicy final : public EvictionPolicy {
     uint32_t turns = 0;
     for (uint32_t age = 0; age + 1 < kAges; ++age) {
       const double end = HazardModel::BucketBegin(BucketOfAge(age + 1));
-      for (RunId id = order.Oldest(age); id != kNoRun && turns < kTurnsACall;
-           id = order.Oldest(age)) {
-        if (now_s_ - tree_.InstanceOf(id).last_s < end) {
-          break;
-        }
+      while (now_s_ - order.OldestUse(age) >= end && turns < kTurnsACall) {
+        const RunId id = order.Oldest(age);
         ++turns;
         Note(id, {.first = static_cast<uint8_t>(BucketOfAge(age)),
                   .end = static_cast<uint8_t>(BucketOfAge(age + 1)),
@@ -123,10 +123,10 @@ class PhlPolicy final : public EvictionPolicy {
     Spot spot = tree_.SpotOf(newcomer);
     if (spot.run == kNoRun) {
       spot = {tree_.AddAnonymous(newcomer.name), 0};
+      tree_.InstanceOf(spot.run).last_s = now_s_;
       shadow_.Know(tree_, spot.run);
       Describe(spot.run, {}, Part::kLast);
       Price(spot.run);
-      tree_.InstanceOf(spot.run).last_s = now_s_;
     }
     PriceIfStale(spot.run);
     tree_.Attach(block, spot.run, spot.position);
@@ -521,10 +521,27 @@ class PhlPolicy final : public EvictionPolicy {
         continue;
       }
       if (guard_.lru_rules() || tree_.AgeOf(id) == tree_.InstanceOf(id).priced_age) {
+        PrefetchBehind(id);
         return id;
       }
       Price(id);
       RankAgain(id);
+    }
+  }
+
+  // Brings into the cache what goes next, a step with each block that goes now.
+  void PrefetchBehind(RunId id) const {
+    const Run& run = tree_.At(id);
+    const RunId next = tree_.LinkOf(id, guard_.lru_rules() ? RunChain::kLru : RunChain::kRank).after;
+    if (next == kNoRun) {
+      return;
+    }
+    if (run.resident > 2) {
+      tree_.Prefetch(next);
+    } else if (run.resident == 2) {
+      tree_.PrefetchTail(next);
+    } else if (const BlockId tail = Tail(tree_.At(next)); tail != kNoBlock) {
+      tree_.PrefetchPlace(tail);
     }
   }
 
