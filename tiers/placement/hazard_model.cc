@@ -473,7 +473,8 @@ void HazardModel::Price(absl::Span<const Row> rows, Asked asked, Worth& worth) c
   uint32_t top = reach;
   for (uint32_t b = reach; b-- > asked.first;) {
     Stretch best = stretches[b];
-    for (; top < reach && stretches[top].used * best.held > best.used * stretches[top].held; ++top) {
+    for (; top < reach && stretches[top].used * best.held > best.used * stretches[top].held;
+         ++top) {
       best.used += stretches[top].used;
       best.held += stretches[top].held;
     }
