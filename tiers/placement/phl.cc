@@ -339,7 +339,7 @@ class PhlPolicy final : public EvictionPolicy {
     }
     for (const RunId id : path_) {
       if (tree_.At(id).children >= kAppChildren) {
-        facts.app = tree_.At(id).Prints().back();
+        facts.app = std::max(1U, tree_.At(id).Prints().back());  // 0: none
       }
     }
     return facts;

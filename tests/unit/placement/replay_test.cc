@@ -112,6 +112,28 @@ TEST(PlacementReplay, WhenHintsAreToldBeforeTheEndMakesNoDifference) {
   EXPECT_EQ(HitsOfEachRequest(Told::kWhenStored), hits);
 }
 
+// Sessions below a block that all of them share come back for as long as there is something else;
+// those that share nothing never do.
+uint64_t HitsBelow(uint64_t shared) {
+  const auto replay = PlacementReplay::Create("phl", 120);
+  std::mt19937_64 random(2);
+  uint64_t hits = 0;
+  for (uint64_t i = 1; i < 4'000; ++i) {
+    const absl::Duration now = absl::Seconds(2) * static_cast<double>(i);
+    const uint64_t name = i * 100 + 1'000;
+    replay->Request({now, Chain{name, name + 1, name + 2}, {}});
+    const uint64_t session = 10'000'000 + (i - random() % std::min<uint64_t>(i, 48)) * 10;
+    hits += replay->Request({now, Chain{shared, session, session + 1, session + 2}, {}});
+  }
+  return hits;
+}
+
+TEST(PlacementReplay, WhatASharedBlockIsCalledMakesNoDifference) {
+  const uint64_t hits = HitsBelow(7);
+  EXPECT_EQ(HitsBelow(8), hits);
+  EXPECT_EQ(HitsBelow(0), hits) << "its print is 0, too";
+}
+
 TEST(PlacementReplayDeathTest, NeedsAKnownPolicyAndRoom) {
   EXPECT_DEATH(PlacementReplay::Create("mru", 3), "invariant");
   EXPECT_DEATH(PlacementReplay::Create("lru", 0), "invariant");
