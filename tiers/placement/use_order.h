@@ -71,10 +71,9 @@ class UseOrder {
       const RunId next = List::After(tree, run);
       const bool is_alike = next != kNoRun && tree.AgeOf(next) == age;
       SetOldest(tree, age, is_alike ? next : kNoRun);
-      // Its turn comes soon, and then that of the one behind it.
       if (is_alike) {
         tree.PrefetchBeside(next, RunChain::kRank);
-        tree.Prefetch(List::After(tree, next));
+        SendScout(tree, age);
       }
     }
   }
@@ -84,6 +83,27 @@ class UseOrder {
     oldest_use_s_[age] = run == kNoRun ? kNever : tree.InstanceOf(run).last_s;
   }
 
+  // Brings into the cache what the next turns look at; a step more than the oldest took until it is
+  // ahead enough. A scout that was used meanwhile has gone to the back, and starts again.
+  void SendScout(const ChainTree& tree, uint32_t age) {
+    Scout& scout = scouts_[age];
+    if (scout.run == kNoRun || scout.lead == 0 || (age > 0 && tree.AgeOf(scout.run) == 0)) {
+      scout = {oldest_[age], 1};
+    }
+    --scout.lead;
+    for (int steps = 0; steps < 2 && scout.lead < kLead && scout.run != kNoRun; ++steps) {
+      scout.run = List::After(tree, scout.run);
+      tree.Prefetch(scout.run);
+      ++scout.lead;
+    }
+  }
+
+  // A few requests leave as many runs of one age.
+  static constexpr uint32_t kLead = 6;
+  struct Scout {
+    RunId run = kNoRun;
+    uint32_t lead = 0;  // runs between the oldest and it
+  };
   static constexpr double kNever = std::numeric_limits<double>::infinity();
 
   List list_;
@@ -91,6 +111,7 @@ class UseOrder {
   std::array<RunId, kAges> oldest_;  // by age
   // Together, because all of them are looked at whenever time passes.
   std::array<double, kAges> oldest_use_s_;
+  std::array<Scout, kAges> scouts_;  // hints only: what they stand at may be another run by now
 };
 
 }  // namespace terrace
