@@ -167,6 +167,7 @@ class PhlPolicy final : public EvictionPolicy {
     capacity_ = tree_.resident();
     const RunId run = LowestRun();
     if (run != kNoRun) {
+      PrefetchBehind(run);
       return Tail(tree_.At(run));
     }
     return unlocked_ == 0 ? kNoBlock : tree_.AnyUnlocked();
@@ -545,7 +546,6 @@ class PhlPolicy final : public EvictionPolicy {
         continue;
       }
       if (guard_.lru_rules() || tree_.AgeOf(id) == tree_.InstanceOf(id).priced_age) {
-        PrefetchBehind(id);
         return id;
       }
       Price(id);
