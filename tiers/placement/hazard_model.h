@@ -34,8 +34,7 @@ class HazardModel {
  public:
   static constexpr uint32_t kBuckets = 45;
   static constexpr uint32_t kRows = 10'922;  // 2^18 weights
-  using Row = uint16_t;  // of one feature with one value
-  static constexpr size_t kMostRows = 16;  // of an instance
+  using Row = uint16_t;                      // of one feature with one value
 
   HazardModel();
 

@@ -16,7 +16,6 @@ namespace terrace {
 inline constexpr uint32_t kFeatureVersion = 1;
 
 inline constexpr size_t kMostFeatures = 13;
-static_assert(kMostFeatures <= HazardModel::kMostRows);
 
 // Of the request.
 struct RequestFacts {
