@@ -67,12 +67,14 @@ class FullPool {
     if (Mix(turn_ * 7) % 3 != 0 && earlier.id != 0) {
       session = std::exchange(earlier, {});  // a chain has one end
     }
-    std::vector<uint64_t> names;
+    std::vector<uint64_t>& names = names_;
+    names.clear();
     const uint64_t length = session.blocks.size() + 1 + Mix(turn_) % 27;
     for (uint64_t i = 0; i < length; ++i) {
       names.push_back(Mix(session.id * 4096 + i));
     }
     const size_t hits = Held(session);
+    session.blocks.reserve(length);
     RequestHints hints;
     hints.output_tokens = static_cast<uint32_t>(Mix(turn_) % 700);
     session.blocks.resize(hits);
@@ -154,6 +156,7 @@ class FullPool {
   uint64_t blocks_ = 0;
   uint64_t stored_ = 0;
   std::vector<Session> sessions_ = std::vector<Session>(kSessions);
+  std::vector<uint64_t> names_;   // of the request at hand
   std::vector<uint64_t> owners_;  // by block id: the session; 0: free
   std::vector<BlockId> free_;
 };

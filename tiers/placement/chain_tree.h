@@ -141,9 +141,36 @@ class ChainTree {
   void Prefetch(RunId run) const {
     if (run != kNoRun) {
       const Page& page = PageOf(run);
-      __builtin_prefetch(&page.runs[run % kPageRuns], 1);
-      __builtin_prefetch(&page.instances[run % kPageRuns], 1);
-      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kUse)][run % kPageRuns], 1);
+      const uint32_t at = run % kPageRuns;
+      __builtin_prefetch(&page.runs[at], 1);
+      __builtin_prefetch(&page.instances[at], 1);
+      __builtin_prefetch(&page.instances[at].rows.back(), 1);
+      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kUse)][at], 1);
+      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kRank)][at], 1);
+      __builtin_prefetch(&page.ages[at], 1);
+    }
+  }
+  // And the links beside it in a list.
+  void PrefetchBeside(RunId run, RunChain chain) const {
+    const RunLink& link = LinkOf(run, chain);
+    for (const RunId beside : {link.before, link.after}) {
+      if (beside != kNoRun) {
+        __builtin_prefetch(&LinkOf(beside, chain), 1);
+      }
+    }
+  }
+
+  // What is looked at where a block leaves from the end of the run; the run is in the cache.
+  void PrefetchTail(RunId run) const {
+    const Run& at = At(run);
+    if (at.resident_end > 0) {
+      __builtin_prefetch(&at.blocks[at.resident_end - 1], 1);
+    }
+  }
+  void PrefetchPlace(BlockId block) const {
+    const size_t page = static_cast<uint32_t>(block) / kPagePlaces;
+    if (page < places_.size() && places_[page] != nullptr) {
+      __builtin_prefetch(&places_[page]->places[static_cast<uint32_t>(block) % kPagePlaces], 1);
     }
   }
 
@@ -246,12 +273,6 @@ class ChainTree {
 
   [[nodiscard]] Place& MutablePlaceOf(BlockId block) { return const_cast<Place&>(PlaceOf(block)); }
   void Move(BlockId block, RunId run, uint32_t position);
-  void PrefetchPlace(BlockId block) const {
-    const size_t page = static_cast<uint32_t>(block) / kPagePlaces;
-    if (page < places_.size() && places_[page] != nullptr) {
-      __builtin_prefetch(&places_[page]->places[static_cast<uint32_t>(block) % kPagePlaces], 1);
-    }
-  }
   [[nodiscard]] const Place* FindPlace(BlockId block) const {
     const auto id = static_cast<uint32_t>(block);
     const size_t page = id / kPagePlaces;
@@ -261,7 +282,8 @@ class ChainTree {
     const Place& place = places_[page]->places[id % kPagePlaces];
     return place.run == kNoRun ? nullptr : &place;
   }
-  [[nodiscard]] Page& PageOf(RunId run) const { return *pages_[run / kPageRuns]; }
+  // Unchecked: every look at a run is one.
+  [[nodiscard]] Page& PageOf(RunId run) const { return *pages_.data()[run / kPageRuns].get(); }
   RunId NewId();
   void GiveBack(RunId run);
   void SetPrints(Run& run, std::unique_ptr<uint32_t[]> prints, uint32_t length);

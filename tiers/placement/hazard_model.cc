@@ -16,24 +16,12 @@ constexpr float kRate = 0.08F;
 constexpr float kFirstSquares = 1;
 constexpr float kDecay = 1e-4F;
 constexpr float kLeastChance = 1e-6F;
-constexpr float kMostAlone = 1e30F;      // uses per second held, of a bucket
+constexpr float kLeastWorth = 1e-30F;    // uses per second held; below it none are told apart
 constexpr double kMostUses = 2'000;      // that the constant rate is made of
 constexpr double kMostSquares = 65'536;  // that skill is made of: some 50,000 observations
 
-struct Buckets {
-  std::array<double, HazardModel::kBuckets + 1> begin{};
-  std::array<float, HazardModel::kBuckets + 3> length{};  // with room to read four at a time
-  Buckets() {
-    for (uint32_t b = 1; b <= HazardModel::kBuckets; ++b) {
-      const double octave = static_cast<double>(uint64_t{1} << (b - 1) / 2);
-      begin[b] = kFirstBucketEnd * octave * ((b - 1) % 2 == 0 ? 1.0 : 1.4142135623730951);
-      length[b - 1] = static_cast<float>(begin[b] - begin[b - 1]);
-    }
-  }
-};
-const Buckets kBucketTable;
-
 // Four numbers in one register.
+constexpr uint32_t kLanes = 4;
 using Lanes __attribute__((vector_size(16))) = float;
 using IntLanes __attribute__((vector_size(16))) = int32_t;
 template <typename Float>
@@ -92,6 +80,27 @@ float Log(float x) {
   return exponent * 0.69314718F + odd;
 }
 
+struct Buckets {
+  static constexpr uint32_t kRoom = kLanes - 1;  // to read four at a time
+  std::array<double, HazardModel::kBuckets + 1> begin{};
+  std::array<float, HazardModel::kBuckets + kRoom> length{};
+  // Of the shortest of three buckets in a row, the even ones in the middle.
+  std::array<float, HazardModel::kBuckets / 2 + 1> log_least_length{};
+  Buckets() {
+    for (uint32_t b = 1; b <= HazardModel::kBuckets; ++b) {
+      const double octave = static_cast<double>(uint64_t{1} << (b - 1) / 2);
+      begin[b] = kFirstBucketEnd * octave * ((b - 1) % 2 == 0 ? 1.0 : 1.4142135623730951);
+      length[b - 1] = static_cast<float>(begin[b] - begin[b - 1]);
+    }
+    for (uint32_t i = 0; i < log_least_length.size(); ++i) {
+      const uint32_t first = i == 0 ? 0 : 2 * i - 1;
+      const uint32_t end = std::min(2 * i + 2, HazardModel::kBuckets);
+      log_least_length[i] = Log(*std::min_element(&length[first], &length[end]));
+    }
+  }
+};
+const Buckets kBucketTable;
+
 // A step of AdaGrad, with a number or with four.
 template <typename Float>
 inline void Descend(Float error, Float& weight, Float& squares) {
@@ -103,6 +112,12 @@ inline void Descend(Float error, Float& weight, Float& squares) {
 template <typename Float>
 inline Float Sigmoid(Float logit) {
   return 1 / (1 + Exp(-logit));
+}
+
+inline Lanes LanesAt(const float* first) {
+  Lanes lanes;
+  std::memcpy(&lanes, first, sizeof(lanes));
+  return lanes;
 }
 
 }  // namespace
@@ -212,8 +227,9 @@ float HazardModel::Hazard(absl::Span<const Row> rows, uint32_t bucket) const {
   float here = 0;
   float next = 0;  // means nothing at the last knot, and is not used there
   float shared = 0;
+  const Weights* const table = weights_->data();
   for (const Row row : rows) {
-    const Weights& weights = (*weights_)[row];
+    const float* const weights = table[row].data();
     here += weights[knot];
     next += weights[knot + 1];
     shared += weights[kShared];
@@ -260,26 +276,30 @@ void HazardModel::LearnOneBucket(absl::Span<const Row> rows,
   hazards[bucket] = Hazard(rows, bucket);
   Score(hazards, bucket, used ? bucket : bucket + 1, used, weight);
   BeginToLearn();
+  for (const Row row : rows) {
+    NoteChange(row);
+  }
   const float error = (used ? hazards[bucket] - 1 : hazards[bucket]) * weight;
   const uint32_t knot = bucket / kStep;
   const bool between = bucket % kStep != 0;
   // One lane for each weight: the knot before, the knot behind, the shared one.
   const Lanes errors = {between ? error / 2 : error, error / 2, error, 0};
+  Weights* const weights = weights_->data();
+  Weights* const squares = squares_->data();
   for (const Row row : rows) {
-    NoteChange(row);
-    Weights& weights = (*weights_)[row];
-    Weights& squares = (*squares_)[row];
-    Lanes weight_of = {weights[knot], weights[knot + 1], weights[kShared], 0};
-    Lanes square_of = {squares[knot], squares[knot + 1], squares[kShared], 1};
+    float* const weights_of = weights[row].data();
+    float* const squares_of = squares[row].data();
+    Lanes weight_of = {weights_of[knot], weights_of[knot + 1], weights_of[kShared], 0};
+    Lanes square_of = {squares_of[knot], squares_of[knot + 1], squares_of[kShared], 1};
     Descend(errors, weight_of, square_of);
-    weights[knot] = weight_of[0];
-    squares[knot] = square_of[0];
+    weights_of[knot] = weight_of[0];
+    squares_of[knot] = square_of[0];
     if (between) {
-      weights[knot + 1] = weight_of[1];
-      squares[knot + 1] = square_of[1];
+      weights_of[knot + 1] = weight_of[1];
+      squares_of[knot + 1] = square_of[1];
     }
-    weights[kShared] = weight_of[2];
-    squares[kShared] = square_of[2];
+    weights_of[kShared] = weight_of[2];
+    squares_of[kShared] = square_of[2];
   }
 }
 
@@ -367,97 +387,101 @@ void HazardModel::Step(absl::Span<const Row> rows,
 }
 
 void HazardModel::Prefetch(absl::Span<const Row> rows, uint32_t first, uint32_t end) const {
-  const auto fetch = [](const float* weight) { __builtin_prefetch(weight, 1); };
-  for (const Row row : rows) {
-    for (const Table* table : {weights_.get(), squares_.get()}) {
-      if (table != nullptr) {
-        const Weights& weights = (*table)[row];
-        fetch(&weights[first / kStep]);
-        fetch(&weights[std::min(end / kStep + 1, kShared)]);
-        fetch(&weights[kShared]);
-      }
+  const uint32_t begin = first / kStep;
+  const uint32_t last = std::min(end / kStep + 1, kShared);
+  for (const Table* table : {weights_.get(), squares_.get()}) {
+    for (const Row row : table == nullptr ? rows.first(0) : rows) {
+      const float* const weights = table->data()[row].data();
+      __builtin_prefetch(weights + begin, 1);
+      __builtin_prefetch(weights + last, 1);
+      __builtin_prefetch(weights + kShared, 1);
     }
   }
 }
 
-HazardModel::Weights HazardModel::SumOf(absl::Span<const Row> rows) const {
-  Weights sum{};
+HazardModel::Sums HazardModel::SumOf(absl::Span<const Row> rows) const {
+  std::array<Lanes, kStride / kLanes> sums{};
+  const Weights* const table = weights_->data();
   for (const Row row : rows) {
-    const Weights& weights = (*weights_)[row];
-    for (uint32_t i = 0; i < kStride; ++i) {
-      sum[i] += weights[i];
+    const float* const weights = table[row].data();
+    for (uint32_t i = 0; i < sums.size(); ++i) {
+      sums[i] += LanesAt(weights + i * kLanes);
     }
   }
-  return sum;
+  Sums out{};
+  std::memcpy(out.data(), sums.data(), sizeof(sums));
+  return out;
 }
 
-void HazardModel::Price(absl::Span<const Row> rows, AgeRange ages, Worth& worth) const {
-  // A lane for each bucket; those behind the last bucket aren't used.
-  constexpr uint32_t kLanes = 4;
-  constexpr uint32_t kGroups = (kBuckets + kLanes - 1) / kLanes;
-  const Weights sum = SumOf(rows);
-  const float level = kPriorLogit + sum[kShared];
-  alignas(Lanes) std::array<float, kGroups * kLanes> hazards;
-  // Of a bucket alone: use over time held.
-  alignas(Lanes) std::array<float, kGroups * kLanes> alone;
-  // Behind `reach` no bucket can be as good as the worst of those that are asked for: a bucket is
-  // not better than 2 uses over its length.
-  float worst = kMostAlone;
-  uint32_t reach = ages.first / kLanes * kLanes;
-  for (uint32_t at = reach; at < kBuckets && (at < ages.end || 2 > worst * kBucketTable.length[at]);
-       at += kLanes) {
-    const uint32_t knot = at / kStep;
-    const auto beyond = [&](uint32_t k) { return sum[std::min(k, kShared - 1)]; };
-    const Lanes logits = {level + sum[knot], level + (sum[knot] + beyond(knot + 1)) / 2,
-                          level + beyond(knot + 1),
-                          level + (beyond(knot + 1) + beyond(knot + 2)) / 2};
+void HazardModel::LookAhead(const Sums& sums, uint32_t first, uint32_t end, Outlook& out) {
+  static_assert(kStep == 2);
+  const float level = kPriorLogit + sums[kShared];
+  for (uint32_t at = first; at < end; at += kLanes) {
+    // A lane for each bucket: on a knot, behind it, on the next one, behind that.
+    const Lanes knots = LanesAt(&sums[at / kStep]);
+    const Lanes logits = level + (__builtin_shufflevector(knots, knots, 0, 0, 1, 1) +
+                                  __builtin_shufflevector(knots, knots, 0, 1, 1, 2)) /
+                                     2;
     const Lanes hazard = Sigmoid(logits);
-    Lanes length;
-    std::memcpy(&length, &kBucketTable.length[at], sizeof(length));
-    const Lanes ratio = hazard / ((1 - hazard / 2) * length);
-    std::memcpy(&hazards[at], &hazard, sizeof(hazard));
-    std::memcpy(&alone[at], &ratio, sizeof(ratio));
-    for (uint32_t i = 0; i < kLanes; ++i) {
-      const bool is_asked_for = at + i >= ages.first && at + i < ages.end;
-      worst = is_asked_for ? std::min(worst, ratio[i]) : worst;
-    }
-    reach = std::min(at + kLanes, kBuckets);
+    const Lanes alone = hazard / ((1 - hazard / 2) * LanesAt(&kBucketTable.length[at]));
+    std::memcpy(&out.hazards[at], &hazard, sizeof(hazard));
+    std::memcpy(&out.alone[at], &alone, sizeof(alone));
+  }
+}
+
+// A bucket alone is worth less than e^logit over its length, and its logit is not above those of
+// the knots around it.
+uint32_t HazardModel::Reach(const Sums& sums, float worth) {
+  constexpr float kRounding = 0.01F;
+  const float bound = Log(std::max(kLeastWorth, worth)) - kPriorLogit - sums[kShared] - kRounding;
+  uint32_t knot = kShared;
+  while (knot > 0 && sums[knot - 1] <= bound + kBucketTable.log_least_length[knot - 1]) {
+    --knot;
+  }
+  return std::min(knot * kStep, kBuckets);
+}
+
+void HazardModel::Price(absl::Span<const Row> rows, Asked asked, Worth& worth) const {
+  const Sums sums = SumOf(rows);
+  Outlook outlook;
+  const uint32_t begin = asked.first / kLanes * kLanes;
+  const uint32_t looked = (asked.end + kLanes - 1) / kLanes * kLanes;
+  LookAhead(sums, begin, looked, outlook);
+  float worst = outlook.alone[asked.first];
+  for (uint32_t b = asked.rest; b < asked.end; ++b) {
+    worst = std::min(worst, outlook.alone[b]);
   }
   // What is reached at a later bucket can raise an index only where a bucket on the way is better
   // than what came before.
-  std::array<float, kBuckets + 1> best_behind;
-  best_behind[reach] = 0;
-  for (uint32_t b = reach; b-- > ages.first;) {
-    best_behind[b] = std::max(best_behind[b + 1], alone[b]);
-  }
-  std::array<double, kBuckets> used;
-  std::array<double, kBuckets> held;
-  uint32_t reached = ages.first;
+  const uint32_t reach = std::max(asked.end, Reach(sums, worst));
+  LookAhead(sums, looked, reach, outlook);
+
+  struct Stretch {
+    double used;
+    double held;
+  };
+  std::array<Stretch, kBuckets> stretches;
   double alive = 1;
-  for (uint32_t at = ages.first; at < ages.end; ++at) {
-    double rise = 0;
-    double way = 0;
-    double best_rise = 0;
-    double best_way = 1;
-    uint32_t b = at;
-    do {
-      if (b == reached) {
-        const double hazard = hazards[b];
-        used[b] = alive * hazard;
-        held[b] = alive * (1 - hazard / 2) * (kBucketTable.begin[b + 1] - kBucketTable.begin[b]);
-        alive =
-            std::max(alive * (1 - hazard), 1e-9);  // what hardly any live to see has an index too
-        ++reached;
-      }
-      rise += used[b];
-      way += held[b];
-      if (rise * best_way > best_rise * way) {
-        best_rise = rise;
-        best_way = way;
-      }
-      ++b;
-    } while (static_cast<double>(best_behind[b]) * best_way > best_rise);
-    worth[at] = static_cast<float>(best_rise / best_way);
+  for (uint32_t b = asked.first; b < reach; ++b) {
+    const double hazard = outlook.hazards[b];
+    const double length_s = kBucketTable.begin[b + 1] - kBucketTable.begin[b];
+    stretches[b] = {alive * hazard, alive * (1 - hazard / 2) * length_s};
+    alive = std::max(alive * (1 - hazard), 1e-9);  // what hardly any live to see has an index too
+  }
+  // From behind, each bucket joins the stretches that make it better: those from `top` on, each
+  // better than the next one.
+  uint32_t top = reach;
+  for (uint32_t b = reach; b-- > asked.first;) {
+    Stretch best = stretches[b];
+    for (; top < reach && stretches[top].used * best.held > best.used * stretches[top].held;
+         ++top) {
+      best.used += stretches[top].used;
+      best.held += stretches[top].held;
+    }
+    stretches[--top] = best;
+    if (b < asked.end) {
+      worth[b] = static_cast<float>(best.used / best.held);
+    }
   }
 }
 

@@ -34,7 +34,7 @@ class HazardModel {
  public:
   static constexpr uint32_t kBuckets = 45;
   static constexpr uint32_t kRows = 10'922;  // 2^18 weights
-  using Row = uint16_t;  // of one feature with one value
+  using Row = uint16_t;                      // of one feature with one value
 
   HazardModel();
 
@@ -54,13 +54,14 @@ class HazardModel {
   void Prefetch(absl::Span<const Row> rows, uint32_t first, uint32_t end) const;
 
   // worth[b]: Gittins' index at the beginning of bucket b, in uses per block-second, above 0; of
-  // the buckets first to end - 1 only.
+  // those that are asked for: `first`, and `rest` to `end` - 1.
   using Worth = std::array<float, kBuckets>;
-  struct AgeRange {
+  struct Asked {
     uint32_t first = 0;
+    uint32_t rest = 0;
     uint32_t end = kBuckets;
   };
-  void Price(absl::Span<const Row> rows, AgeRange ages, Worth& worth) const;
+  void Price(absl::Span<const Row> rows, Asked asked, Worth& worth) const;
   // Probability of use in the bucket, given that it was reached.
   [[nodiscard]] float Hazard(absl::Span<const Row> rows, uint32_t bucket) const;
 
@@ -101,7 +102,18 @@ class HazardModel {
     double gain_squares = 0;
   };
   void BeginToLearn();
-  [[nodiscard]] Weights SumOf(absl::Span<const Row> rows) const;
+  // Of the weights that an instance has, with room behind them to read four at a time.
+  using Sums = std::array<float, kStride + 4>;
+  [[nodiscard]] Sums SumOf(absl::Span<const Row> rows) const;
+  // Of buckets, with room to write four at a time.
+  struct Outlook {
+    std::array<float, kBuckets + 3> hazards;
+    std::array<float, kBuckets + 3> alone;  // use over time held, of that bucket only
+  };
+  // What is ahead in buckets `first`, a multiple of four, to `end` - 1.
+  static void LookAhead(const Sums& sums, uint32_t first, uint32_t end, Outlook& out);
+  // Behind this bucket none alone is better than `worth`.
+  static uint32_t Reach(const Sums& sums, float worth);
   // Adds the error of one bucket's logit to the weights that it is made of.
   static void Blame(uint32_t bucket, float error, Weights& out);
   // What happened in one bucket: most of what is learnt.

@@ -40,7 +40,7 @@ inline void PriceAges(const HazardModel& model, uint32_t age, Instance& instance
   HazardModel::Worth worth;
   const uint32_t end = std::min(kAges, age + Instance::kPricedAges);
   const uint32_t last = std::min(BucketOfAge(end - 1) + 2, HazardModel::kBuckets);
-  model.Price(instance.Rows(), {BucketOfAge(age), last}, worth);
+  model.Price(instance.Rows(), {BucketOfAge(age), BucketOfAge(age + 1), last}, worth);
   for (uint32_t at = age; at < end; ++at) {
     // An age counts as its middle, but for the first, which is how a block begins.
     const uint32_t bucket = BucketOfAge(at);

@@ -38,6 +38,9 @@ class PhlPolicy final : public EvictionPolicy {
     if (use.names.empty()) {
       return;
     }
+    for (const BlockId block : use.resident) {
+      tree_.PrefetchPlace(block);  // its owner touches and locks it next
+    }
     const uint32_t covered = Walk(use.names);
     Judge(use);
     const RequestFacts facts = FactsOf(use, covered);
@@ -54,7 +57,9 @@ class PhlPolicy final : public EvictionPolicy {
       Renew(path_[i - 1], facts, i == path_.size() ? Part::kLast : Part::kInner);
     }
     shadow_.Shrink(tree_, capacity_);
-    StoreInShadow(path_);
+    if (use.resident.size() == use.names.size()) {  // or Extend follows, and knows more
+      StoreInShadow(path_);
+    }
     Forget();
   }
 
@@ -65,8 +70,10 @@ class PhlPolicy final : public EvictionPolicy {
     }
     const Spot begin = tree_.BehindParent(growth.parent);
     const uint32_t depth = tree_.At(begin.run).depth + begin.position;
-    const RunId end = Grow(begin, growth.names);
+    const RunId end = Grow(begin, growth);
     TakeHints(end, growth.hints);
+    shadow_.Shrink(tree_, capacity_);
+    StoreGrowthInShadow(end);
     return {end, depth};
   }
 
@@ -76,11 +83,8 @@ class PhlPolicy final : public EvictionPolicy {
     uint32_t turns = 0;
     for (uint32_t age = 0; age + 1 < kAges; ++age) {
       const double end = HazardModel::BucketBegin(BucketOfAge(age + 1));
-      for (RunId id = order.Oldest(age); id != kNoRun && turns < kTurnsACall;
-           id = order.Oldest(age)) {
-        if (now_s_ - tree_.InstanceOf(id).last_s < end) {
-          break;
-        }
+      while (now_s_ - order.OldestUse(age) >= end && turns < kTurnsACall) {
+        const RunId id = order.Oldest(age);
         ++turns;
         Note(id, {.first = static_cast<uint8_t>(BucketOfAge(age)),
                   .end = static_cast<uint8_t>(BucketOfAge(age + 1)),
@@ -123,10 +127,10 @@ class PhlPolicy final : public EvictionPolicy {
     Spot spot = tree_.SpotOf(newcomer);
     if (spot.run == kNoRun) {
       spot = {tree_.AddAnonymous(newcomer.name), 0};
+      tree_.InstanceOf(spot.run).last_s = now_s_;
       shadow_.Know(tree_, spot.run);
       Describe(spot.run, {}, Part::kLast);
       Price(spot.run);
-      tree_.InstanceOf(spot.run).last_s = now_s_;
     }
     PriceIfStale(spot.run);
     tree_.Attach(block, spot.run, spot.position);
@@ -163,6 +167,7 @@ class PhlPolicy final : public EvictionPolicy {
     capacity_ = tree_.resident();
     const RunId run = LowestRun();
     if (run != kNoRun) {
+      PrefetchBehind(run);
       return Tail(tree_.At(run));
     }
     return unlocked_ == 0 ? kNoBlock : tree_.AnyUnlocked();
@@ -261,13 +266,14 @@ class PhlPolicy final : public EvictionPolicy {
     return id;
   }
   // Makes sure that all names are known behind `at`; returns the run that the last one is in.
-  RunId Grow(Spot at, absl::Span<const uint64_t> names) {
+  RunId Grow(Spot at, const ChainGrowth& growth) {
+    absl::Span<const uint64_t> names = growth.names;
     while (!names.empty()) {
       Run& run = tree_.At(at.run);
       if (at.position == run.length) {
         const RunId next = tree_.Child(at.run, ChainTree::PrintOf(names.front()));
         if (next == kNoRun) {
-          return AddGrown(at.run, names);
+          return AddGrown(at.run, names, growth.hints);
         }
         at = {next, 0};
         continue;
@@ -285,7 +291,8 @@ class PhlPolicy final : public EvictionPolicy {
     return at.run;
   }
   // What a request stores behind the end of what it asked for: as if it had asked for that too.
-  RunId AddGrown(RunId parent, absl::Span<const uint64_t> names) {
+  RunId AddGrown(RunId parent, absl::Span<const uint64_t> names, const RequestHints& hints) {
+    TakeHints(parent, hints);
     const RequestEnd& before = tree_.EndOf(parent);
     RequestFacts facts = before.at_s < 0 ? RequestFacts{} : before.facts;
     facts.new_blocks += static_cast<uint32_t>(names.size());
@@ -293,9 +300,6 @@ class PhlPolicy final : public EvictionPolicy {
     const RunId id = AddRun(parent, names);
     tree_.EndOf(id) = {now_s_, facts};
     Renew(id, facts, Part::kLast);
-    if (parent == kRootRun || tree_.At(parent).phl_shadow == tree_.At(parent).length) {
-      StoreInShadow({&id, 1});
-    }
     return id;
   }
   // What is known only now of the request that ended at the run.
@@ -312,7 +316,7 @@ class PhlPolicy final : public EvictionPolicy {
     const double used_s = end.at_s;
     end = {now_s_, facts};
     for (RunId at = id; at != kRootRun && tree_.InstanceOf(at).last_s == used_s;) {
-      Renew(at, facts, at == id ? Part::kLast : Part::kInner);
+      Rewrite(at, facts, at == id ? Part::kLast : Part::kInner);
       at = tree_.At(at).parent;
     }
   }
@@ -336,7 +340,7 @@ class PhlPolicy final : public EvictionPolicy {
     }
     for (const RunId id : path_) {
       if (tree_.At(id).children >= kAppChildren) {
-        facts.app = tree_.At(id).Prints().back();
+        facts.app = std::max(1U, tree_.At(id).Prints().back());  // 0: none
       }
     }
     return facts;
@@ -363,11 +367,15 @@ class PhlPolicy final : public EvictionPolicy {
   }
   // A new instance for a run that was used now.
   void Renew(RunId id, const RequestFacts& facts, Part part) {
-    Instance& instance = tree_.InstanceOf(id);
-    shadow_.Take(tree_, id);
-    instance.last_s = now_s_;
     ++instances_;
-    instance.learning = instances_ <= options_.learn_all || instances_ % kLearnOneIn == 0;
+    tree_.InstanceOf(id).learning =
+        instances_ <= options_.learn_all || instances_ % kLearnOneIn == 0;
+    Rewrite(id, facts, part);
+  }
+  // The instance begins now, with these facts.
+  void Rewrite(RunId id, const RequestFacts& facts, Part part) {
+    shadow_.Take(tree_, id);
+    tree_.InstanceOf(id).last_s = now_s_;
     Describe(id, facts, part);
     shadow_.Use(tree_, id);
     Price(id);
@@ -474,6 +482,23 @@ class PhlPolicy final : public EvictionPolicy {
     }
   }
 
+  // All that was used together with the run that a request ends in, as far as it would be found.
+  void StoreGrowthInShadow(RunId end) {
+    if (!guard_.lru_rules() || end == kRootRun) {
+      return;
+    }
+    path_.clear();
+    const double used_s = tree_.InstanceOf(end).last_s;
+    RunId at = end;
+    for (; at != kRootRun && tree_.InstanceOf(at).last_s == used_s; at = tree_.At(at).parent) {
+      path_.push_back(at);
+    }
+    if (at == kRootRun || tree_.At(at).phl_shadow == tree_.At(at).length) {
+      std::reverse(path_.begin(), path_.end());
+      StoreInShadow(path_);
+    }
+  }
+
   // ---- the order of eviction: order_ while PHL rules; while LRU rules, lru_order_, and order_ is
   // the shadow's
   void RankAgain(RunId id) {
@@ -525,6 +550,23 @@ class PhlPolicy final : public EvictionPolicy {
       }
       Price(id);
       RankAgain(id);
+    }
+  }
+
+  // Brings into the cache what goes next, a step with each block that goes now.
+  void PrefetchBehind(RunId id) const {
+    const Run& run = tree_.At(id);
+    const RunId next =
+        tree_.LinkOf(id, guard_.lru_rules() ? RunChain::kLru : RunChain::kRank).after;
+    if (next == kNoRun) {
+      return;
+    }
+    if (run.resident > 2) {
+      tree_.Prefetch(next);
+    } else if (run.resident == 2) {
+      tree_.PrefetchTail(next);
+    } else if (const BlockId tail = Tail(tree_.At(next)); tail != kNoBlock) {
+      tree_.PrefetchPlace(tail);
     }
   }
 

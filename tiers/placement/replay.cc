@@ -73,8 +73,9 @@ class ReplayOfOnePool final : public PlacementReplay {
     const uint64_t hits = TouchHits(request);
     GrowthTicket ticket;
     if (hits < chain.size()) {
-      ticket = policy_->Extend(
-          {request.now, hits == 0 ? kNoBlock : blocks_.back(), chain.subspan(hits), request.hints});
+      ticket =
+          policy_->Extend({request.now, hits == 0 ? kNoBlock : blocks_.back(), chain.subspan(hits),
+                           request.hints_when_stored.value_or(request.hints)});
     }
     // Locked as they are stored, so that the request never displaces its own blocks.
     for (const uint64_t name : chain.subspan(hits)) {

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -73,6 +74,9 @@ struct ReplayRequest {
   absl::Duration now;
   absl::Span<const uint64_t> chain;
   RequestHints hints;
+  // What is known only when the rest of the chain is stored: of a request that stores nothing it
+  // never is. nullopt: all is known at once.
+  std::optional<RequestHints> hints_when_stored = std::nullopt;
 };
 
 class PlacementReplay {

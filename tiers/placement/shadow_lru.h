@@ -61,6 +61,7 @@ class ShadowLru {
       held_ -= gone;
       if (run.shadow == 0) {
         oldest_ = UseOrder::After(tree, oldest_);
+        tree.Prefetch(oldest_);
       }
     }
   }

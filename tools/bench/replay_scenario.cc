@@ -402,12 +402,12 @@ void TraceReplay::AddAlone(uint64_t dram_bytes) {
       alone->Restart(PlacementReplay::Learnt::kKept);
     }
     const size_t count = std::min(request.block_ids.size(), kMaxChain);
-    // With what the daemon was told, at the time at which it was.
+    // With what the daemon was told, at the time at which it was, and by probe or put.
     alone->Request({absl::FromChrono(asked_at_[done - 1]),
                     absl::MakeConstSpan(request.block_ids).first(count),
-                    {.input_tokens = static_cast<uint32_t>(count) * block_tokens_,
-                     .output_tokens = request.output_tokens,
-                     .stop = StopReasonFrom(request.stop)}});
+                    {.input_tokens = static_cast<uint32_t>(count) * block_tokens_},
+                    RequestHints{.output_tokens = request.output_tokens,
+                                 .stop = StopReasonFrom(request.stop)}});
   }
   const ReplayCounts& counts = alone->counts();
   report_.AddAgainst("hit_ratio", "hit ratio, against placement alone", "%",

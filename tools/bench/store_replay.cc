@@ -224,9 +224,11 @@ absl::Status ReplayInProcess(const BenchOptions& options,
       return absl::CancelledError("interrupted");
     }
     replay.Request(request);
+    const size_t count = std::min(request.block_ids.size(), kMaxChain);
+    // What the store is told, when it is told that.
     alone->Request({absl::Milliseconds(request.timestamp_ms),
-                    absl::MakeConstSpan(request.block_ids)
-                        .first(std::min(request.block_ids.size(), kMaxChain)),
+                    absl::MakeConstSpan(request.block_ids).first(count),
+                    {.input_tokens = static_cast<uint32_t>(count) * block_tokens},
                     HintsOf(request)});
     progress.Advance(++done);
   }

@@ -130,6 +130,27 @@ TEST(HazardModel, WorthIsTheBestRatioOfUseToTimeHeld) {
   }
 }
 
+TEST(HazardModel, WorthIsTheSameWhateverElseIsAskedFor) {
+  HazardModel model;
+  const Rows rows = {5, 6};
+  for (int i = 0; i < 400; ++i) {
+    model.Used(rows, 0, static_cast<uint32_t>(i * 7 % 40), 1);
+    model.Survived(Rows{6}, 0, 30, 1);
+  }
+  HazardModel::Worth all;
+  model.Price(rows, {}, all);
+  for (uint32_t first = 0; first < HazardModel::kBuckets; ++first) {
+    const uint32_t rest = std::min(first + first % 5, HazardModel::kBuckets - 1);
+    const uint32_t end = std::min(rest + 3, HazardModel::kBuckets);
+    HazardModel::Worth some;
+    model.Price(rows, {first, rest, end}, some);
+    EXPECT_NEAR(some[first] / all[first], 1, 1e-6) << first;
+    for (uint32_t b = rest; b < end; ++b) {
+      EXPECT_NEAR(some[b] / all[b], 1, 1e-6) << first << ", " << b;
+    }
+  }
+}
+
 TEST(HazardModel, StaysFiniteWhatEverItIsTold) {
   HazardModel model;
   const Rows rows = {1, 2, 3, 4, 5, 6, 7, 8};

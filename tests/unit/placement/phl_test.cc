@@ -29,12 +29,13 @@ class PhlTest : public testing::Test {
 
   // Returns the hits.
   size_t Request(const Names& chain, const RequestHints& hints = {}) {
+    const auto asked = absl::MakeConstSpan(chain).first(chain.size() - generated_);
     std::vector<BlockId> blocks;
-    while (blocks.size() < chain.size() && ids_.count(chain[blocks.size()]) != 0) {
+    while (blocks.size() < asked.size() && ids_.count(chain[blocks.size()]) != 0) {
       blocks.push_back(ids_[chain[blocks.size()]]);
     }
     const size_t hits = blocks.size();
-    policy_->Use({now_, chain, blocks, hints});
+    policy_->Use({now_, asked, blocks, hints});
     for (const BlockId block : blocks) {
       Lock(block);
     }
@@ -113,6 +114,7 @@ class PhlTest : public testing::Test {
   uint32_t next_id_ = 0;
   uint64_t declined_ = 0;
   RequestHints late_hints_;
+  size_t generated_ = 0;  // blocks at the end of a chain that are stored without being asked for
   std::map<uint64_t, BlockId> ids_;
   std::map<BlockId, uint64_t> names_;
   std::map<BlockId, BlockId> parents_;
@@ -258,6 +260,17 @@ TEST_F(PhlHintsTest, SessionsThatAreOverGoBeforeOlderOnesThatGoOn) {
 
 TEST_F(PhlHintsTest, HintsThatComeWithThePutCountAsMuch) {
   late_ = true;
+  RequestHints over;
+  over.stop = StopReason::kEndOfTurn;
+  RequestHints goes_on;
+  goes_on.stop = StopReason::kToolCall;
+  Learn(over, goes_on);
+  ExpectTheFinishedToGoFirst(over, goes_on);
+}
+
+TEST_F(PhlHintsTest, HintsOfWhatWasGeneratedReachThePrompt) {
+  late_ = true;
+  generated_ = 1;
   RequestHints over;
   over.stop = StopReason::kEndOfTurn;
   RequestHints goes_on;

@@ -1,6 +1,8 @@
 #include "tiers/placement/replay.h"
 
 #include <cstdint>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -82,6 +84,54 @@ uint64_t HitsAfterRestart(PlacementReplay::Learnt learnt) {
 TEST(PlacementReplay, WhatWasLearntCountsAfterARestart) {
   EXPECT_EQ(HitsAfterRestart(PlacementReplay::Learnt::kKept), 20U);
   EXPECT_LT(HitsAfterRestart(PlacementReplay::Learnt::kForgotten), 10U);
+}
+
+// Sessions that grow beyond what fits, and say with every block how the request ended.
+enum class Told : uint8_t { kAtOnce, kWhenStored };
+std::vector<uint64_t> HitsOfEachRequest(Told told) {
+  const auto replay = PlacementReplay::Create("phl", 40);
+  std::vector<Chain> sessions(16);
+  std::vector<uint64_t> hits;
+  std::mt19937_64 random(1);
+  for (uint64_t i = 0; i < 4'000; ++i) {
+    Chain& session = sessions[std::min(random() % 16, random() % 16)];
+    session.resize(session.size() % 60);
+    session.push_back(i + 1);
+    RequestHints hints;
+    hints.output_tokens = static_cast<uint32_t>(session.front() % 7 * 100);
+    const absl::Duration now = absl::Seconds(3) * static_cast<double>(i);
+    hits.push_back(told == Told::kAtOnce ? replay->Request({now, session, hints})
+                                         : replay->Request({now, session, {}, hints}));
+  }
+  return hits;
+}
+
+TEST(PlacementReplay, WhenHintsAreToldBeforeTheEndMakesNoDifference) {
+  const std::vector<uint64_t> hits = HitsOfEachRequest(Told::kAtOnce);
+  EXPECT_GT(std::accumulate(hits.begin(), hits.end(), uint64_t{0}), 10'000U);
+  EXPECT_EQ(HitsOfEachRequest(Told::kWhenStored), hits);
+}
+
+// Sessions below a block that all of them share come back for as long as there is something else;
+// those that share nothing never do.
+uint64_t HitsBelow(uint64_t shared) {
+  const auto replay = PlacementReplay::Create("phl", 120);
+  std::mt19937_64 random(2);
+  uint64_t hits = 0;
+  for (uint64_t i = 1; i < 4'000; ++i) {
+    const absl::Duration now = absl::Seconds(2) * static_cast<double>(i);
+    const uint64_t name = i * 100 + 1'000;
+    replay->Request({now, Chain{name, name + 1, name + 2}, {}});
+    const uint64_t session = 10'000'000 + (i - random() % std::min<uint64_t>(i, 48)) * 10;
+    hits += replay->Request({now, Chain{shared, session, session + 1, session + 2}, {}});
+  }
+  return hits;
+}
+
+TEST(PlacementReplay, WhatASharedBlockIsCalledMakesNoDifference) {
+  const uint64_t hits = HitsBelow(7);
+  EXPECT_EQ(HitsBelow(8), hits);
+  EXPECT_EQ(HitsBelow(0), hits) << "its print is 0, too";
 }
 
 TEST(PlacementReplayDeathTest, NeedsAKnownPolicyAndRoom) {
