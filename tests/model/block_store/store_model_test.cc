@@ -280,7 +280,17 @@ NamespaceRecord Record() {
   return record;
 }
 
-constexpr uint64_t kTurnsAStep = 16;
+// The client's steps, beside the turns of the thread that makes time pass: on a machine with other
+// work that one thread would fall behind.
+void Work(Client& client, uint64_t steps, const std::atomic<uint64_t>& turns) {
+  constexpr uint64_t kTurnsAStep = 16;
+  for (uint64_t i = 0; i < steps; ++i) {
+    while (turns < i * kTurnsAStep) {
+      std::this_thread::yield();
+    }
+    client.Step();
+  }
+}
 
 // `meanwhile` runs again and again on the thread that makes time pass, `last` when all is done.
 void RunModel(BlockStoreOptions options,
@@ -327,15 +337,7 @@ void RunModel(BlockStoreOptions options,
   });
   std::vector<std::thread> threads;
   for (const std::unique_ptr<Client>& client : clients) {
-    threads.emplace_back([&client, &turns, steps] {
-      for (uint64_t i = 0; i < steps; ++i) {
-        // On a machine with other work the one thread that makes time pass would fall behind.
-        while (turns < i * kTurnsAStep) {
-          std::this_thread::yield();
-        }
-        client->Step();
-      }
-    });
+    threads.emplace_back([&client, &turns, steps] { Work(*client, steps, turns); });
   }
   for (std::thread& thread : threads) {
     thread.join();
