@@ -179,6 +179,10 @@ class GpuPut final : public GpuCall {
     for (const GpuBlock& block : piece->blocks) {
       call.in_place.push_back(piece->staging->memory().data() + block.offset);
     }
+    if (!whole.metadata.empty()) {
+      call.metadata.assign(whole.metadata.begin() + piece->first,
+                           whole.metadata.begin() + piece->first + piece->count);
+    }
     call.hints = whole.hints;
     call.wait_for = whole.wait_for;
     call.deadline = whole.deadline;
