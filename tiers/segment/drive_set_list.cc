@@ -16,7 +16,12 @@ void DriveSet::WatchChanges(LearnChanges learn) {
     changes_watched_ = learn != nullptr;
     learn_changes_ = std::move(learn);
   }
-  const std::vector<Entered> all = EnterAll();
+  std::vector<Entered> all;
+  {
+    absl::MutexLock lock(&mutex_);
+    all = EnterAllLocked();
+    drives_changed_ = false;  // nobody has a list yet
+  }
   WatchTiers(all);
   for (const Entered& entered : all) {
     Leave(entered);
