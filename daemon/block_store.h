@@ -187,6 +187,8 @@ struct PutCall {
   RegionBlocks region;                  // region_id 0: inline
   std::string payload;                  // inline
   // Where the payloads lie, one a key, in the place of both; untouched by others until `done`.
+  // nullptr: there is none, because the block is thought to be held (InDram); FAILED with kInvalid
+  // if it is not.
   std::vector<const char*> in_place;
   std::vector<BlockMetadata> metadata;  // none, or one a key; for watchers (see IsWatched)
   RequestHints hints;                   // of the request that the blocks belong to
@@ -377,6 +379,9 @@ class BlockStore {
   virtual void Put(const Caller& caller,
                    PutCall call,
                    std::function<void(absl::StatusOr<PutResult>)> done) = 0;
+  // Which of the keys a Put would not copy, because they lie in DRAM already: a byte a key, 1 or 0.
+  // Of a chain none behind its first gap. Nothing is touched, and nothing keeps them there.
+  virtual std::string InDram(TenantId tenant, const StorePart& part) = 0;
   virtual ReleaseResult Release(const Caller& caller,
                                 absl::Span<const LeaseRelease> leases,
                                 absl::Span<const Digest128> holds) = 0;

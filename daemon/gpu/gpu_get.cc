@@ -137,10 +137,10 @@ class GpuGet final : public GpuCall {
       call.hold_id = parts_.call.hold_id;
       call.wait_pending = parts_.call.wait_pending;
       call.deadline = parts_.call.deadline;
-      parts_.store->Get({parts_.tenant, kNoSession}, std::move(call),
-                        [this, self = shared_from_this(), group](absl::StatusOr<GetResult> result) {
-                          Answered(group, std::move(result));
-                        });
+      parts_.get(std::move(call),
+                 [this, self = shared_from_this(), group](absl::StatusOr<GetResult> result) {
+                   Answered(group, std::move(result));
+                 });
     }
   }
 

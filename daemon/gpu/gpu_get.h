@@ -14,7 +14,8 @@
 namespace terrace {
 
 struct GpuGetParts {
-  BlockStore* store = nullptr;  // alive until `done` has run
+  // The store's, of the tenant; called until `done` has run.
+  std::function<void(GetCall, std::function<void(absl::StatusOr<GetResult>)>)> get;
   const Clock* clock = nullptr;
   TenantId tenant{0};
   GetCall call;                                           // its regions checked: one index a key

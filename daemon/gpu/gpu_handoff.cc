@@ -135,7 +135,10 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
            std::vector<GpuOrder> orders,
            std::function<void(absl::StatusOr<GetResult>)> done) {
     GpuGetParts parts;
-    parts.store = parts_.store;
+    parts.get = [store = parts_.store, tenant = caller.tenant](
+                    GetCall asked, std::function<void(absl::StatusOr<GetResult>)> answered) {
+      store->Get({tenant, kNoSession}, std::move(asked), std::move(answered));
+    };
     parts.clock = parts_.clock;
     parts.tenant = caller.tenant;
     parts.orders = std::move(orders);
@@ -172,7 +175,10 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
            const GpuOrder& order,
            std::function<void(absl::StatusOr<PutResult>)> done) {
     GpuPutParts parts;
-    parts.store = parts_.store;
+    parts.put = [store = parts_.store, tenant = caller.tenant](
+                    PutCall asked, std::function<void(absl::StatusOr<PutResult>)> answered) {
+      store->Put({tenant, kNoSession}, std::move(asked), std::move(answered));
+    };
     parts.clock = parts_.clock;
     parts.tenant = caller.tenant;
     parts.order = order;
@@ -188,6 +194,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     if (parts.region == nullptr) {
       return done(absl::NotFoundError("region.region_id: not registered in this session"));
     }
+    parts.held = parts_.store->InDram(caller.tenant, call.part);
     parts.call = std::move(call);
     parts.saved = [self = shared_from_this()](uint64_t bytes) { self->saved_bytes_ += bytes; };
     parts.done = [self = shared_from_this(), number,

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "daemon/block_store.h"
 #include "daemon/gpu/gpu_call.h"
@@ -11,10 +12,14 @@
 namespace terrace {
 
 struct GpuPutParts {
-  BlockStore* store = nullptr;  // alive until `done` has run
+  // The store's, of the tenant; called until `done` has run.
+  std::function<void(PutCall, std::function<void(absl::StatusOr<PutResult>)>)> put;
   const Clock* clock = nullptr;
   TenantId tenant{0};
   PutCall call;  // its region checked: one index a key
+  // BlockStore::InDram of the call's part: these are copied from the device only if the store turns
+  // out not to hold them any more.
+  std::string held;
   std::shared_ptr<const GpuRegion> region;
   GpuOrder order;
   std::function<void(uint64_t bytes)> saved;  // payload that has come into staging memory

@@ -17,11 +17,11 @@
 
 #include "daemon/protection/ciphers.h"
 #include "tiers/os/descriptor.h"
-#include "tiers/segment/little_endian.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/segment/sealed_record_format.h"
 #include "tiers/shared/pool_format.h"
 #include "tiers/vocab/check.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

@@ -1,29 +1,29 @@
 #include "daemon/store/generation_format.h"
 
+#include "tiers/vocab/little_endian.h"
+
 namespace terrace {
 namespace {
 
-constexpr char kVersion = 1;
+constexpr uint8_t kVersion = 1;
 constexpr size_t kBytes = 9;
 
 }  // namespace
 
 std::string EncodeGeneration(uint64_t generation) {
-  std::string value(kBytes, kVersion);
-  for (size_t i = 1; i < kBytes; ++i) {
-    value[i] = static_cast<char>(generation >> (8 * (i - 1)));
-  }
+  std::string value(kBytes, '\0');
+  FieldWriter out(absl::MakeSpan(value));
+  out.U8(kVersion);
+  out.U64(generation);
   return value;
 }
 
 std::optional<uint64_t> DecodeGeneration(std::string_view value) {
-  if (value.size() != kBytes || value[0] != kVersion) {
+  FieldReader in({value.data(), value.size()});
+  if (value.size() != kBytes || in.U8() != kVersion) {
     return std::nullopt;
   }
-  uint64_t generation = 0;
-  for (size_t i = 1; i < kBytes; ++i) {
-    generation |= uint64_t{static_cast<unsigned char>(value[i])} << (8 * (i - 1));
-  }
+  const uint64_t generation = in.U64();
   return generation >= 2 ? std::optional<uint64_t>(generation) : std::nullopt;
 }
 

@@ -5,7 +5,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "tiers/segment/little_endian.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

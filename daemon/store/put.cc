@@ -101,6 +101,19 @@ void Store::Put(const Caller& caller,
   }
 }
 
+std::string Store::InDram(TenantId tenant, const StorePart& part) {
+  std::string held(part.key_count(), '\0');
+  std::vector<BlockId> blocks;
+  Lock lock(&mutex_);
+  FindPartLocked(tenant, part, blocks);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const bool is_there =
+        blocks[i] != kNoBlock && blocks_.at(blocks[i]).state == BlockState::kReady;
+    held[i] = is_there ? '\1' : '\0';
+  }
+  return held;
+}
+
 absl::Status Store::AdmitPutLocked(PutOperation& put) {
   const StoreSession* session = FindSessionLocked(put.caller.session);
   if (session != nullptr && session->closed) {
@@ -203,6 +216,10 @@ void Store::PlanPutLocked(const std::shared_ptr<PutOperation>& put) {
         ++counters_.single_flight_joined;
         flights_.at(block).waiters.push_back(FlightWaiter{nullptr, put, 0, i});
       }
+    } else if (!put->call.in_place.empty() && put->call.in_place[i] == nullptr) {
+      SetPutResult(*put, i, PutOutcome::kFailed, Reason::kInvalid);
+      parent = kNoBlock;
+      continue;
     } else if (draining_) {
       SetPutResult(*put, i, PutOutcome::kDeclined, Reason::kDraining);
       continue;

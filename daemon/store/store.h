@@ -82,6 +82,7 @@ class Store final : public BlockStore {
   void WaitTicket(const Caller&, uint64_t, absl::Duration until, Done<TicketResult>) override;
   void Get(const Caller& caller, GetCall call, Done<GetResult> done) override;
   void Put(const Caller& caller, PutCall call, Done<PutResult> done) override;
+  std::string InDram(TenantId tenant, const StorePart& part) override;
   ReleaseResult Release(const Caller&,
                         absl::Span<const LeaseRelease> leases,
                         absl::Span<const Digest128> holds) override;
@@ -173,8 +174,7 @@ class Store final : public BlockStore {
 
   // ---- put.cc
   absl::Status AdmitPutLocked(PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PlanPutLocked(const std::shared_ptr<PutOperation>& put)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PlanPutLocked(const std::shared_ptr<PutOperation>&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void SetPutResult(PutOperation& put, uint32_t position, PutOutcome outcome, Reason reason);
   Reason CheckPutKey(const PutOperation&, uint32_t key, uint64_t inline_end, uint64_t bytes) const;
   // `resumed`: the target whose turn it is again after it waited for room.

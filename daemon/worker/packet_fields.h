@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
-#include "tiers/segment/little_endian.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "daemon/worker/packet_fields.h"
-#include "tiers/segment/little_endian.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "tiers/placement/hazard_model.h"
 #include "tiers/placement/phl_features.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {
@@ -19,41 +20,9 @@ constexpr double kMostSkill = 1000;
 constexpr double kMostGainSquares = 1e6;
 constexpr double kMostUses = 1e6;
 
-class Out {
- public:
-  explicit Out(size_t bytes) { text_.reserve(bytes); }
-  template <typename Word>
-  void Put(Word word) {
-    for (size_t i = 0; i < sizeof(Word); ++i) {
-      text_.push_back(static_cast<char>(static_cast<unsigned char>(word >> (8 * i))));
-    }
-  }
-  std::string Take() { return std::move(text_); }
-
- private:
-  std::string text_;
-};
-
-class In {
- public:
-  explicit In(absl::string_view text) : text_(text) {}
-  // There are that many bytes left.
-  template <typename Word>
-  Word Get() {
-    Word word = 0;
-    for (size_t i = 0; i < sizeof(Word); ++i) {
-      const auto byte = static_cast<unsigned char>(text_[at_++]);
-      word = static_cast<Word>(word | static_cast<Word>(Word{byte} << (8 * i)));
-    }
-    return word;
-  }
-  float GetFloat() { return std::bit_cast<float>(Get<uint32_t>()); }
-  double GetDouble() { return std::bit_cast<double>(Get<uint64_t>()); }
-
- private:
-  absl::string_view text_;
-  size_t at_ = 0;
-};
+double GetDouble(FieldReader& in) {
+  return std::bit_cast<double>(in.U64());
+}
 
 // Comparisons are false for what is not a number.
 bool IsSound(const HazardState& state) {
@@ -74,41 +43,42 @@ bool IsSound(const HazardState::Row& row) {
 }  // namespace
 
 std::string EncodeHazardState(const HazardState& state) {
-  Out out(kHeadBytes + state.rows.size() * kRowBytes);
-  out.Put(kVersion);
-  out.Put(kFeatureVersion);
-  out.Put(state.instances);
+  std::string text(kHeadBytes + state.rows.size() * kRowBytes, '\0');
+  FieldWriter out(absl::MakeSpan(text));
+  out.U32(kVersion);
+  out.U32(kFeatureVersion);
+  out.U64(state.instances);
   for (const double figure : {state.uses, state.lived_s, state.gain, state.gain_squares}) {
-    out.Put(std::bit_cast<uint64_t>(figure));
+    out.U64(std::bit_cast<uint64_t>(figure));
   }
-  out.Put(static_cast<uint32_t>(state.rows.size()));
+  out.U32(static_cast<uint32_t>(state.rows.size()));
   for (const HazardState::Row& row : state.rows) {
-    out.Put(row.number);
+    out.U16(row.number);
     for (const float weight : row.weights) {
-      out.Put(std::bit_cast<uint32_t>(weight));
+      out.U32(std::bit_cast<uint32_t>(weight));
     }
     for (const float squares : row.squares) {
-      out.Put(std::bit_cast<uint32_t>(squares));
+      out.U32(std::bit_cast<uint32_t>(squares));
     }
   }
-  return out.Take();
+  return text;
 }
 
 absl::StatusOr<HazardState> DecodeHazardState(absl::string_view bytes) {
   if (bytes.size() < kHeadBytes) {
     return absl::InvalidArgumentError("too short");
   }
-  In in(bytes);
-  if (in.Get<uint32_t>() != kVersion || in.Get<uint32_t>() != kFeatureVersion) {
+  FieldReader in({bytes.data(), bytes.size()});
+  if (in.U32() != kVersion || in.U32() != kFeatureVersion) {
     return absl::InvalidArgumentError("of another version");
   }
   HazardState state;
-  state.instances = in.Get<uint64_t>();
-  state.uses = in.GetDouble();
-  state.lived_s = in.GetDouble();
-  state.gain = in.GetDouble();
-  state.gain_squares = in.GetDouble();
-  const auto rows = in.Get<uint32_t>();
+  state.instances = in.U64();
+  state.uses = GetDouble(in);
+  state.lived_s = GetDouble(in);
+  state.gain = GetDouble(in);
+  state.gain_squares = GetDouble(in);
+  const auto rows = in.U32();
   if (rows > HazardModel::kRows || bytes.size() != kHeadBytes + rows * kRowBytes) {
     return absl::InvalidArgumentError("its length does not fit");
   }
@@ -118,12 +88,12 @@ absl::StatusOr<HazardState> DecodeHazardState(absl::string_view bytes) {
   state.rows.resize(rows);
   for (size_t i = 0; i < rows; ++i) {
     HazardState::Row& row = state.rows[i];
-    row.number = in.Get<uint16_t>();
+    row.number = in.U16();
     for (float& weight : row.weights) {
-      weight = in.GetFloat();
+      weight = std::bit_cast<float>(in.U32());
     }
     for (float& squares : row.squares) {
-      squares = in.GetFloat();
+      squares = std::bit_cast<float>(in.U32());
     }
     if (!IsSound(row) || (i > 0 && row.number <= state.rows[i - 1].number)) {
       return absl::InvalidArgumentError("weights that are none");

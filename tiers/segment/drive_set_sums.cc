@@ -102,6 +102,7 @@ void AddCounters(const SegmentTierFigures& more, SegmentTierFigures* sum) {
   sum->records_rewritten += more.records_rewritten;
   sum->records_reclaimed += more.records_reclaimed;
   sum->rewrites_without_room += more.rewrites_without_room;
+  sum->records_over_share += more.records_over_share;
   sum->index_faults += more.index_faults;
   sum->read_suspensions += more.read_suspensions;
   sum->reads_refused += more.reads_refused;

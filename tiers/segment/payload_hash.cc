@@ -7,8 +7,8 @@
 #include "absl/types/span.h"
 #include <xxhash.h>
 
-#include "tiers/segment/little_endian.h"
 #include "tiers/vocab/block_key.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 

@@ -9,8 +9,8 @@
 #include "absl/types/span.h"
 
 #include "tiers/segment/crc32c.h"
-#include "tiers/segment/little_endian.h"
 #include "tiers/vocab/check.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

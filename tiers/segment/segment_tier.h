@@ -149,6 +149,7 @@ struct SegmentTierFigures {
   uint64_t records_rewritten = 0;
   uint64_t records_reclaimed = 0;      // live ones that were let go
   uint64_t rewrites_without_room = 0;  // among them: the judge would have kept them
+  uint64_t records_over_share = 0;  // among them: the judge was not asked, see max_rewritten_share
   uint64_t index_faults = 0;           // from the first on, the index is not written any more
   // Reads stopped failing one by one and are misses at once, until a probe succeeds.
   bool reads_suspended = false;

@@ -7,7 +7,7 @@
 
 #include "absl/types/span.h"
 
-#include "tiers/segment/little_endian.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

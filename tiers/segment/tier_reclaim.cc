@@ -281,11 +281,16 @@ bool Tier::ReadForRewrite(Reclaim& reclaim, const IndexedRecord& record, Append*
 void Tier::ReclaimRecord(const std::shared_ptr<Reclaim>& reclaim, const IndexedRecord& record) {
   // Not even its header is read where the answer is known.
   const uint32_t least_pages = 1 + PagesOf(record.payload_bytes) + record.extra_pages;
-  if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) && !reclaim->retires &&
-      (parts_.judge == nullptr ||
-       static_cast<double>(reclaim->rewritten_pages + least_pages) >
-           options_.max_rewritten_share * static_cast<double>(segment_pages_))) {
-    return;
+  if (record.kind == static_cast<uint8_t>(RecordKind::kBlock) && !reclaim->retires) {
+    if (parts_.judge == nullptr) {
+      return;
+    }
+    if (static_cast<double>(reclaim->rewritten_pages + least_pages) >
+        options_.max_rewritten_share * static_cast<double>(segment_pages_)) {
+      absl::MutexLock lock(&mutex_);
+      ++figures_.records_over_share;
+      return;
+    }
   }
   auto append = std::make_unique<Append>();
   if (!ReadForRewrite(*reclaim, record, append.get())) {

@@ -12,9 +12,9 @@
 #include "absl/types/span.h"
 
 #include "tiers/segment/crc32c.h"
-#include "tiers/segment/little_endian.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/vocab/check.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

@@ -12,11 +12,11 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
-#include "tiers/segment/little_endian.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/shared/pool_space.h"
 #include "tiers/shared/pool_tier.h"
 #include "tiers/vocab/clear_order.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

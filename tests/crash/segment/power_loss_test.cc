@@ -65,7 +65,8 @@ class History {
     }
   }
 
-  // Lives in which reclaim found no room for what the judge wanted to keep: nothing is promised
+  // Lives in which reclaim found no room for what the judge wanted to keep, or did not ask it
+  // because a segment's share was used up (by tombstones, which count in it): nothing is promised
   // then.
   [[nodiscard]] int lives_without_room() const { return lives_without_room_; }
 
@@ -92,7 +93,8 @@ class History {
       }
     }
     const int64_t took = room_.disk().changes() - before;
-    if (room_.is_open() && room_.tier().figures().rewrites_without_room > 0) {
+    if (room_.is_open() && (room_.tier().figures().rewrites_without_room > 0 ||
+                            room_.tier().figures().records_over_share > 0)) {
       ++lives_without_room_;
       for (auto& [number, promise] : promises_) {
         promise.written = false;

@@ -120,6 +120,35 @@ TEST_F(StoreTest, APutInPlaceNamesAPlaceForEachKey) {
   EXPECT_EQ(put->status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(StoreTest, APutWithoutAPayloadFindsWhatIsHeldAndStoresNothing) {
+  PutKeys({1, 2});
+  const std::string third = PayloadOf(3, kPayload);
+  PutCall call;
+  call.part = Part({1, 9, 2, 3});
+  call.payload_bytes.assign(4, kPayload);
+  call.in_place = {nullptr, nullptr, nullptr, third.data()};
+  call.deadline = clock_.Now() + absl::Seconds(5);
+  const PutResult put = Put(std::move(call), Caller{tenant_, kNoSession});
+  EXPECT_EQ(OutcomeAt(put, 0), PutOutcome::kDuplicate);
+  EXPECT_EQ(OutcomeAt(put, 1), PutOutcome::kFailed);
+  EXPECT_EQ(put.reasons[1], static_cast<char>(Reason::kInvalid));
+  EXPECT_EQ(OutcomeAt(put, 2), PutOutcome::kDuplicate);
+  EXPECT_EQ(OutcomeAt(put, 3), PutOutcome::kStored);
+  EXPECT_TRUE(Get(GetOf({3}, Delivery::kInline)).payload == third);
+  EXPECT_EQ(OutcomeAt(Get(GetOf({9}, Delivery::kInline)), 0), GetOutcome::kMiss);
+}
+
+TEST_F(StoreTest, WhatLiesInDramIsSaidOfItsOwnTenantAlone) {
+  PutKeys({1, 2});
+  EXPECT_EQ(store_->InDram(tenant_, Part({1, 2, 9})), std::string("\1\1\0", 3));
+  const absl::StatusOr<TenantId> other = store_->OpenTenant("other");
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(store_->InDram(*other, Part({1, 2})), std::string(2, '\0'));
+  StorePart unknown = Part({1});
+  unknown.salt = "salt";
+  EXPECT_EQ(store_->InDram(tenant_, unknown), std::string(1, '\0'));
+}
+
 TEST_F(StoreTest, BlocksReadInPlaceAreAtMostTheLeaseShareOfTheTenantsDram) {
   PutKeys({1, 2, 3, 4});
   const uint64_t slot_bytes = store_->Usage().used_slot_bytes / 4;

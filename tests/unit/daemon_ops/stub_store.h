@@ -103,6 +103,7 @@ class StubStore final : public BlockStore {
   void Get(const Caller&, GetCall, std::function<void(absl::StatusOr<GetResult>)>) override {
     std::abort();
   }
+  std::string InDram(TenantId, const StorePart&) override { return {}; }
   void Put(const Caller&, PutCall, std::function<void(absl::StatusOr<PutResult>)>) override {
     std::abort();
   }

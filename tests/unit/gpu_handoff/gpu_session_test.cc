@@ -134,6 +134,17 @@ TEST_F(SavedTest, APutSaysOfEachKeyWhatBecameOfIt) {
   EXPECT_TRUE(Kept(201) == short_payload.substr(0, kBlockBytes - 100));
 }
 
+TEST_F(SavedTest, WhatIsKeptAlreadyIsNotCopiedAgain) {
+  ASSERT_NO_FATAL_FAILURE(OpenAndSave("", 4));
+  const uint64_t saved = Figures().saved_bytes;
+  EXPECT_EQ(saved, 4 * kBlockBytes);
+  const auto put = Put(PutOf({100, 101, 102, 103, 200}, {0, 1, 2, 3, 8}));
+  ASSERT_TRUE(put.ok()) << put.status();
+  EXPECT_EQ(put->outcomes(), All(4, v1::PUT_OUTCOME_DUPLICATE) + All(1, v1::PUT_OUTCOME_STORED));
+  EXPECT_EQ(Figures().saved_bytes, saved + kBlockBytes);
+  EXPECT_TRUE(Kept(200) == ReadBlock(memory_, 8));
+}
+
 TEST_F(SavedTest, LayersAreCountedAsTheyLand) {
   ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
   LetGo();

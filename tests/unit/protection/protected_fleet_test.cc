@@ -12,12 +12,12 @@
 #include "daemon/protection/sealed_protection.h"
 #include "tests/doubles/pool_fleet.h"
 #include "tests/doubles/seeded.h"
-#include "tiers/segment/little_endian.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/segment/sealed_record_format.h"
 #include "tiers/segment/segment_format.h"
 #include "tiers/shared/pool_bulletin.h"
 #include "tiers/shared/pool_format.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

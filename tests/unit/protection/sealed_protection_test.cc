@@ -13,10 +13,10 @@
 #include "daemon/protection/ciphers.h"
 #include "tests/doubles/seeded.h"
 #include "tiers/segment/crc32c.h"
-#include "tiers/segment/little_endian.h"
 #include "tiers/segment/payload_hash.h"
 #include "tiers/segment/sealed_record_format.h"
 #include "tiers/shared/pool_format.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

@@ -8,9 +8,9 @@
 
 #include "tiers/os/file_system.h"
 #include "tiers/segment/crc32c.h"
-#include "tiers/segment/little_endian.h"
 #include "tiers/segment/sealed_record_format.h"
 #include "tiers/segment/segment_scan.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "tests/doubles/seeded.h"
 #include "tiers/os/rooted_files.h"
-#include "tiers/segment/little_endian.h"
+#include "tiers/vocab/little_endian.h"
 
 namespace terrace {
 namespace {
