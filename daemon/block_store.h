@@ -30,6 +30,7 @@
 #include "absl/types/span.h"
 
 #include "daemon/learnt_policy.h"
+#include "daemon/store_events.h"
 #include "daemon/store_usage.h"
 #include "tiers/dram/arena.h"
 #include "tiers/os/descriptor.h"
@@ -179,11 +180,6 @@ struct ReleaseResult {
   uint32_t not_found = 0;
 };
 
-struct BlockMetadata {
-  std::vector<uint32_t> token_ids;
-  std::string lora_name;
-  std::string extra_keys;
-};
 struct PutCall {
   StorePart part;
   std::string parent;                   // "": none
@@ -194,6 +190,7 @@ struct PutCall {
   // nullptr: there is none, because the block is thought to be held (InDram); FAILED with kInvalid
   // if it is not.
   std::vector<const char*> in_place;
+  std::vector<BlockMetadata> metadata;  // none, or one a key; for watchers (see IsWatched)
   RequestHints hints;                   // of the request that the blocks belong to
   Level wait_for = Level::kDram;
   absl::Duration deadline;
@@ -420,6 +417,15 @@ class BlockStore {
   virtual void CancelTicket(const Caller& caller,
                             uint64_t ticket,
                             std::function<void(bool)> done) = 0;
+
+  // ---- events
+  // Whether anybody of any tenant watches or did within the last minute; false: metadata of puts is
+  // of no use. Takes no lock.
+  [[nodiscard]] virtual bool IsWatched() const = 0;
+  // The tenant's blocks, as they come and go. While nobody watches nothing is recorded: who goes on
+  // more than a minute after the tenant's last watcher was gone is told of a gap.
+  // RESOURCE_EXHAUSTED: kMaxWatchersPerTenant watch, or kMaxSnapshotsPerTenant snapshots are told.
+  virtual absl::StatusOr<std::unique_ptr<StoreWatcher>> Watch(TenantId tenant, WatchCall call) = 0;
 
   // ---- time, operation
   virtual void Tick() = 0;

@@ -223,6 +223,9 @@ void AddTraffic(const StoreCounters& counters, Families* out) {
       .Add({}, counters.return_bytes_wasted);
   out->Counter("single_flight_joined_total", "Reads that joined one that was running.")
       .Add({}, counters.single_flight_joined);
+  out->Counter("events_total", "Events told to watchers, snapshots included.")
+      .Add({}, counters.events);
+  out->Counter("event_gaps_total", "Gaps that watchers were told of.").Add({}, counters.event_gaps);
   out->Counter("slabs_recut_total", "Slabs cut anew for another block size.")
       .Add({}, counters.slabs_recut);
   out->Counter("slabs_retired_total", "Slabs that left their tenant.")
@@ -264,6 +267,9 @@ void AddOccupancy(const StoreUsage& usage, Families* out) {
   out->Gauge("regions", "Registered regions.").Add({}, usage.regions);
   out->Gauge("region_bytes", "Bytes of registered regions.").Add({}, usage.region_bytes);
   out->Gauge("tickets", "Prefetches that are known.").Add({}, usage.tickets);
+  out->Gauge("watchers", "Watches of events that are open.").Add({}, usage.watchers);
+  out->Gauge("event_journal_bytes", "Bytes of events that are kept for watchers.")
+      .Add({}, usage.event_bytes);
   out->Gauge("calls_in_flight", "Calls that the store works on.").Add({}, usage.calls_in_flight);
 }
 

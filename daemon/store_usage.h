@@ -71,6 +71,8 @@ struct StoreCounters {
   // eviction, by its outcome; [0]: they are too large for it.
   std::array<uint64_t, 10> local_losses{};
   uint64_t room_waits = 0;  // times that a block had to wait for a victim's write
+  uint64_t events = 0;      // that were told to watchers, snapshots included
+  uint64_t event_gaps = 0;  // of them, that events were lost
   std::array<uint64_t, 24>
       eviction_age_log2_s{};  // [i]: evicted at an age below 2^i seconds since last touch
 };
@@ -158,6 +160,8 @@ struct StoreUsage {
   uint64_t regions = 0;
   uint64_t region_bytes = 0;
   uint64_t tickets = 0;
+  uint64_t watchers = 0;
+  uint64_t event_bytes = 0;  // of events that are kept for them
   uint64_t calls_in_flight = 0;
   uint64_t read_bytes_per_s = 0;  // moving averages; 0: not measured yet
   uint64_t write_bytes_per_s = 0;

@@ -213,6 +213,10 @@ class GpuPut final : public GpuCall {
     for (size_t i = 0; i < piece->blocks.size(); ++i) {
       call.in_place[i] = piece->staging->memory().data() + piece->blocks[i].offset;
     }
+    if (!whole.metadata.empty()) {
+      call.metadata.assign(whole.metadata.begin() + piece->first,
+                           whole.metadata.begin() + piece->first + piece->count);
+    }
     call.hints = whole.hints;
     call.wait_for = whole.wait_for;
     call.deadline = whole.deadline;

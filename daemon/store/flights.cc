@@ -309,6 +309,9 @@ void Store::ReadEnded(BlockId block, ReadOutcome outcome) {
     entry.checksum = flight.lower.checksum;
     entry.from_pool = IsShared(flight.tier);
     EnterReadyLocked(block, {});
+    if (events_.recording) {
+      TellReadUpLocked(entry);
+    }
     ++counters_.prefetch_arrived;
     if (flight.for_return) {
       NoteFetchedLocked(block);

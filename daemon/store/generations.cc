@@ -129,6 +129,9 @@ uint64_t Store::RaiseHereLocked(const Digest128& digest, uint64_t generation) {
   known = std::max({known, generation, opened == nullptr ? 1 : opened->generation});
   if (opened != nullptr && known != opened->generation) {
     opened->generation = known;
+    if (events_.recording) {
+      TellClearedLocked(*opened);
+    }
     stale_rounds_ = 2;  // the round under way may have passed some blocks already
   }
   for (Outlet& outlet : outlets_) {

@@ -63,6 +63,9 @@ void Store::HideLocked(BlockId id, PublishDrop why) {
   }
   index_.Erase(id);
   if (block.state == BlockState::kReady) {
+    if (events_.recording) {
+      TellLeftDramLocked(block);
+    }
     pools_[block.pool]->policy->Remove(id);
     Namespace& ns = NamespaceOf(block.scope);
     --ns.blocks;

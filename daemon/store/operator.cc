@@ -114,6 +114,10 @@ StoreUsage Store::Usage() const {
   for (const auto& [id, ticket] : tickets_) {
     usage.tickets += ticket.result.state == TicketState::kRunning ? 1 : 0;
   }
+  for (const std::unique_ptr<EventBook::OfTenant>& tenant : events_.tenants) {
+    usage.watchers += tenant == nullptr ? 0 : tenant->watchers;
+    usage.event_bytes += tenant == nullptr ? 0 : tenant->journal.bytes();
+  }
   usage.calls_in_flight = in_flight_;
   usage.read_bytes_per_s = static_cast<uint64_t>(read_rate_);
   usage.write_bytes_per_s = static_cast<uint64_t>(write_rate_);

@@ -355,6 +355,9 @@ void Store::CommitLocked(PutOperation& put,
   target.committed = true;
   counters_.bytes_in += block.payload_bytes;
   SetPutResult(put, target.position, PutOutcome::kStored, Reason::kNone);
+  if (events_.recording) {
+    TellStoredLocked(put, target.position);
+  }
   if (local_ != nullptr && options_.local_writes == LocalWrites::kOnCommit) {
     NoteCommittedLocked(target.block);
   }

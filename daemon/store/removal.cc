@@ -77,6 +77,9 @@ void Store::HideForDeleteLocked(DeleteOperation& deletion,
     bool held = block != kNoBlock;
     if (local_ != nullptr || !shared_.empty()) {
       const BlockIdentity identity{ns.digest, ns.generation, part.salt, part.key(i)};
+      if (events_.recording) {
+        TellDeletedLocked(identity);
+      }
       std::string name = LocalName(identity);
       held = held || (!deleting_.contains(name) && IsHeldBelowLocked(identity));
       HidePublicationsLocked(deletion, name);

@@ -73,11 +73,15 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       index_(blocks_, RandomSeed()),
       reads_(lower_tiers_.size()),
       outlets_(MakeOutlets(options, parts)),
-      local_budget_(options, parts.local) {}
+      local_budget_(options, parts.local) {
+  Lock lock(&mutex_);
+  events_.publisher_id = RandomSeed() | 1;  // 0 is nobody's
+}
 
 Store::~Store() {
   if (local_ != nullptr) {
     local_->WatchNotes(nullptr);
+    local_->WatchChanges(nullptr);
   }
   for (SharedTier* tier : shared_) {
     tier->WatchGenerations(nullptr);
@@ -275,6 +279,7 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
   if (const absl::Status status = ValidateRecord(record); !status.ok()) {
     return status;
   }
+  const bool may_hold = MayHoldOfEarlierLives();
   Lock lock(&mutex_);
   Tenant& owner = TenantOf(tenant);
   const Digest128 digest = DigestOf(record, owner.alias);
@@ -304,6 +309,9 @@ absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
   namespace_ids_.emplace(digest, id);
   owner.namespaces.emplace(digest, id);
   namespaces_.push_back(std::move(ns));
+  if (may_hold) {
+    TellOpenedLocked(tenant);
+  }
   const Namespace& opened = *namespaces_.back();
   return OpenedNamespace{opened.digest, opened.family, opened.generation,
                          IsClearPendingLocked(opened)};
@@ -417,6 +425,7 @@ void Store::Tick() {
     local_->Tick();
   }
   TickLocalBudget();
+  TickEvents();
   const std::vector<PoolState> states = TickShared();
   StudyPolicies();
   FetchReturns();

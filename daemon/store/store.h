@@ -15,6 +15,7 @@
 //   generations.cc  clear, and what is learned of clears elsewhere
 //   removal.cc      delete, in DRAM and durably
 //   operator.cc     usage, explain, evict, verify
+//   events.cc       what watchers are told
 //
 // One lock, mutex_, guards all metadata; it is held for microseconds, never over a hash, the making
 // of memory or a callback, and over a copy only where a slab changes its owner (at most a quarter
@@ -37,6 +38,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/store/block_table.h"
+#include "daemon/store/event_journal.h"
 #include "daemon/store/expected_returns.h"
 #include "daemon/store/lessons.h"
 #include "daemon/store/load_costs.h"
@@ -50,6 +52,9 @@ namespace terrace {
 
 class Store final : public BlockStore {
  public:
+  template <typename Result>
+  using Done = std::function<void(absl::StatusOr<Result>)>;
+
   Store(const BlockStoreOptions& options, const Parts& parts);
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
@@ -66,47 +71,30 @@ class Store final : public BlockStore {
   void CloseSession(SessionId session) override;
   void ProcessGone(SessionId session) override;
   [[nodiscard]] uint64_t LeaseLimitBytes(SessionId session) const override;
-  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant,
-                                                const NamespaceRecord& record) override;
-  void ClearNamespace(TenantId tenant,
-                      const Digest128& digest,
-                      std::function<void(absl::StatusOr<ClearedNamespace>)> done) override;
+  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override;
+  void ClearNamespace(TenantId, const Digest128& digest, Done<ClearedNamespace> done) override;
   absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) override;
   void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) override;
   absl::StatusOr<SlabGrant> MapSlab(SessionId session, SlabId slab) override;
   void UnmapSlab(SessionId session, SlabId slab) override;
   void Probe(const Caller& caller, ProbeCall call, std::function<void(ProbeResult)> done) override;
-  void Prefetch(const Caller& caller,
-                PrefetchCall call,
-                std::function<void(absl::StatusOr<PrefetchResult>)> done) override;
-  void WaitTicket(const Caller& caller,
-                  uint64_t ticket,
-                  absl::Duration until,
-                  std::function<void(absl::StatusOr<TicketResult>)> done) override;
-  void Get(const Caller& caller,
-           GetCall call,
-           std::function<void(absl::StatusOr<GetResult>)> done) override;
-  void Put(const Caller& caller,
-           PutCall call,
-           std::function<void(absl::StatusOr<PutResult>)> done) override;
+  void Prefetch(const Caller& caller, PrefetchCall call, Done<PrefetchResult> done) override;
+  void WaitTicket(const Caller&, uint64_t, absl::Duration until, Done<TicketResult>) override;
+  void Get(const Caller& caller, GetCall call, Done<GetResult> done) override;
+  void Put(const Caller& caller, PutCall call, Done<PutResult> done) override;
   std::string InDram(TenantId tenant, const StorePart& part) override;
-  ReleaseResult Release(const Caller& caller,
+  ReleaseResult Release(const Caller&,
                         absl::Span<const LeaseRelease> leases,
                         absl::Span<const Digest128> holds) override;
-  void Delete(const Caller& caller,
-              const StorePart& part,
-              std::function<void(absl::StatusOr<DeleteResult>)> done) override;
+  void Delete(const Caller& caller, const StorePart& part, Done<DeleteResult> done) override;
   [[nodiscard]] Level HighestLevel() const override;
-  void Flush(TenantId tenant,
-             Level level,
-             absl::Duration deadline,
-             std::function<void(absl::Status)> done) override;
-  absl::StatusOr<PinResult> Pin(const Caller& caller,
-                                const StorePart& part,
-                                absl::Duration ttl) override;
+  void Flush(TenantId, Level, absl::Duration deadline, std::function<void(absl::Status)>) override;
+  absl::StatusOr<PinResult> Pin(const Caller&, const StorePart&, absl::Duration ttl) override;
   absl::StatusOr<uint32_t> Unpin(const Caller& caller, const StorePart& part) override;
   void CancelCall(const Caller& caller, uint64_t call_id, std::function<void(bool)> done) override;
   void CancelTicket(const Caller& caller, uint64_t ticket, std::function<void(bool)> done) override;
+  [[nodiscard]] bool IsWatched() const override { return watched_.load(); }
+  absl::StatusOr<std::unique_ptr<StoreWatcher>> Watch(TenantId tenant, WatchCall call) override;
   void Tick() override;
   std::vector<LearntPolicy> SaveLearnt() override;
   void SetDraining(bool draining) override;
@@ -115,11 +103,9 @@ class Store final : public BlockStore {
   [[nodiscard]] std::vector<TenantUsage> Tenants() const override;
   [[nodiscard]] std::vector<NamespaceUsage> Namespaces() const override;
   absl::StatusOr<Explanation> Explain(std::string_view tenant, const StorePart& part) override;
-  void Evict(std::string_view tenant,
-             uint64_t target_used_bytes,
-             std::function<void(absl::StatusOr<EvictResult>)> done) override;
+  void Evict(std::string_view tenant, uint64_t target, Done<EvictResult> done) override;
   void Verify(std::function<void(VerifyResult)> done) override;
-  void ScrubLocal(ScrubPace pace, std::function<void(absl::StatusOr<ScrubResult>)> done) override;
+  void ScrubLocal(ScrubPace pace, Done<ScrubResult> done) override;
 
  private:
   using Lock = absl::MutexLock;
@@ -213,11 +199,8 @@ class Store final : public BlockStore {
   // tier.
   BlockId BeginReadLocked(TenantId, const StorePart&, uint32_t key, Priority, uint32_t* tier)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool LookupLowerLocked(TenantId tenant,
-                         const StorePart& part,
-                         uint32_t key,
-                         LowerBlock* out,
-                         uint32_t* tier) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool LookupLowerLocked(TenantId, const StorePart&, uint32_t key, LowerBlock*, uint32_t* tier)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool IsShared(size_t tier) const;  // an index into the lower tiers
   void PumpReadsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StartRead(BlockId block);
@@ -246,9 +229,8 @@ class Store final : public BlockStore {
   void DropLeasedBlockLocked(Lease& lease, size_t position) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndLeaseLocked(const Digest128& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Zero id: the tenant has too many holds, or nothing was given.
-  Digest128 GrantHoldLocked(const Caller& caller,
-                            absl::Duration expiry,
-                            std::vector<BlockId> blocks) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Digest128 GrantHoldLocked(const Caller&, absl::Duration expiry, std::vector<BlockId> blocks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AddToHoldLocked(const Digest128& id, BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EndHoldLocked(const Digest128& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Takes the block out of sight; it is freed now or with its last lock. `why`: it is not published
@@ -403,10 +385,8 @@ class Store final : public BlockStore {
   void UnqueueLocked(Block& block, PublishDrop why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool CanPublishLocked(const Outlet&) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The block must be ready. Its waiter may be told before this returns.
-  void RequestPublishLocked(Outlet& outlet,
-                            BlockId block,
-                            WriteWaiter waiter,
-                            DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RequestPublishLocked(Outlet& outlet, BlockId block, WriteWaiter waiter, DeferredCalls&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpUrgentLocked(Outlet&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpOutletLocked(Outlet& outlet, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -439,10 +419,8 @@ class Store final : public BlockStore {
 
   // ---- levels.cc
   // `stage`: of a put, the one that waits for such writes.
-  void TellWriteWaiterLocked(const WriteWaiter& waiter,
-                             PutStage stage,
-                             WriteOutcome outcome,
-                             DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellWriteWaiterLocked(const WriteWaiter&, PutStage stage, WriteOutcome, DeferredCalls&)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool WantsPool(Level level) const;
   // The put's stages behind kStoring. True: it waits.
   bool AdvancePutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
@@ -512,6 +490,24 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done);
 
+  // ---- events.cc; Tell... only while events_.recording
+  class Watcher;
+  // Stored by a put, the key at `position` of it.
+  void TellStoredLocked(PutOperation& put, uint32_t position) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellReadUpLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellLeftDramLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of what is not in DRAM, before the local tier is told.
+  void TellDeletedLocked(const BlockIdentity& identity) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellClearedLocked(const Namespace& ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // A namespace, of which nobody knows what the local tier holds of earlier lives.
+  void TellOpenedLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool MayHoldOfEarlierLives() const ABSL_LOCKS_EXCLUDED(mutex_);
+  StoreEvent StoredInDramLocked(const Block&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LearnLocalChanges(absl::Span<const NamedBlock> changed, SegmentTier::Unnamed unnamed);
+  void TickEvents() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ready in DRAM; nullptr: it is not.
+  const Block* FindReadyLocked(const BlockIdentity&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   // Counts jobs in the executor and reads in the tiers: the destructor waits for them.
   void RunJob(Priority priority, std::function<void()> job);
   void JobStarted() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -531,6 +527,8 @@ class Store final : public BlockStore {
   std::atomic<uint32_t> verify_one_in_;
   LoadCosts costs_;
   Lessons lessons_;  // its lock is taken before mutex_
+  std::atomic<bool> watched_{false};
+  absl::Mutex watch_switch_;  // who turns watching on and off; taken before mutex_
 
   mutable absl::Mutex mutex_;
   std::unique_ptr<Arena> arena_ ABSL_GUARDED_BY(mutex_);
@@ -586,6 +584,7 @@ class Store final : public BlockStore {
   // What lower tiers may still find although a Delete has begun; how many Deletes name it.
   absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
   GenerationBook generations_ ABSL_GUARDED_BY(mutex_);
+  EventBook events_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t payload_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

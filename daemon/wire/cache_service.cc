@@ -3,8 +3,10 @@
 #include <functional>
 #include <utility>
 
-#include "daemon/wire/grpc_streams.h"
 #include "terrace/v1/cache.grpc.pb.h"
+
+#include "daemon/wire/grpc_streams.h"
+#include "daemon/wire/grpc_watch.h"
 
 namespace terrace {
 namespace {
@@ -14,8 +16,7 @@ using grpc::CallbackServerContext;
 using grpc::ServerUnaryReactor;
 using v1::Cache;
 
-// Each layer makes one more verb take raw bytes; the last one keeps gRPC from making threads for a verb that nobody
-// serves.
+// Each layer makes one more verb take raw bytes.
 using RawOpenNamespace = Cache::WithRawCallbackMethod_OpenNamespace<Cache::Service>;
 using RawClearNamespace = Cache::WithRawCallbackMethod_ClearNamespace<RawOpenNamespace>;
 using RawProbe = Cache::WithRawCallbackMethod_Probe<RawClearNamespace>;
@@ -31,9 +32,9 @@ using RawUnpin = Cache::WithRawCallbackMethod_Unpin<RawPin>;
 using RawCancel = Cache::WithRawCallbackMethod_Cancel<RawUnpin>;
 using RawPutStream = Cache::WithRawCallbackMethod_PutStream<RawCancel>;
 using RawGetStream = Cache::WithRawCallbackMethod_GetStream<RawPutStream>;
-using NoWatch = Cache::WithRawCallbackMethod_Watch<RawGetStream>;
+using RawWatch = Cache::WithRawCallbackMethod_Watch<RawGetStream>;
 
-class CacheService final : public NoWatch {
+class CacheService final : public RawWatch {
  public:
   CacheService(GrpcCallTable& table, TenantId tenant) : table_(table), tenant_(tenant) {}
 
@@ -122,6 +123,13 @@ class CacheService final : public NoWatch {
   grpc::ServerWriteReactor<ByteBuffer>* GetStream(CallbackServerContext* context,
                                                   const ByteBuffer* request) override {
     return RunGetStream(table_, Site({context, request}, "GetStream", v1::METHOD_GET));
+  }
+  grpc::ServerWriteReactor<ByteBuffer>* Watch(CallbackServerContext* context,
+                                              const ByteBuffer* request) override {
+    GrpcCallSite site = Site({context, request}, VerbName(v1::METHOD_WATCH), v1::METHOD_WATCH);
+    site.cap = absl::InfiniteDuration();
+    site.endless = true;
+    return RunWatch(table_, std::move(site));
   }
 
  private:

@@ -1,5 +1,4 @@
-// service Cache over gRPC, for one tenant. Every verb and both streams end in Calls; Watch is answered UNIMPLEMENTED by
-// gRPC itself.
+// service Cache over gRPC, for one tenant. Every verb and every stream ends in Calls.
 #pragma once
 
 #include <memory>

@@ -10,11 +10,20 @@
 #include "daemon/wire/part_checks.h"
 
 namespace terrace {
+namespace {
+
+constexpr uint32_t kHeartbeatMs = 1000;
+constexpr uint32_t kMaxHeartbeatMs = 60'000;
+constexpr uint32_t kMaxWatchedNamespaces = 16384;
+constexpr uint32_t kWatchRetryMs = 1000;
+
+}  // namespace
+
 std::vector<v1::Feature> ServedFeatures(const BlockStore& store, bool gpu) {
   std::vector<v1::Feature> features{
-      v1::FEATURE_LEASES,   v1::FEATURE_HOST_REGIONS, v1::FEATURE_HOLDS,
-      v1::FEATURE_PREFETCH, v1::FEATURE_PINS,         v1::FEATURE_DELETE,
-      v1::FEATURE_CLEAR,    v1::FEATURE_STREAMS,      v1::FEATURE_CANCEL};
+      v1::FEATURE_LEASES, v1::FEATURE_HOST_REGIONS, v1::FEATURE_HOLDS, v1::FEATURE_PREFETCH,
+      v1::FEATURE_PINS,   v1::FEATURE_DELETE,       v1::FEATURE_CLEAR, v1::FEATURE_STREAMS,
+      v1::FEATURE_CANCEL, v1::FEATURE_WATCH};
   if (gpu) {
     features.push_back(v1::FEATURE_GPU_REGIONS);
   }
@@ -150,6 +159,39 @@ void Calls::Flush(CallContext& context, v1::FlushRequest& request, CallDone<v1::
                  }
                  done(status, reply);
                });
+}
+
+absl::StatusOr<std::unique_ptr<WatchFeed>> Calls::Watch(const CallContext& context,
+                                                        const v1::WatchRequest& request,
+                                                        const Clock& clock) {
+  if (request.heartbeat_ms() > kMaxHeartbeatMs) {
+    return InvalidField("heartbeat_ms", "at most 60000");
+  }
+  if (request.namespaces_size() > static_cast<int>(kMaxWatchedNamespaces)) {
+    return InvalidField("namespaces", "at most 16384");
+  }
+  WatchCall call;
+  call.publisher_id = request.publisher_id();
+  call.after_sequence = request.after_sequence();
+  call.snapshot = request.snapshot();
+  for (int i = 0; i < request.namespaces_size(); ++i) {
+    const FieldPath path{"namespaces", i};
+    if (request.namespaces(i).size() != kDigestBytes) {
+      return InvalidField(path.Text(), "16 bytes");
+    }
+    call.namespaces.push_back(DigestFrom(request.namespaces(i)));
+  }
+  absl::StatusOr<std::unique_ptr<StoreWatcher>> watcher =
+      store_.Watch(context.caller.tenant, std::move(call));
+  if (absl::IsResourceExhausted(watcher.status())) {
+    return TryLater(watcher.status().message(), kWatchRetryMs);
+  }
+  if (!watcher.ok()) {
+    return watcher.status();
+  }
+  const uint32_t heartbeat_ms = request.heartbeat_ms() == 0 ? kHeartbeatMs : request.heartbeat_ms();
+  return std::make_unique<WatchFeed>(*std::move(watcher), clock, absl::Milliseconds(heartbeat_ms),
+                                     boot_id_, context.call_id);
 }
 
 void Calls::Cancel(CallContext& context,

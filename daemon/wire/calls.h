@@ -26,6 +26,7 @@
 #include "daemon/call_observer.h"
 #include "daemon/front.h"
 #include "daemon/gpu_handoff.h"
+#include "daemon/wire/watch_feed.h"
 
 namespace terrace {
 
@@ -97,6 +98,10 @@ class Calls {
   void Pin(CallContext& context, v1::PinRequest& request, const CallDone<v1::PinReply>& done);
   void Unpin(CallContext& context, v1::UnpinRequest& request, const CallDone<v1::UnpinReply>& done);
   void Cancel(CallContext& context, v1::CancelRequest& request, CallDone<v1::CancelReply> done);
+  // What the carrier asks for messages from then on. INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
+  absl::StatusOr<std::unique_ptr<WatchFeed>> Watch(const CallContext& context,
+                                                   const v1::WatchRequest& request,
+                                                   const Clock& clock);
 
   [[nodiscard]] uint64_t boot_id() const { return boot_id_; }
   // The server-side cap of the verb's deadline.

@@ -28,6 +28,17 @@ absl::Status CheckMetadata(const v1::PutRequest& request, uint32_t keys) {
   return absl::OkStatus();
 }
 
+std::vector<BlockMetadata> TakeMetadata(v1::PutRequest& request) {
+  std::vector<BlockMetadata> out;
+  out.reserve(static_cast<size_t>(request.metadata_size()));
+  for (v1::BlockMetadata& block : *request.mutable_metadata()) {
+    out.push_back({{block.token_ids().begin(), block.token_ids().end()},
+                   std::move(*block.mutable_lora_name()),
+                   std::move(*block.mutable_extra_keys())});
+  }
+  return out;
+}
+
 RequestHints HintsFrom(const v1::Hints& hints) {
   RequestHints out;
   out.output_tokens = hints.output_tokens();
@@ -159,6 +170,9 @@ void Calls::Put(CallContext& context, v1::PutRequest& request, CallDone<v1::PutR
     call.region = TakeRegionBlocks(request.region());
   }
   call.payload = std::move(*request.mutable_payload());
+  if (store_.IsWatched()) {
+    call.metadata = TakeMetadata(request);
+  }
   call.hints = HintsFrom(request.hints());
   // An hour is more than any prompt takes, and far from what a duration can hold.
   constexpr uint64_t kMostComputeUs = uint64_t{3600} * 1'000'000;

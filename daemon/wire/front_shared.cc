@@ -36,6 +36,8 @@ std::string_view VerbName(v1::Method method) {
       return "Unpin";
     case v1::METHOD_CANCEL:
       return "Cancel";
+    case v1::METHOD_WATCH:
+      return "Watch";
     case v1::METHOD_MAP_SLAB:
       return "MapSlab";
     case v1::METHOD_PING:

@@ -117,7 +117,7 @@ std::shared_ptr<GrpcCall> GrpcCallTable::Begin(const GrpcCallSite& site) {
   call->call.timeout = TimeoutOf(*site.context);
   call->answer_by = call->call.Deadline(site.cap) + kSafetyMargin;
   call->peer = peers_.Find(site.context->peer());
-  shared_->calls_in_flight.fetch_add(1);
+  shared_->calls_in_flight.fetch_add(call->endless() ? 0 : 1);
   absl::Status stopped;
   {
     absl::MutexLock lock(&mutex_);
@@ -149,7 +149,7 @@ std::shared_ptr<GrpcCall> GrpcCallTable::Begin(const GrpcCallSite& site) {
 void GrpcCallTable::Forget(const std::shared_ptr<GrpcCall>& call) {
   absl::MutexLock lock(&mutex_);
   if (calls_.erase(call) != 0) {
-    shared_->calls_in_flight.fetch_sub(1);
+    shared_->calls_in_flight.fetch_sub(call->endless() ? 0 : 1);
   }
 }
 
@@ -165,6 +165,21 @@ void GrpcCallTable::Tick(absl::Duration now) {
   }
   for (const std::shared_ptr<GrpcCall>& call : late) {
     call->FinishEarly(absl::DeadlineExceededError("the server's deadline has passed"));
+  }
+}
+
+void GrpcCallTable::FinishEndless(const absl::Status& status) {
+  std::vector<std::shared_ptr<GrpcCall>> endless;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const std::shared_ptr<GrpcCall>& call : calls_) {
+      if (call->endless()) {
+        endless.push_back(call);
+      }
+    }
+  }
+  for (const std::shared_ptr<GrpcCall>& call : endless) {
+    call->FinishStream(status);
   }
 }
 

@@ -76,20 +76,21 @@ struct GrpcCallSite {
   TenantId tenant{0};
   std::string_view verb = {};
   absl::Duration cap = {};
-  // Tells gRPC how the call has ended. Runs once, on any thread; the reply is empty unless the status is OK.
+  bool endless = false;  // goes on until somebody ends it: no work that the front waits for
+  // Tells gRPC how the call has ended. Runs once, on any thread; the reply is empty unless the
+  // status is OK.
   std::function<void(const grpc::Status& status, grpc::ByteBuffer reply)> end = {};
 };
 
 // Owners: the table until it is answered, and the callback or the stream that will answer.
 class GrpcCall : public std::enable_shared_from_this<GrpcCall> {
  public:
-  GrpcCall(std::shared_ptr<FrontShared> shared,
-           GrpcCallTable& table,
-           const GrpcCallSite& site)
+  GrpcCall(std::shared_ptr<FrontShared> shared, GrpcCallTable& table, const GrpcCallSite& site)
       : shared_(std::move(shared)),
         table_(table),
         context_(site.context),
-        end_(site.end) {}
+        end_(site.end),
+        endless_(site.endless) {}
 
   // Any thread. The first of these answers, the others do nothing. Finish is for who was to do the work: it also gives
   // back the call's place among those of its uid.
@@ -105,6 +106,7 @@ class GrpcCall : public std::enable_shared_from_this<GrpcCall> {
   std::shared_ptr<GrpcPeer> peer;
 
   [[nodiscard]] bool answered() const { return answered_.load(); }
+  [[nodiscard]] bool endless() const { return endless_; }
 
  private:
   void FinishOnce(const absl::Status& status,
@@ -115,6 +117,7 @@ class GrpcCall : public std::enable_shared_from_this<GrpcCall> {
   GrpcCallTable& table_;  // only inside the gate
   grpc::CallbackServerContext* const context_;  // these two: only by who answers
   const std::function<void(const grpc::Status& status, grpc::ByteBuffer reply)> end_;
+  const bool endless_;
   std::atomic<bool> answered_{false};
 };
 
@@ -128,6 +131,7 @@ class GrpcCallTable {
   void Forget(const std::shared_ptr<GrpcCall>& call);
   // Answers what is a second beyond its deadline.
   void Tick(absl::Duration now);
+  void FinishEndless(const absl::Status& status);
   // Answers everything, and whatever still comes.
   void FinishAll(const absl::Status& status);
 

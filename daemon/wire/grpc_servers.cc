@@ -135,6 +135,7 @@ void GrpcServers::BeginDrain() {
       health->SetServingStatus(false);
     }
   }
+  table_.FinishEndless(absl::UnavailableError("the daemon is stopping"));
 }
 
 void GrpcServers::Stop() {

@@ -137,6 +137,7 @@ Session::Turn Session::Tick(absl::Duration now) {
   if (half_a_frame && now - frame_began_ > limits.write_stall_timeout) {
     return Turn::kOver;
   }
+  PushEvents();
   std::vector<std::shared_ptr<SessionCall>> late;
   {
     absl::MutexLock lock(&mutex_);
@@ -161,6 +162,7 @@ void Session::End() {
     return;
   }
   socket_.Close();
+  watches_.clear();
   permit_.Return();
   absl::flat_hash_map<uint64_t, InFlight> dropped;
   {

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -69,7 +70,10 @@ class Session : public std::enable_shared_from_this<Session> {
   // their turn. kOver: the session is to be ended.
   Turn OnReadable(absl::Span<char> scratch, google::protobuf::Arena& arena);
   Turn Continue(google::protobuf::Arena& arena);
-  void OnWritable() { socket_.OnWritable(); }
+  void OnWritable() {
+    socket_.OnWritable();
+    PushEvents();
+  }
   // Time passes: kOver when a limit on silence or stalling has been reached.
   Turn Tick(absl::Duration now);
   // Closes the socket and gives back what the session held, but for leases, which wait for the process to end.
@@ -109,6 +113,9 @@ class Session : public std::enable_shared_from_this<Session> {
   bool UnregisterRegion(Frame& frame, google::protobuf::Arena& arena);
   bool MapSlab(Frame& frame, google::protobuf::Arena& arena);
   bool Ping(Frame& frame, google::protobuf::Arena& arena);
+  bool WatchEvents(Frame& frame, google::protobuf::Arena& arena);
+  // Of this session's watches, as much as the peer takes.
+  void PushEvents();
   template <typename Request, typename Reply, typename Verb>
   bool Run(Frame& frame, google::protobuf::Arena& arena, Verb verb);
   absl::Status Parse(const Frame& frame, google::protobuf::Message* out);
@@ -154,6 +161,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string hello_;                 // as it was said, to compare with a second one
   PidDescriptor process_;
   std::set<uint32_t> host_regions_;  // ids, for those of GPUs are kept elsewhere
+  std::map<uint64_t, std::unique_ptr<WatchFeed>> watches_;  // by call id
   uint64_t next_sequence_ = 1;
   std::atomic<uint32_t> refused_{0};  // answers that were the caller's fault, since the last frame
 

@@ -278,6 +278,11 @@ void SessionSocket::Close() {
   socket_ = Descriptor();
 }
 
+uint64_t SessionSocket::backlog() const {
+  absl::MutexLock lock(&mutex_);
+  return BacklogLocked();
+}
+
 absl::Duration SessionSocket::StalledFor(absl::Duration now) const {
   absl::MutexLock lock(&mutex_);
   return blocked_ ? now - progress_at_ : absl::ZeroDuration();

@@ -61,6 +61,8 @@ class SessionSocket {
   void Made(uint64_t bytes);
   // As Close, but leaves the closing to the I/O thread.
   void Shutdown();
+  // Bytes that the peer has not taken.
+  [[nodiscard]] uint64_t backlog() const;
   // For how long the peer has taken nothing although something waits for it.
   [[nodiscard]] absl::Duration StalledFor(absl::Duration now) const;
 

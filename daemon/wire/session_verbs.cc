@@ -25,6 +25,10 @@ constexpr size_t kMaxNameBytes = 64;
 constexpr uint32_t kMaxPlanes = 1024;
 constexpr uint32_t kMaxSegments = 1024;
 constexpr uint64_t kRegionAlignment = 4096;
+// Of one watch at a time, every kWatchPollInterval and whenever the peer takes what waited.
+constexpr int kWatchSteps = 16;
+// No events are added to more than so much that the peer has not taken.
+constexpr uint64_t kWatchBacklogBytes = uint64_t{1} << 20;
 
 // Whether the verb may read or write memory of the client until the store says that it is over.
 template <typename Request>
@@ -264,7 +268,20 @@ bool Session::Dispatch(Frame& frame, google::protobuf::Arena& arena) {
     case v1::METHOD_UNPIN:
       return Run<v1::UnpinRequest, v1::UnpinReply>(frame, arena, &Calls::Unpin);
     case v1::METHOD_CANCEL:
-      return Run<v1::CancelRequest, v1::CancelReply>(frame, arena, &Calls::Cancel);
+      return Run<v1::CancelRequest, v1::CancelReply>(
+          frame, arena,
+          [this](Calls& calls, CallContext& context, v1::CancelRequest& request,
+                 CallDone<v1::CancelReply> done) {
+            if (request.ticket() == 0 && watches_.erase(request.call_id()) != 0) {
+              v1::CancelReply reply;
+              reply.set_boot_id(shared_->boot_id);
+              reply.set_found(true);
+              return done(absl::OkStatus(), reply);
+            }
+            calls.Cancel(context, request, std::move(done));
+          });
+    case v1::METHOD_WATCH:
+      return WatchEvents(frame, arena);
     case v1::METHOD_MAP_SLAB:
       return MapSlab(frame, arena);
     case v1::METHOD_PING:
@@ -455,6 +472,49 @@ bool Session::MapSlab(Frame& frame, google::protobuf::Arena& arena) {
   reply.set_boot_id(shared_->boot_id);
   ReplyNow(frame.header, status, reply, std::move(descriptor));
   return true;
+}
+
+bool Session::WatchEvents(Frame& frame, google::protobuf::Arena& arena) {
+  if (!frame.descriptors.empty()) {
+    return Break(frame.header, "descriptor_count");
+  }
+  auto* request = google::protobuf::Arena::CreateMessage<v1::WatchRequest>(&arena);
+  absl::Status status = Parse(frame, request);
+  if (status.ok() && watches_.contains(frame.header.call_id)) {
+    status = absl::AlreadyExistsError("call_id: a watch of this session has it");
+  }
+  v1::WatchReply reply;
+  if (status.ok()) {
+    CallContext context;
+    context.caller = {tenant_, id_};
+    context.call_id = frame.header.call_id;
+    absl::StatusOr<std::unique_ptr<WatchFeed>> feed =
+        shared_->calls.Watch(context, *request, shared_->clock);
+    status = feed.status();
+    if (feed.ok()) {
+      reply.set_boot_id(shared_->boot_id);
+      reply.set_publisher_id((*feed)->publisher_id());
+      reply.set_call_id(context.call_id);
+      watches_.emplace(context.call_id, *std::move(feed));
+    }
+  }
+  ReplyNow(frame.header, status, reply);
+  return true;
+}
+
+void Session::PushEvents() {
+  for (const auto& [call_id, feed] : watches_) {
+    for (int i = 0; i < kWatchSteps && socket_.backlog() <= kWatchBacklogBytes; ++i) {
+      v1::WatchReply message;
+      const WatchFeed::Step step = feed->Next(&message);
+      if (step == WatchFeed::Step::kIdle) {
+        break;
+      }
+      if (step == WatchFeed::Step::kMessage) {
+        Push(v1::METHOD_WATCH, message);
+      }
+    }
+  }
 }
 
 bool Session::Ping(Frame& frame, google::protobuf::Arena& arena) {

@@ -206,6 +206,7 @@ void DriveSet::MountLocked(uint32_t number, std::unique_ptr<SegmentTier> tier, A
   state.figures = SegmentTierFigures();
   state.sent_bytes = 0;
   state.mounted = std::make_shared<MountedTier>(std::move(tier));
+  drives_changed_ = true;
   for (uint32_t other = 0; other < drives_.size(); ++other) {
     SpreadNotesLocked(other, after);
   }
@@ -250,7 +251,14 @@ void DriveSet::LeaveLocked(const Entered& entered) const {
 }
 
 void DriveSet::Tick() {
-  const std::vector<Entered> all = EnterAll();
+  std::vector<Entered> all;
+  bool changed = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    all = EnterAllLocked();
+    changed = std::exchange(drives_changed_, false);
+  }
+  WatchTiers(all);
   for (const Entered& entered : all) {
     entered.mounted->tier->Tick();
   }
@@ -268,6 +276,10 @@ void DriveSet::Tick() {
   absl::MutexLock lock(&mutex_);
   for (const Entered& entered : all) {
     LeaveLocked(entered);
+  }
+  if (changed && changes_watched_) {
+    RunJobLocked(
+        0, [this] { TellUnnamed(); }, after);
   }
   if (look && !closing_) {
     LookAtDrivesLocked(after);
@@ -327,6 +339,7 @@ void DriveSet::LookAtDrivesLocked(AfterUnlock& after) {
 
 void DriveSet::GiveUpLocked(uint32_t number, std::string problem, AfterUnlock& after) {
   DriveState& state = drives_[number];
+  drives_changed_ = true;
   EndLocked(number, std::exchange(state.mounted, nullptr), after);
   state.problem = std::move(problem);
   state.next_open = parts_.clock->Now() + options_.reopen_interval;

@@ -6,6 +6,7 @@
 // does, and so may its destructor.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -31,6 +32,7 @@ struct MountedTier {
   std::unique_ptr<SegmentTier> tier;
   uint32_t calls = 0;  // of ours that have not ended
   bool closed = false;
+  std::atomic<bool> watched{false};  // whether its changes are
 };
 
 struct DriveState {
@@ -121,6 +123,9 @@ class DriveSet final : public SegmentTier {
                std::function<void(WriteOutcome)> done) override;
   [[nodiscard]] std::vector<Note> Notes() const override;
   void WatchNotes(LearnNotes learn) override;
+  void WatchChanges(LearnChanges learn) override;
+  void List(const ListPlace& from,
+            std::function<void(const ListPlace& next, std::vector<NamedBlock>)> done) override;
   void Sync(std::function<void(absl::Status)> done) override;
   void Scrub(ScrubPace pace, std::function<void(const ScrubResult&)> done) override;
   [[nodiscard]] ScrubProgress scrub_progress() const override;
@@ -189,6 +194,11 @@ class DriveSet final : public SegmentTier {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SpreadNotesLocked(uint32_t number, AfterUnlock& after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // ---- drive_set_list.cc
+  // Of those that were mounted or asked for since the last call.
+  void WatchTiers(const std::vector<Entered>& all);
+  void TellUnnamed();
+
   // Deletes that one drive may owe; a drive that would owe more stays away.
   static constexpr size_t kMaxUndeleted = 65536;
 
@@ -204,14 +214,17 @@ class DriveSet final : public SegmentTier {
   std::map<std::string, SetNote> notes_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_note_version_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration next_look_ ABSL_GUARDED_BY(mutex_);
+  bool drives_changed_ ABSL_GUARDED_BY(mutex_) = false;  // one came or went, which is to be told
   uint32_t jobs_ ABSL_GUARDED_BY(mutex_) = 0;
   mutable uint32_t calls_ ABSL_GUARDED_BY(mutex_) = 0;  // of all drives
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
 
-  // Held in shared mode while the watcher is asked, so that WatchNotes can wait for its end. Taken
-  // before whatever the watcher takes, and never beside mutex_.
+  // Held in shared mode while a watcher is asked, so that WatchNotes and WatchChanges can wait for
+  // its end. Taken before whatever the watcher takes, and never beside mutex_.
   absl::Mutex watch_mutex_;
   LearnNotes learn_ ABSL_GUARDED_BY(watch_mutex_);
+  LearnChanges learn_changes_ ABSL_GUARDED_BY(watch_mutex_);
+  std::atomic<bool> changes_watched_{false};
 };
 
 }  // namespace terrace

@@ -202,6 +202,26 @@ struct RecordMetadata {
   std::string metadata;
 };
 
+// A block by name, as its record has it.
+struct NamedBlock {
+  Digest128 namespace_digest;
+  uint64_t generation = 0;
+  std::string salt;
+  std::string key;
+  std::string parent;  // "", or the parent's key
+  uint64_t first_token = 0;
+
+  [[nodiscard]] BlockIdentity identity() const { return {namespace_digest, generation, salt, key}; }
+};
+
+// How far a list of a tier's blocks has come; the default is its beginning.
+struct ListPlace {
+  uint32_t drive = 0;
+  uint64_t epoch = 0;  // of the segment
+  uint32_t record = 0;
+  bool over = false;
+};
+
 class SegmentTier : public LowerTier {
  public:
   // Whether the block lies here, also while it cannot be read (suspended, detached, closed), when
@@ -265,6 +285,23 @@ class SegmentTier : public LowerTier {
       const BlockIdentity& identity,  // copied before it returns
       absl::Duration deadline,
       std::function<void(ReadOutcome, const RecordMetadata& metadata)> done) = 0;
+
+  // For who keeps a list of what lies here. `learn` gets the names of blocks that came to lie in
+  // another place, or are not held any more although nobody deleted them: ask Holds which. kMore:
+  // also blocks that cannot be named changed, or some were found again: make a new list. Called on
+  // the maintenance executor, without a lock of the tier that a call of it takes. To know names
+  // costs a read for each block that a reclaim lets go. nullptr: nobody is told, and nobody is
+  // being told any more when this returns.
+  enum class Unnamed : uint8_t { kNone, kMore };
+  using LearnChanges = std::function<void(const std::vector<NamedBlock>& changed, Unnamed unnamed)>;
+  virtual void WatchChanges(LearnChanges learn) = 0;
+
+  // `done` gets the names of some of the blocks behind `from`, possibly none, and the place behind
+  // them; on the maintenance executor, or at once where the list is over. Their headers are read.
+  // What is written, or comes to lie elsewhere, after the list was begun may be missing from it.
+  static constexpr uint32_t kListedAtOnce = 1024;  // records that are looked at
+  virtual void List(const ListPlace& from,
+                    std::function<void(const ListPlace& next, std::vector<NamedBlock>)> done) = 0;
 
   // Makes time pass: deadlines of waiting writes, syncs, the index, scrubs, probes of what failed.
   // At least every 50 ms.

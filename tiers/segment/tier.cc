@@ -278,6 +278,7 @@ void Tier::Tick() {
   MaybeReclaimLocked(deferred);
   MaybeProbeReadsLocked(deferred);
   MaybeScrubLocked(deferred);
+  MaybeTellChangesLocked(deferred);
   PumpAllLocked(deferred);
 }
 

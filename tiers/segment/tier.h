@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -132,9 +133,24 @@ inline constexpr uint32_t kLargeTier = 16;  // segments
 // The last one in so many parts of a segment is what is left to fill while the next one is opened.
 inline constexpr uint32_t kAheadShare = 4;
 
+// A segment that is being emptied. Guarded by the tier's lock but for `records` and
+// `rewritten_pages`, which the one job that runs has.
+struct Reclaim {
+  Segment* victim = nullptr;
+  double live_share = 1;  // of it, when it was chosen
+  bool scanned = false;
+  std::vector<IndexedRecord> records;
+  uint32_t rewritten_pages = 0;
+  size_t next = 0;
+  uint32_t in_flight = 0;
+  bool job_runs = true;
+  bool ending = false;
+  bool must_stay = false;  // what may not be lost could not be rewritten
+  bool retires = false;    // whatever is sound is kept, and the segment is not used again
+};
+
 struct ReadOperation;
 struct MetadataRead;
-struct Reclaim;
 struct ScrubPass;
 
 class Tier final : public SegmentTier {
@@ -178,6 +194,9 @@ class Tier final : public SegmentTier {
   [[nodiscard]] std::vector<SegmentView> Sealed() const override;
   [[nodiscard]] Digest128 uuid() const override { return folder_->superblock().uuid; }
   void WatchNotes(LearnNotes /*learn*/) override {}  // they are complete from the start
+  void WatchChanges(LearnChanges learn) override;
+  void List(const ListPlace& from,
+            std::function<void(const ListPlace& next, std::vector<NamedBlock>)> done) override;
   [[nodiscard]] std::vector<DriveView> Drives() const override;
 
  private:
@@ -236,15 +255,34 @@ class Tier final : public SegmentTier {
   void EndRead(const std::shared_ptr<ReadOperation>& read, ReadOutcome outcome);
   void UnpinLocked(Segment& segment, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // What was found at a record's place is not the record: it is a miss from now on. True: it was
-  // held.
-  bool QuarantineLocked(Segment& segment, const Digest128& fingerprint, const RecordPlace& place)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // held. `name`: nullptr: not known.
+  bool QuarantineLocked(Segment& segment,
+                        const Digest128& fingerprint,
+                        const RecordPlace& place,
+                        const OwnedIdentity* name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountFaultLocked(RecordFault fault) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- tier_metadata.cc
   void SubmitMetadata(const std::shared_ptr<MetadataRead>& read);
   void MetadataEnded(const std::shared_ptr<MetadataRead>& read, const IoCompletion& completion);
   void EndMetadata(const std::shared_ptr<MetadataRead>& read, ReadOutcome outcome);
+
+  // ---- tier_list.cc
+  void NoteChangedLocked(NamedBlock block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteUnnamedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void MaybeTellChangesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellChanges();
+  // The name of a block's record that the segment of this epoch held; nullopt: it cannot be read.
+  // Blocks.
+  [[nodiscard]] std::optional<NamedBlock> ReadName(File& file,
+                                                   uint64_t epoch,
+                                                   const IndexedRecord& record) const;
+  // Of the victim's blocks that are held there still. Blocks.
+  std::vector<NamedBlock> ReadNames(const Reclaim& reclaim, Unnamed* unnamed);
+  // The first one from `place` on that may hold blocks; pins it. nullptr: there is none.
+  Segment* NextToListLocked(ListPlace* place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ListJob(const ListPlace& from,
+               const std::function<void(const ListPlace& next, std::vector<NamedBlock>)>& done);
 
   // ---- tier_breaker.cc: reads are suspended while the medium fails all of them
   void UpdateServingLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -433,6 +471,15 @@ class Tier final : public SegmentTier {
   std::shared_ptr<SyncRound> sync_round_ ABSL_GUARDED_BY(mutex_);  // and its transfers
   std::vector<std::function<void(absl::Status)>> sync_waiting_ ABSL_GUARDED_BY(mutex_);
   absl::Duration last_sync_ ABSL_GUARDED_BY(mutex_);
+
+  // Held in shared mode while the watcher is asked, so that WatchChanges can wait for its end;
+  // never beside mutex_.
+  absl::Mutex change_mutex_;
+  LearnChanges learn_changes_ ABSL_GUARDED_BY(change_mutex_);
+  std::atomic<bool> changes_watched_{false};
+  std::vector<NamedBlock> changed_ ABSL_GUARDED_BY(mutex_);  // to be told
+  Unnamed unnamed_ ABSL_GUARDED_BY(mutex_) = Unnamed::kNone;
+  bool telling_changes_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::shared_ptr<Reclaim> reclaim_ ABSL_GUARDED_BY(mutex_);  // and its jobs
   bool choosing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -122,7 +122,7 @@ void Tier::MetadataEnded(const std::shared_ptr<MetadataRead>& read,
       {
         absl::MutexLock lock(&mutex_);
         CountFaultLocked(fault);
-        QuarantineLocked(*read->segment, read->fingerprint, place);
+        QuarantineLocked(*read->segment, read->fingerprint, place, &read->identity);
       }
       EndMetadata(read, ReadOutcome::kCorrupt);
       return;
@@ -138,7 +138,7 @@ void Tier::MetadataEnded(const std::shared_ptr<MetadataRead>& read,
     {
       absl::MutexLock lock(&mutex_);
       CountFaultLocked(RecordFault::kMetadata);
-      QuarantineLocked(*read->segment, read->fingerprint, read->place);
+      QuarantineLocked(*read->segment, read->fingerprint, read->place, &read->identity);
     }
     EndMetadata(read, ReadOutcome::kCorrupt);
     return;

@@ -240,7 +240,7 @@ void Tier::VerifyRead(const std::shared_ptr<ReadOperation>& read, uint64_t bytes
     absl::MutexLock lock(&mutex_);
     if (finding != Finding::kAnotherIdentity) {
       CountFaultLocked(FaultOf(finding));
-      QuarantineLocked(*read->segment, read->fingerprint, read->place);
+      QuarantineLocked(*read->segment, read->fingerprint, read->place, &read->identity);
     }
   }
   EndRead(read, finding == Finding::kAnotherIdentity ? ReadOutcome::kGone : ReadOutcome::kCorrupt);
@@ -255,13 +255,20 @@ void Tier::CountFaultLocked(RecordFault fault) {
 
 bool Tier::QuarantineLocked(Segment& segment,
                             const Digest128& fingerprint,
-                            const RecordPlace& place) {
+                            const RecordPlace& place,
+                            const OwnedIdentity* name) {
   if (!table_.RemoveIf(fingerprint, place)) {
     return false;  // found damaged by another read, moved or deleted
   }
   ForgetPlaceLocked(place);
   DoubtLocked(fingerprint);
   ++segment.corrupt_records;
+  if (name == nullptr) {
+    NoteUnnamedLocked();
+  } else {
+    NoteChangedLocked(
+        {name->namespace_digest, name->generation, name->salt, name->key, /*parent=*/"", 0});
+  }
   return true;
 }
 

@@ -27,22 +27,6 @@ constexpr uint32_t kMaxRewritesInFlight = 4;
 
 }  // namespace
 
-// Guarded by the tier's lock but for `records` and `rewritten_pages`, which the one job that runs
-// has.
-struct Reclaim {
-  Segment* victim = nullptr;
-  double live_share = 1;  // of it, when it was chosen
-  bool scanned = false;
-  std::vector<IndexedRecord> records;
-  uint32_t rewritten_pages = 0;
-  size_t next = 0;
-  uint32_t in_flight = 0;
-  bool job_runs = true;
-  bool ending = false;
-  bool must_stay = false;  // what may not be lost could not be rewritten
-  bool retires = false;    // whatever is sound is kept, and the segment is not used again
-};
-
 std::vector<SegmentView> Tier::SealedLocked() const {
   // Of all uses of segments the two that began first: tombstones stay until every segment that was
   // begun before them has been used again.
@@ -389,12 +373,20 @@ void Tier::EmptyJob(const std::shared_ptr<Reclaim>& reclaim, uint64_t epoch) {
   // Durably empty before the table forgets it: a block that a lookup does not find, and a Delete
   // therefore leaves no tombstone for, must not come back with the next recovery.
   Segment& victim = *reclaim->victim;
+  Unnamed unnamed = Unnamed::kNone;
+  std::vector<NamedBlock> lost = ReadNames(*reclaim, &unnamed);
   const absl::Status status =
       folder_->BeginSegment(*victim.file, victim.number, SegmentRole::kBlocks, epoch);
   DeferredCalls deferred;
   absl::MutexLock lock(&mutex_);
   if (status.ok()) {
     LetGoLocked(*reclaim);
+    for (NamedBlock& block : lost) {
+      NoteChangedLocked(std::move(block));
+    }
+    if (unnamed == Unnamed::kMore) {
+      NoteUnnamedLocked();
+    }
     victim.epoch = epoch;
     ++figures_.reclaimed_segments;
     figures_.bytes_written += kPageBytes;
@@ -439,6 +431,7 @@ void Tier::LetGoLocked(const Reclaim& reclaim) {
   Segment& victim = *reclaim.victim;
   if (victim.live_records > 0) {
     // The index knew records that the segment does not list any more.
+    NoteUnnamedLocked();
     table_.RemoveSegment(victim.number);
     figures_.records_reclaimed += victim.live_records;
     victim.live_records = 0;

@@ -178,6 +178,7 @@ void Tier::RecoveredLocked(Segment& segment, Found found, DeferredCalls& deferre
   }
   if (--recovering_ == 0) {
     tombstones_.clear();
+    NoteUnnamedLocked();
   }
   if (segment.stage == Stage::kUnproven) {
     segment.entries = {};

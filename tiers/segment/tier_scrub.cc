@@ -206,7 +206,7 @@ void Tier::ScrubRecord(ScrubPass& pass, Segment& segment, const IndexedRecord& r
     return;
   }
   if (record.kind == static_cast<uint8_t>(RecordKind::kBlock)) {
-    if (!QuarantineLocked(segment, record.fingerprint, place)) {
+    if (!QuarantineLocked(segment, record.fingerprint, place, nullptr)) {
       return;  // a read found it, or it was deleted
     }
   } else {

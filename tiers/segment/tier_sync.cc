@@ -124,6 +124,7 @@ void Tier::DropUnsyncedLocked(Segment& segment) {
         table_.RemoveIf(entry.fingerprint, *place)) {
       ForgetPlaceLocked(*place);
       ++figures_.records_dropped_by_sync_faults;
+      NoteUnnamedLocked();
     }
   }
   // The index may know what was dropped: it is told anew.

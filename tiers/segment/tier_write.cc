@@ -320,6 +320,9 @@ void Tier::CommitLocked(Segment& segment, std::unique_ptr<Append> append, Deferr
     if (table_.Move(append->fingerprint, append->old_place, place)) {
       ForgetPlaceLocked(append->old_place);
       CountPlaceLocked(place);
+      NoteChangedLocked({append->identity.namespace_digest, append->identity.generation,
+                         append->identity.salt, append->identity.key, append->parent,
+                         append->first_token});
       ++figures_.records_rewritten;
     } else {
       outcome = WriteOutcome::kDeleted;

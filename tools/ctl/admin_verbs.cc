@@ -185,14 +185,6 @@ absl::StatusOr<Answer> RunScrub(const Run& run) {
   return answer;
 }
 
-absl::StatusOr<Answer> RunEvents(const Run& run) {
-  absl::Status status = run.daemon.TryWatch();
-  if (!status.ok()) {
-    return status;
-  }
-  return absl::UnimplementedError("this terracectl cannot show what the daemon sends");
-}
-
 absl::StatusOr<Answer> RunPool(const Run& run) {
   v1::PoolRequest request;
   request.set_tier(run.line.tier);

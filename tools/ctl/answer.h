@@ -12,8 +12,9 @@ struct Answer {
   Json json = Json::object();
   std::string text;         // ends with a newline, or is empty
   int exit_code = kExitOk;  // kExitFailed: it was answered, and the answer is bad news
-  // kPayload: standard output carried payload, so `text` goes to standard error.
-  enum class Text : uint8_t { kOutput, kError } text_to = Text::kOutput;
+  // kError: standard output carried payload, so `text` goes to standard error. kShown: all has been
+  // shown, line by line.
+  enum class Text : uint8_t { kOutput, kError, kShown } text_to = Text::kOutput;
 };
 
 }  // namespace terrace::ctl

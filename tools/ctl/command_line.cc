@@ -188,7 +188,15 @@ void AddOperatingVerbs(CLI::App& app, Typed& typed) {
   CLI::App* scrub = AddVerb(app, "scrub", "read a disk tier back within its budget and check it",
                             "scrub --tier g3");
   scrub->add_option("--tier", typed.line.tier, "which");
-  AddVerb(app, "events", "what is stored, removed and moved (not in this version)", "events");
+  CLI::App* events = AddVerb(
+      app, "events",
+      "what is stored, moved and removed, until it is interrupted; with --json one object a line",
+      "events --snapshot --count 10");
+  events->add_flag("--snapshot", typed.snapshot, "begin with all that is held");
+  events->add_option(
+      "--namespace,--namespace-digest", typed.digest,
+      "of this one alone: 32 hexadecimal digits, as `terracectl namespaces` has them");
+  events->add_option("--count", typed.line.events.count, "end after so many events");
 }
 
 void AddEverything(CLI::App& app, Typed& typed) {

@@ -80,6 +80,12 @@ struct SegmentOptions {
   enum class List : uint8_t { kDamaged, kRecords } list = List::kDamaged;
 };
 
+struct EventsOptions {
+  enum class From : uint8_t { kNow, kSnapshot } from = From::kNow;
+  std::string ns;      // 16 bytes; empty: all namespaces
+  uint64_t count = 0;  // events until it ends; 0: until interrupted
+};
+
 struct CommandLine {
   std::string verb;
   std::string runtime_dir;
@@ -101,6 +107,7 @@ struct CommandLine {
   TopOptions top;
   std::vector<std::string> doctor_dirs;
   SegmentOptions segment;
+  EventsOptions events;
 };
 
 // The run ends here: text for help and version, else a complaint.

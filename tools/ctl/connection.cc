@@ -5,8 +5,10 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -236,22 +238,46 @@ absl::StatusOr<v1::GetReply> Connection::GetStream(
   return header;
 }
 
-absl::Status Connection::TryWatch() {
+absl::Status Connection::Watch(const v1::WatchRequest& request,
+                               const std::function<Enough(const v1::WatchReply&)>& message) {
   if (absl::Status status = ConnectCache(); !status.ok()) {
     return status;
   }
   grpc::ClientContext context;
   const absl::Duration timeout = TimeoutOr(kUsualTimeout);
-  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  std::atomic<int64_t> heard_at = absl::ToUnixMillis(absl::Now());
+  std::atomic<bool> given_up = false;
+  absl::Notification over;
+  // A read has no deadline of its own, and the whole watch must not have one.
+  std::thread guard([&] {
+    while (!over.WaitForNotificationWithTimeout(absl::Milliseconds(50))) {
+      if (absl::ToUnixMillis(absl::Now()) - heard_at > absl::ToInt64Milliseconds(timeout)) {
+        given_up = true;
+        context.TryCancel();
+        return;
+      }
+    }
+  });
   const std::unique_ptr<grpc::ClientReader<v1::WatchReply>> reader =
-      cache_->Watch(&context, v1::WatchRequest());
-  v1::WatchReply message;
-  if (reader->Read(&message)) {
+      cache_->Watch(&context, request);
+  v1::WatchReply next;
+  Enough enough = Enough::kNo;
+  while (enough == Enough::kNo && reader->Read(&next)) {
+    heard_at = absl::ToUnixMillis(absl::Now());
+    enough = message(next);
+    next.Clear();
+  }
+  over.Notify();
+  guard.join();
+  if (enough == Enough::kYes) {
     context.TryCancel();
-    (void)reader->Finish();
+  }
+  const grpc::Status status = reader->Finish();
+  if (enough == Enough::kYes) {
     return absl::OkStatus();
   }
-  return ExplainGrpc(reader->Finish(), cache_path(), timeout);
+  return ExplainGrpc(given_up ? grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "") : status,
+                     cache_path(), timeout);
 }
 
 }  // namespace terrace::ctl

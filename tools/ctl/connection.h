@@ -99,8 +99,11 @@ class Connection {
       const v1::GetRequest& request,
       absl::Duration usual,
       const std::function<absl::Status(const std::string&)>& chunk);
-  // The status with which Watch ends; OK after its first message.
-  absl::Status TryWatch();
+  // One Watch, until `message` says that it is enough (OK) or the daemon ends it. DEADLINE_EXCEEDED
+  // when nothing comes for the timeout; heartbeats come more often.
+  enum class Enough : uint8_t { kNo, kYes };
+  absl::Status Watch(const v1::WatchRequest& request,
+                     const std::function<Enough(const v1::WatchReply&)>& message);
 
   [[nodiscard]] std::string admin_path() const { return runtime_dir_ + "/admin.sock"; }
   [[nodiscard]] std::string cache_path() const { return runtime_dir_ + "/terrace.sock"; }

@@ -81,7 +81,9 @@ int ExitOf(const absl::Status& status, const CommandLine& line) {
 }
 
 int Show(const Answer& answer, const CommandLine& line, Terminal& terminal) {
-  if (line.output == CommandLine::Output::kJson) {
+  if (answer.text_to == Answer::Text::kShown) {
+    terminal.out << std::flush;
+  } else if (line.output == CommandLine::Output::kJson) {
     terminal.out << DumpJson(answer.json) << "\n" << std::flush;
   } else if (answer.text_to == Answer::Text::kError) {
     // Beside payload on standard output only bad news is worth a word.

@@ -272,6 +272,15 @@ absl::Status SetSize(absl::string_view option,
   return absl::OkStatus();
 }
 
+absl::Status FinishEvents(const Typed& typed, EventsOptions* events) {
+  events->from = typed.snapshot ? EventsOptions::From::kSnapshot : EventsOptions::From::kNow;
+  absl::Status status = SetHex("--namespace", typed.digest, &events->ns);
+  if (status.ok() && !typed.digest.empty() && events->ns.size() != kDigestBytes) {
+    return absl::InvalidArgumentError("--namespace: a digest has 32 hexadecimal digits");
+  }
+  return status;
+}
+
 absl::Status FinishVerb(const Typed& typed, CommandLine* line) {
   const std::string& verb = line->verb;
   constexpr std::array<absl::string_view, 8> kOnBlocks = {"probe",  "put",     "get", "prefetch",
@@ -301,6 +310,9 @@ absl::Status FinishVerb(const Typed& typed, CommandLine* line) {
   }
   if (verb == "explain" && line->blocks.keys.size() != 1) {
     return absl::InvalidArgumentError("explain takes one key");
+  }
+  if (verb == "events") {
+    return FinishEvents(typed, &line->events);
   }
   if (verb == "evict") {
     std::optional<uint64_t> target;

@@ -53,6 +53,7 @@ struct Typed {
   bool once = false;
   bool verify_payloads = false;
   bool list_records = false;
+  bool snapshot = false;
 };
 
 // Fills typed->line from the other members. INVALID_ARGUMENT names the option and what it takes.

@@ -40,7 +40,7 @@ absl::StatusOr<Answer> RunDelete(const Run& run);
 absl::StatusOr<Answer> RunPin(const Run& run);
 absl::StatusOr<Answer> RunUnpin(const Run& run);
 
-// What this version does not have: the server's own words where it has a call for it.
+// A line an event, until --count of them have come or a signal ends the program.
 absl::StatusOr<Answer> RunEvents(const Run& run);
 
 // Until q or a signal; with --once one screen.

@@ -170,7 +170,9 @@ INSTANTIATE_TEST_SUITE_P(
         WrongUsage{{"evict"}, "--target"},
         WrongUsage{{"evict", "--target", "-5"}, "--target"},
         WrongUsage{{"quota"}, "TENANT"},
-        WrongUsage{{"top", "--interval", "1ms"}, "--interval"}));
+        WrongUsage{{"top", "--interval", "1ms"}, "--interval"},
+        WrongUsage{{"events", "--namespace", "abcd"}, "--namespace"},
+        WrongUsage{{"events", "--count", "many"}, "--count"}));
 
 TEST(CommandLine, EveryVerbHasHelpWithAnExample) {
   for (const char* verb :

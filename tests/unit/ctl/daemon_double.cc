@@ -149,6 +149,48 @@ class DaemonDouble::CacheService final : public v1::Cache::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Watch(grpc::ServerContext* context,
+                     const v1::WatchRequest* request,
+                     grpc::ServerWriter<v1::WatchReply>* writer) override {
+    if (grpc::Status status = state_.Enter("Watch", *request, context); !status.ok()) {
+      return status;
+    }
+    const auto add = [](v1::WatchReply* message, v1::EventKind kind, uint64_t sequence) {
+      message->set_publisher_id(0xab);
+      v1::Event* event = message->add_events();
+      event->set_kind(kind);
+      event->set_sequence(sequence);
+      return event;
+    };
+    const auto name = [](v1::Event* event, size_t keys) {
+      event->set_namespace_digest(std::string(16, 'n'));
+      event->set_key_bytes(32);
+      event->set_keys(std::string(32 * keys, 'a'));
+      event->set_tier("g2");
+    };
+    v1::WatchReply message;
+    message.add_namespaces()->set_namespace_digest(std::string(16, 'n'));
+    message.mutable_namespaces(0)->mutable_record()->set_model("m");
+    v1::Event* stored = add(&message, v1::EVENT_KIND_STORED, 7);
+    name(stored, 2);
+    stored->set_parent(std::string(32, 'p'));
+    stored->set_first_token(32);
+    add(&message, v1::EVENT_KIND_SNAPSHOT_END, 7);
+    writer->Write(message);
+    message.Clear();
+    add(&message, v1::EVENT_KIND_HEARTBEAT, 7);
+    writer->Write(message);
+    message.Clear();
+    name(add(&message, v1::EVENT_KIND_REMOVED, 8), 1);
+    add(&message, v1::EVENT_KIND_CLEARED, 9)->set_namespace_digest(std::string(16, 'n'));
+    add(&message, v1::EVENT_KIND_GAP, 12);
+    writer->Write(message);
+    while (!context->IsCancelled()) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return grpc::Status::OK;
+  }
+
   grpc::Status Prefetch(grpc::ServerContext* context,
                         const v1::PrefetchRequest* request,
                         v1::PrefetchReply* reply) override {

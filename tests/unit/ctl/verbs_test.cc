@@ -300,13 +300,55 @@ TEST_F(Verbs, WhatThisVersionLacksSaysSo) {
   const Json scrub = RunJson({"scrub"}, 1);
   EXPECT_EQ(scrub["error"]["code"], "UNIMPLEMENTED");
   EXPECT_EQ(scrub["error"]["exit"], 1);
-  for (const char* verb : {"events", "scrub"}) {
+  for (const char* verb : {"scrub"}) {
     const Outcome outcome = Run({verb});
     EXPECT_EQ(outcome.exit_code, 1);
     EXPECT_EQ(outcome.out, "");
     EXPECT_NE(outcome.err.find(std::string(verb) + ": not in this version"), std::string::npos)
         << outcome.err;
   }
+}
+
+TEST_F(Verbs, EventsAreLinesUntilThereAreEnough) {
+  const Outcome outcome = Run({"events", "--snapshot", "--count", "3"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out,
+            "7 stored in g2: 2 keys 61616161... behind 70707070... from token 32, of m (6e6e6e6e)\n"
+            "7 snapshot ends\n"
+            "8 removed from g2: 1 key 61616161..., of m (6e6e6e6e)\n");
+  v1::WatchRequest sent;
+  ASSERT_TRUE(sent.ParseFromString(daemon_.LastRequest("Watch")));
+  EXPECT_TRUE(sent.snapshot());
+  EXPECT_EQ(sent.namespaces_size(), 0);
+}
+
+TEST_F(Verbs, EventsAsJsonAreAnObjectALine) {
+  const Outcome outcome =
+      Run({"events", "--json", "--count", "5", "--namespace", "6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e6e"});
+  EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+  std::vector<Json> lines;
+  std::istringstream text(outcome.out);
+  for (std::string line; std::getline(text, line);) {
+    lines.push_back(*ParseJson(line));
+  }
+  ASSERT_EQ(lines.size(), 5U) << outcome.out;
+  EXPECT_EQ(lines[0]["kind"], "stored");
+  EXPECT_EQ(lines[0]["publisher_id"], "00000000000000ab");
+  EXPECT_EQ(lines[0]["model"], "m");
+  EXPECT_EQ(lines[0]["keys"].get<std::string>().size(), 128U);
+  EXPECT_EQ(lines[3]["kind"], "cleared");
+  EXPECT_EQ(lines[4]["kind"], "gap");
+  v1::WatchRequest sent;
+  ASSERT_TRUE(sent.ParseFromString(daemon_.LastRequest("Watch")));
+  EXPECT_EQ(sent.namespaces(0), std::string(16, 'n'));
+}
+
+TEST_F(Verbs, EventsEndWithTheDaemonsWord) {
+  daemon_.Hang("Watch");
+  EXPECT_NE(Run({"events", "--timeout", "100ms"}).err.find("did not answer within"),
+            std::string::npos);
+  daemon_.Fail("Watch", {grpc::StatusCode::RESOURCE_EXHAUSTED, "watchers: at most 16 a tenant"});
+  EXPECT_EQ(Run({"events"}).err, "terracectl: watchers: at most 16 a tenant\n");
 }
 
 TEST_F(Verbs, TheServersWordsReachTheOperator) {

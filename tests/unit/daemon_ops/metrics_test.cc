@@ -158,6 +158,20 @@ TEST_F(MetricsTest, ShowWhatTheStoreUses) {
   }
 }
 
+TEST_F(MetricsTest, ShowWhoWatches) {
+  FullText();
+  store_.usage.watchers = 31;
+  store_.usage.event_bytes = 32;
+  store_.usage.counters.events = 33;
+  store_.usage.counters.event_gaps = 34;
+  clock_.Advance(absl::Seconds(1));
+  const std::string text = metrics_->Text();
+  for (const char* line : {"terrace_watchers 31\n", "terrace_event_journal_bytes 32\n",
+                           "terrace_events_total 33\n", "terrace_event_gaps_total 34\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST_F(MetricsTest, ShowFromWhichPrefixOnATierPays) {
   EXPECT_THAT(FullText(), Not(HasSubstr("terrace_tier_break_even_tokens")));
   store_.usage.costs = {{.name = "g3", .break_even_tokens = 512, .never_pays = false},

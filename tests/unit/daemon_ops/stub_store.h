@@ -127,6 +127,10 @@ class StubStore final : public BlockStore {
   absl::StatusOr<uint32_t> Unpin(const Caller&, const StorePart&) override { std::abort(); }
   void CancelCall(const Caller&, uint64_t, std::function<void(bool)>) override { std::abort(); }
   void CancelTicket(const Caller&, uint64_t, std::function<void(bool)>) override { std::abort(); }
+  [[nodiscard]] bool IsWatched() const override { std::abort(); }
+  absl::StatusOr<std::unique_ptr<StoreWatcher>> Watch(TenantId, WatchCall) override {
+    std::abort();
+  }
   void Tick() override { std::abort(); }
   std::vector<LearntPolicy> SaveLearnt() override { std::abort(); }
   void SetDraining(bool) override { std::abort(); }

@@ -75,16 +75,6 @@ TEST_F(GrpcFrontTest, ReflectionListsAndDescribesEveryService) {
   EXPECT_TRUE(admin.Describes("terrace.v1.Admin"));
 }
 
-TEST_F(GrpcFrontTest, WatchIsUnimplemented) {
-  const auto stub = v1::Cache::NewStub(channel_);
-  grpc::ClientContext context;
-  Bound(context);
-  const auto watch = stub->Watch(&context, {});
-  v1::WatchReply reply;
-  EXPECT_FALSE(watch->Read(&reply));
-  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
-}
-
 TEST_F(GrpcFrontTest, MessagesAndMetadataOverTheirLimitsAreRefused) {
   const auto stub = v1::Cache::NewStub(channel_);
   v1::ProbeReply reply;

@@ -56,9 +56,10 @@ TEST_F(SessionTest, HelloTellsLimitsFeaturesAndTenant) {
   EXPECT_EQ(hello->max_calls_in_flight(), 256U);
   EXPECT_EQ(hello->tenant(), "uid-" + std::to_string(getuid()));
   EXPECT_NE(hello->session_id(), 0U);
-  EXPECT_EQ(std::count(hello->features().begin(), hello->features().end(), v1::FEATURE_STREAMS), 1);
+  for (const v1::Feature served : {v1::FEATURE_STREAMS, v1::FEATURE_WATCH}) {
+    EXPECT_EQ(std::count(hello->features().begin(), hello->features().end(), served), 1) << served;
+  }
   for (const int feature : hello->features()) {
-    EXPECT_NE(feature, v1::FEATURE_WATCH);
     EXPECT_NE(feature, v1::FEATURE_GPU_REGIONS);
     EXPECT_NE(feature, v1::FEATURE_LOCAL_LEVELS) << "there is no local tier here";
   }
@@ -155,7 +156,7 @@ TEST_F(SessionTest, TheLastReplyNamesTheRuleThatWasBroken) {
 
 TEST_F(SessionTest, UnknownMethodsAreUnimplementedAndHarmless) {
   const std::unique_ptr<FrameClient> client = NewSession();
-  for (const int method : {0, int{v1::METHOD_WATCH}, 20, int{v1::METHOD_DRAIN_NOTICE}, 65535}) {
+  for (const int method : {0, 20, int{v1::METHOD_DRAIN_NOTICE}, 65535}) {
     const auto reply = client->Call<v1::PingReply>(static_cast<v1::Method>(method), v1::PingRequest());
     EXPECT_TRUE(absl::IsUnimplemented(reply.status())) << method;
   }
