@@ -18,6 +18,7 @@
 #include "tiers/dram/arena.h"
 #include "tools/bench/block_set.h"
 #include "tools/bench/daemon_process.h"
+#include "tools/bench/lease_times.h"
 #include "tools/bench/paired_sides.h"
 #include "tools/bench/raw_transfers.h"
 #include "tools/bench/scenario.h"
@@ -32,7 +33,6 @@ constexpr uint64_t kLocalBytes = uint64_t{8} << 30;
 constexpr uint64_t kPassBytes = uint64_t{256} << 20;  // of one side of a pair
 constexpr uint32_t kPassesOfSet = 4;                  // the set is so many passes long
 constexpr uint32_t kMostTogether = 32;
-constexpr uint32_t kHotSamples = 2000;  // of one window
 
 class LocalScenario {
  public:
@@ -54,7 +54,6 @@ class LocalScenario {
   void BeginAmplification();
   void AddAmplification(const char* name, const char* text);
   absl::Status MeasureHotHits();
-  absl::StatusOr<double> HotP99(BlockSet& hot);
   absl::Status GetTogether(BlockSet& set, uint32_t begin);
 
   [[nodiscard]] double Rate(double seconds) const {
@@ -252,32 +251,6 @@ absl::Status LocalScenario::MeasurePuts() {
 
 // ---------------------------------------------------------------- DRAM beside a busy drive
 
-absl::StatusOr<double> LocalScenario::HotP99(BlockSet& hot) {
-  std::vector<double> times;
-  uint32_t displaced = 0;
-  for (uint32_t i = 0; times.size() < kHotSamples; ++i) {
-    const Stopwatch watch;
-    absl::StatusOr<Completion> got = session_->GetLease(hot.Chain(i % hot.count(), 1), {});
-    times.push_back(watch.microseconds());
-    if (!got.ok()) {
-      return got.status();
-    }
-    if (CountOutcomes(**got, TERRACE_GET_OK) != 1) {
-      // The load has displaced it, because this thread did not run for long enough: not a hit. All
-      // of them come back together, or the load would displace one while another is read.
-      times.pop_back();
-      got = session_->GetLease(hot.Chain(0, hot.count()), {}, ClientSession::Pending::kWait);
-      if (!got.ok() || ++displaced > kHotSamples) {
-        return got.ok() ? absl::UnavailableError("blocks do not stay in DRAM") : got.status();
-      }
-    }
-    if (absl::Status status = session_->Release((*got)->lease, {}); !status.ok()) {
-      return status;
-    }
-  }
-  return Percentile(times, 0.99);
-}
-
 absl::Status LocalScenario::MeasureHotHits() {
   const auto count = static_cast<uint32_t>(std::min<uint64_t>(16, pass_blocks_));
   absl::StatusOr<std::unique_ptr<BlockSet>> hot =
@@ -298,7 +271,7 @@ absl::Status LocalScenario::MeasureHotHits() {
   progress_.Begin("DRAM hits beside a busy drive", options_.pairs);
   std::vector<Pair> pairs;
   for (uint32_t i = 0; i < options_.pairs && !Interrupted(); ++i) {
-    const absl::StatusOr<double> idle = HotP99(**hot);
+    const absl::StatusOr<double> idle = LeaseP99(**hot);
     std::atomic<bool> stop{false};
     absl::Status busy;
     std::thread load([&] {
@@ -307,7 +280,7 @@ absl::Status LocalScenario::MeasureHotHits() {
       }
     });
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    const absl::StatusOr<double> loaded = HotP99(**hot);
+    const absl::StatusOr<double> loaded = LeaseP99(**hot);
     stop = true;
     load.join();
     for (const absl::Status& status : {idle.status(), loaded.status(), busy}) {

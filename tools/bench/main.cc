@@ -10,6 +10,7 @@
 #include "tiers/placement/eviction_policy.h"
 #include "tools/bench/declared_models.h"
 #include "tools/bench/empty_call.h"
+#include "tools/bench/neighbour.h"
 #include "tools/bench/scenario.h"
 
 namespace terrace::bench {
@@ -37,6 +38,8 @@ constexpr Scenario kScenarios[] = {
     {"rpc", "the smallest calls over both carriers, against an empty gRPC call", RunRpc},
     {"replay", "a recorded request trace: hit ratio, latencies, prefill saved", RunReplay},
     {"ttft", "time to first token: a prefix loaded from each tier, against computing it", RunTtft},
+    {"neighbour", "what another tenant that stores as fast as it can costs one with a guarantee",
+     RunNeighbour},
     {"peers", "2 MiB get and put against Redis and memcached, where they are installed", RunPeers},
 };
 
@@ -131,6 +134,9 @@ int Main(int argc, char** argv) {
   // What the gRPC figure is measured against: this program, as a server in a process of its own.
   if (argc == 3 && std::string(argv[1]) == kEmptyServerVerb) {
     return ServeEmptyCalls(argv[2]);
+  }
+  if (argc > 1 && std::string(argv[1]) == kNeighbourVerb) {
+    return BeNeighbour(argc - 2, argv + 2);
   }
   CLI::App app("Measures a Terrace daemon against what the machine can do.", "terrace-bench");
   app.set_version_flag("--version", std::string("terrace-bench ") + TERRACE_VERSION);

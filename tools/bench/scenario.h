@@ -62,6 +62,7 @@ absl::Status RunRestart(const BenchOptions& options, Report& report, Progress& p
 absl::Status RunTorture(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunGpu(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunTtft(const BenchOptions& options, Report& report, Progress& progress);
+absl::Status RunNeighbour(const BenchOptions& options, Report& report, Progress& progress);
 absl::Status RunPeers(const BenchOptions& options, Report& report, Progress& progress);
 
 }  // namespace terrace::bench

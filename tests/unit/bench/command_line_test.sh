@@ -36,6 +36,8 @@ expect 1 '--runtime' ttft --runtime "$folder"
 TERRACE_CUDA_DRIVER=$folder/absent.so expect 1 'no CUDA driver: .*absent' gpu --data "$folder"
 expect 1 '--block-bytes' gpu --block-bytes 4096
 expect 2 '--model' ttft --model parrot
+expect 1 '--runtime' neighbour --runtime "$folder"
+expect 2 '' --be-a-neighbour # what it starts itself, with arguments
 expect 1 '--blocks: 64 to 16384 of 16 tokens' ttft --blocks 63 --data "$folder"
 expect 1 'nothing-here' torture --terraced "$folder/nothing-here" --data "$folder"
 expect 1 'nothing-here' dram --terraced "$folder/nothing-here" --data "$folder"
