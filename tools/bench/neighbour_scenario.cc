@@ -2,14 +2,18 @@
 // whether its blocks stay, and how long its gets take.
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstring>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 
 #include "tools/bench/block_set.h"
 #include "tools/bench/daemon_process.h"
 #include "tools/bench/lease_times.h"
+#include "tools/bench/memory.h"
 #include "tools/bench/neighbour.h"
 #include "tools/bench/scenario.h"
 #include "tools/bench/stopwatch.h"
@@ -36,6 +40,14 @@ class NeighbourScenario {
   // Of the bytes, see Neighbour.
   absl::StatusOr<ChildProcess> Start(uint64_t bytes);
   absl::Status LookAfterFlood();
+  struct Gets {
+    double lease_p99 = 0;    // us
+    double region_rate = 0;  // GB/s
+  };
+  absl::StatusOr<Gets> Measure();
+  // Threads of this process copy memory meanwhile, as many as the daemon has: what any load of that
+  // kind costs on this machine.
+  absl::StatusOr<Gets> MeasureBesideCopies();
   absl::Status MeasureGets();
   absl::StatusOr<double> RegionRate();  // GB/s
 
@@ -139,36 +151,70 @@ absl::StatusOr<double> NeighbourScenario::RegionRate() {
                      : status;
 }
 
+absl::StatusOr<NeighbourScenario::Gets> NeighbourScenario::Measure() {
+  const absl::StatusOr<double> p99 = LeaseP99(*set_);
+  const absl::StatusOr<double> rate = RegionRate();
+  if (!p99.ok() || !rate.ok()) {
+    return p99.ok() ? rate.status() : p99.status();
+  }
+  return Gets{*p99, *rate};
+}
+
+absl::StatusOr<NeighbourScenario::Gets> NeighbourScenario::MeasureBesideCopies() {
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (uint32_t i = 0; i < options_.copy_threads; ++i) {
+    threads.emplace_back([this, &stop] {
+      const std::vector<char> from(set_->block_bytes(), 'f');
+      std::vector<char> to(set_->block_bytes());
+      while (!stop) {
+        std::memcpy(to.data(), from.data(), to.size());
+        KeepSum(static_cast<uint64_t>(to[to.size() / 2]));
+      }
+    });
+  }
+  absl::StatusOr<Gets> gets = Measure();
+  stop = true;
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  return gets;
+}
+
 absl::Status NeighbourScenario::MeasureGets() {
   progress_.Begin("gets beside a neighbour that stores", options_.pairs);
   std::vector<Pair> leases;
   std::vector<Pair> copies;
+  std::vector<double> alone;
   for (uint32_t i = 0; i < options_.pairs; ++i) {
     if (Interrupted()) {
       return absl::CancelledError("interrupted");
     }
-    const absl::StatusOr<double> p99 = LeaseP99(*set_);
-    const absl::StatusOr<double> rate = RegionRate();
+    const absl::StatusOr<Gets> undisturbed = Measure();
+    const absl::StatusOr<Gets> beside_copies = MeasureBesideCopies();
     absl::StatusOr<ChildProcess> neighbour = Start(0);
     if (!neighbour.ok()) {
       return neighbour.status();
     }
-    const absl::StatusOr<double> loaded_p99 = LeaseP99(*set_);
-    const absl::StatusOr<double> loaded_rate = RegionRate();
+    const absl::StatusOr<Gets> beside_neighbour = Measure();
     neighbour->Kill();
     for (const absl::Status& status :
-         {p99.status(), rate.status(), loaded_p99.status(), loaded_rate.status()}) {
+         {undisturbed.status(), beside_copies.status(), beside_neighbour.status()}) {
       if (!status.ok()) {
         return status;
       }
     }
-    leases.push_back({*loaded_p99, *p99});
-    copies.push_back({*loaded_rate, *rate});
+    alone.push_back(undisturbed->lease_p99);
+    leases.push_back({beside_neighbour->lease_p99, beside_copies->lease_p99});
+    copies.push_back({beside_neighbour->region_rate, beside_copies->region_rate});
     progress_.Advance(i);
   }
-  report_.AddPairs("get_p99", "lease of one block, p99, beside a neighbour that stores; alone",
-                   "us", leases);
-  report_.AddPairs("get_region", "gets into a region beside it; alone", "GB/s", copies);
+  report_.AddPairs("get_p99", "lease of one block, p99, beside it; beside plain copies", "us",
+                   leases);
+  report_.AddValue("get_p99_alone", "the same with nothing beside it", "us",
+                   SpreadOf(alone).median);
+  report_.AddPairs("get_region", "gets into a region beside it; beside plain copies", "GB/s",
+                   copies);
   return absl::OkStatus();
 }
 
