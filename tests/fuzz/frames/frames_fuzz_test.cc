@@ -129,6 +129,11 @@ std::vector<Sample> SessionSamples(const std::string& digest) {
   map.set_slab_id(1);
   samples.push_back(MakeSample<v1::MapSlabRequest, v1::MapSlabReply>(v1::METHOD_MAP_SLAB, map));
   samples.push_back(MakeSample<v1::PingRequest, v1::PingReply>(v1::METHOD_PING, {}));
+  v1::WatchRequest watch;
+  watch.set_snapshot(true);
+  watch.add_namespaces(digest);
+  watch.set_heartbeat_ms(5);
+  samples.push_back(MakeSample<v1::WatchRequest, v1::WatchReply>(v1::METHOD_WATCH, watch));
   return samples;
 }
 
@@ -202,7 +207,8 @@ class FramesFuzz : public ::testing::Test {
     EXPECT_TRUE(Pings());
     EXPECT_TRUE(Eventually([&] {
       const StoreUsage usage = room_->store().Usage();
-      return usage.sessions == 1 && usage.regions == 0 && usage.calls_in_flight == 0;
+      return usage.sessions == 1 && usage.regions == 0 && usage.calls_in_flight == 0 &&
+             usage.watchers == 0;
     }));
     EXPECT_TRUE(Eventually([&] { return OpenDescriptors() <= descriptors_before_ + kSlack; }))
         << OpenDescriptors() << " open, " << descriptors_before_ << " before";

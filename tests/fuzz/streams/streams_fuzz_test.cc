@@ -43,7 +43,12 @@ bool IsDocumented(grpc::StatusCode code) {
 struct Plan {
   std::string method;
   std::vector<std::string> messages;
-  enum class End : uint8_t { kHalfClose, kCancel, kCancelUnread } end = End::kHalfClose;
+  enum class End : uint8_t {
+    kHalfClose,
+    kCancel,
+    kCancelUnread,
+    kCancelAfterOne
+  } end = End::kHalfClose;
 };
 
 // Sends the plan and reads whatever comes.
@@ -64,13 +69,19 @@ grpc::Status Play(grpc::GenericStub& stub, const Plan& plan) {
     call->Write(grpc::ByteBuffer(&slice, 1), nullptr);
     open = step();
   }
+  grpc::ByteBuffer in;
+  if (plan.end == Plan::End::kCancelAfterOne) {
+    call->WritesDone(nullptr);
+    step();
+    call->Read(&in, nullptr);
+    step();
+  }
   if (plan.end == Plan::End::kHalfClose) {
     call->WritesDone(nullptr);
     step();
   } else {
     context.TryCancel();
   }
-  grpc::ByteBuffer in;
   for (bool more = plan.end != Plan::End::kCancelUnread; more;) {
     call->Read(&in, nullptr);
     more = step();
@@ -148,6 +159,21 @@ class StreamsFuzz : public ::testing::Test {
     }
     return plan;
   }
+  // A watch has no end of its own. A snapshot says something at once, where it is not refused.
+  Plan WatchPlan(MessageMutator& mutator) const {
+    v1::WatchRequest request;
+    request.add_namespaces(part_.namespace_digest());
+    if (!mutator.OneIn(3)) {
+      mutator.Mutate(&request);
+    }
+    request.set_snapshot(true);
+    Plan plan{"/terrace.v1.Cache/Watch", {request.SerializeAsString()}, Plan::End::kCancelAfterOne};
+    if (mutator.OneIn(10)) {
+      plan.messages[0] = mutator.MutateBytes(std::move(plan.messages[0]));
+      plan.end = Plan::End::kCancel;
+    }
+    return plan;
+  }
 
   uint64_t streams_ = 0;
   uint64_t seed_ = 0;
@@ -166,6 +192,8 @@ TEST_F(StreamsFuzz, MutatedStreamsAreRefusedOrServedAndLeaveNothing) {
     }
     Plan plan = mutator.OneIn(3) ? GetPlan(mutator) : PutPlan(mutator);
     if (mutator.OneIn(5)) {
+      plan = WatchPlan(mutator);
+    } else if (mutator.OneIn(5)) {
       plan.end = mutator.OneIn(2) ? Plan::End::kCancel : Plan::End::kCancelUnread;
     }
     const grpc::Status status = Play(*stub, plan);
@@ -178,7 +206,10 @@ TEST_F(StreamsFuzz, MutatedStreamsAreRefusedOrServedAndLeaveNothing) {
   // Both answers must have been given, or the mutations are too tame or too wild to find anything.
   EXPECT_GT(served, streams_ / 10);
   EXPECT_LT(served, streams_ * 9 / 10);
-  EXPECT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == 0; }));
+  EXPECT_TRUE(Eventually([&] {
+    const StoreUsage usage = room_->store().Usage();
+    return usage.calls_in_flight == 0 && usage.watchers == 0;
+  }));
   absl::Notification evicted;
   room_->store().Evict("", 0, [&evicted](const absl::StatusOr<EvictResult>& result) {
     EXPECT_TRUE(result.ok()) << result.status();
