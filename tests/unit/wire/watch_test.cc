@@ -422,5 +422,26 @@ TEST_P(SessionWatchTest, ADeadWatcherIsForgotten) {
 
 INSTANTIATE_TEST_SUITE_P(Sessions, SessionWatchTest, testing::Values(Carrier::kSession));
 
+// ---- what only gRPC has
+
+using GrpcWatchTest = WatchTest;
+
+TEST_P(GrpcWatchTest, AConnectionThatHasWatchedGivesItsPlaceBack) {
+  TearDown();
+  FrontRoomOptions options;
+  options.limits.connections_per_uid = 4;
+  Open(std::move(options));
+  v1::WatchRequest request;
+  request.set_snapshot(true);  // says something at once
+  for (int i = 0; i < 12; ++i) {
+    ASSERT_TRUE(Eventually([&] {
+      stub_ = NewStub();
+      return Watch(request)->Next().has_value();
+    })) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Grpc, GrpcWatchTest, testing::Values(Carrier::kGrpc));
+
 }  // namespace
 }  // namespace terrace::doubles
