@@ -144,13 +144,17 @@ void Tier::ListJob(
   ListPlace next = from;
   Segment* segment = nullptr;
   std::vector<IndexedRecord> records;
-  bool sealed = false;
+  size_t before = 0;  // records of the segment that come before those
+  size_t all = 0;
   {
     absl::MutexLock lock(&mutex_);
     segment = closing_ ? nullptr : NextToListLocked(&next);
     if (segment != nullptr) {
-      sealed = segment->entries.empty();
-      records = segment->entries;
+      const std::vector<IndexedRecord>& entries = segment->entries;
+      all = entries.size();
+      before = std::min<size_t>(next.record, all);
+      const size_t after = std::min<size_t>(before + kListedAtOnce, all);
+      records.assign(entries.data() + before, entries.data() + after);
     }
   }
   std::vector<NamedBlock> names;
@@ -159,27 +163,28 @@ void Tier::ListJob(
     done(next, std::move(names));
     return;
   }
-  if (sealed) {
+  if (all == 0) {                                   // sealed
     ListRecords(*segment, &records).IgnoreError();  // what is held is listed in any case
+    all = records.size();
   }
-  const auto end =
-      static_cast<uint32_t>(std::min<size_t>(records.size(), size_t{next.record} + kListedAtOnce));
-  for (uint32_t i = next.record; i < end; ++i) {
+  const auto end = static_cast<uint32_t>(std::min(all, size_t{next.record} + kListedAtOnce));
+  for (size_t i = next.record; i < end; ++i) {
+    const IndexedRecord& record = records[i - before];
     {
       absl::MutexLock lock(&mutex_);
       RecordPlace place;
-      if (records[i].kind != static_cast<uint8_t>(RecordKind::kBlock) ||
-          !ScrubbedLocked(records[i], &place)) {
+      if (record.kind != static_cast<uint8_t>(RecordKind::kBlock) ||
+          !ScrubbedLocked(record, &place)) {
         continue;
       }
     }
-    std::optional<NamedBlock> name = ReadName(*segment->file, next.epoch, records[i]);
+    std::optional<NamedBlock> name = ReadName(*segment->file, next.epoch, record);
     if (name.has_value()) {
       names.push_back(*std::move(name));
     }
   }
   next.record = std::max(end, next.record);
-  if (end == records.size() || records.size() <= next.record) {
+  if (next.record >= all) {
     ++next.epoch;
     next.record = 0;
   }

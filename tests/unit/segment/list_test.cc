@@ -98,6 +98,21 @@ TEST_F(ListTest, AListAfterARestartSaysTheSame) {
   EXPECT_EQ(List().size(), 60U);
 }
 
+TEST_F(ListTest, ASegmentOfManyRecordsIsListedInPieces) {
+  constexpr uint64_t kMany = 2 * SegmentTier::kListedAtOnce + 300;
+  room_.options().segment_bytes = uint64_t{32} << 20;
+  room_.options().capacity_bytes = 8 * room_.options().segment_bytes;
+  room_.Open();
+  for (uint64_t i = 0; i < kMany; ++i) {
+    ASSERT_EQ(room_.Write(TestBlock(i, 1)), WriteOutcome::kWritten);
+  }
+  ASSERT_LE(room_.tier().figures().segments, 2U) << "open, with all of them";
+  EXPECT_EQ(List().size(), kMany);
+  room_.Kill();
+  room_.Open();
+  EXPECT_EQ(List().size(), kMany);
+}
+
 TEST_F(ListTest, AListTellsParentsAndPositions) {
   room_.Open();
   TestBlock salted(1);
