@@ -380,7 +380,8 @@ class BlockStore {
                    PutCall call,
                    std::function<void(absl::StatusOr<PutResult>)> done) = 0;
   // Which of the keys a Put would not copy, because they lie in DRAM already: a byte a key, 1 or 0.
-  // Of a chain none behind its first gap. Nothing is touched, and nothing keeps them there.
+  // What lies behind a chain's first gap may be 0. Nothing is touched, and nothing keeps them
+  // there.
   virtual std::string InDram(TenantId tenant, const StorePart& part) = 0;
   virtual ReleaseResult Release(const Caller& caller,
                                 absl::Span<const LeaseRelease> leases,

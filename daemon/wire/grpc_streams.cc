@@ -1,7 +1,6 @@
 #include "daemon/wire/grpc_streams.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -14,6 +13,7 @@
 
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/stream_turn.h"
+#include "daemon/wire/write_stream.h"
 
 namespace terrace {
 namespace {
@@ -181,26 +181,9 @@ class PutStream final : public grpc::ServerReadReactor<grpc::ByteBuffer>,
 
 // ---------------------------------------------------------------- get
 
-// Owners: itself, from Start to OnDone, and the store's callback.
-class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
-                        public std::enable_shared_from_this<GetStream> {
+class GetStream final : public WriteStream {
  public:
-  explicit GetStream(std::shared_ptr<FrontShared> shared) : shared_(std::move(shared)) {}
-
-  static GetStream* Start(GrpcCallTable& table, GrpcCallSite site) {
-    const auto stream = std::make_shared<GetStream>(table.shared());
-    stream->self_ = stream;
-    stream->context_ = site.context;
-    // The call ends before the stream is done with, and but once.
-    site.end = [stream = stream.get()](const grpc::Status& status,
-                                       const grpc::ByteBuffer& /*none*/) { stream->End(status); };
-    stream->call_ = table.Begin(site);
-    if (stream->turn_.Enter()) {
-      stream->Begin(*site.bytes);
-      stream->Leave();
-    }
-    return stream.get();
-  }
+  explicit GetStream(std::shared_ptr<FrontShared> shared) : WriteStream(std::move(shared)) {}
 
   void OnWriteDone(bool ok) override {
     if (ok && WriteChunk()) {
@@ -213,31 +196,13 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     call_->FinishStream(ok ? absl::OkStatus() : absl::CancelledError("the client is gone"));
   }
 
-  void OnCancel() override { call_->FinishStream(absl::CancelledError("cancelled by the client")); }
-
-  void OnDone() override {
-    const std::shared_ptr<GetStream> last = std::move(self_);
-    static_cast<void>(last);
-  }
-
  private:
-  void End(const grpc::Status& status) {
-    const std::shared_ptr<GetStream> alive = shared_from_this();
-    if (turn_.End(status) == StreamTurn::Others::kAtWork && writing_) {
-      // A write waits for a client that may never read. gRPC's part of the stream lives until the
-      // last one leaves.
-      context_->TryCancel();
-    }
+  void Begin(const grpc::ByteBuffer& bytes) override {
+    Ask(bytes);
     Leave();
   }
 
-  void Leave() {
-    if (turn_.Leave()) {
-      Finish(turn_.status());
-    }
-  }
-
-  void Begin(const grpc::ByteBuffer& bytes) {
+  void Ask(const grpc::ByteBuffer& bytes) {
     v1::GetRequest request;
     if (absl::Status status = ParseGrpcMessage(bytes, &request); !status.ok()) {
       return Refuse(status);
@@ -248,9 +213,9 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     }
     shared_->calls.GetInPlace(
         call_->call, request,
-        [self = shared_from_this()](const absl::Status& status, v1::GetReply& header,
-                                    PayloadInPlace payload) {
-          self->Deliver(status, header, std::move(payload));
+        [this, self = shared_from_this()](const absl::Status& status, v1::GetReply& header,
+                                          PayloadInPlace payload) {
+          Deliver(status, header, std::move(payload));
         });
   }
 
@@ -274,14 +239,11 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   }
 
   void WriteHeader() {
-    const std::shared_ptr<GetStream> alive = shared_from_this();
-    // In this order: who ends the stream from now on cancels the write, and who has ended it before
-    // is seen here.
-    writing_ = true;
-    if (turn_.ended()) {
-      OnWriteDone(false);
-    } else {
+    const std::shared_ptr<WriteStream> alive = shared_from_this();
+    if (BeginsToWrite()) {
       StartWrite(&message_);
+    } else {
+      OnWriteDone(false);
     }
   }
 
@@ -324,12 +286,6 @@ class GetStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     }
   }
 
-  const std::shared_ptr<FrontShared> shared_;
-  std::shared_ptr<GetStream> self_;
-  std::shared_ptr<GrpcCall> call_;
-  grpc::CallbackServerContext* context_ = nullptr;
-  StreamTurn turn_;
-  std::atomic<bool> writing_{false};
   // From here on: only who writes, one at a time.
   grpc::Alarm to_grpc_;
   grpc::ByteBuffer message_;
@@ -346,7 +302,7 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* RunPutStream(GrpcCallTable& table, Gr
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* RunGetStream(GrpcCallTable& table, GrpcCallSite site) {
-  return GetStream::Start(table, std::move(site));
+  return WriteStream::Start<GetStream>(table, std::move(site));
 }
 
 }  // namespace terrace
