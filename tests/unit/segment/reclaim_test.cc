@@ -174,6 +174,7 @@ TEST(ReclaimTest, AJudgeThatKeepsEverythingCannotBlockTheTier) {
     room.Advance(absl::Seconds(1));
   }
   EXPECT_GT(written, 30U);
+  EXPECT_GT(room.tier().figures().records_over_share, 0U) << "it was not asked about all of them";
 }
 
 TEST(ReclaimTest, ASegmentThatIsReadIsNotOverwritten) {
