@@ -287,6 +287,7 @@ std::vector<BlockId> Store::SiblingsLocked(BlockId id) {
 // ---------------------------------------------------------------- slabs
 
 // Makes a slab of the size that this class needs, giving up free slabs of the usual size for it.
+// True: it is worth looking again, for what was made here, or by another thread of the same room.
 bool Store::MakeMemory(uint64_t slot_bytes) {
   const uint64_t bytes = SlabBytesFor(slot_bytes);
   std::vector<std::unique_ptr<SlabMemory>> given_up;
@@ -303,11 +304,10 @@ bool Store::MakeMemory(uint64_t slot_bytes) {
   given_up.clear();
   absl::StatusOr<std::unique_ptr<SlabMemory>> memory = slabs_.Make(bytes);
   Lock lock(&mutex_);
-  if (!memory.ok() || arena_->HeadroomBytes() < bytes) {
-    return false;
+  if (memory.ok() && arena_->HeadroomBytes() >= bytes) {
+    arena_->InstallFree(std::move(*memory));
   }
-  arena_->InstallFree(std::move(*memory));
-  return true;
+  return memory.ok();
 }
 
 double Store::SlabValueLocked(const SlabView& slab) {

@@ -115,6 +115,23 @@ TEST_F(SpaceTest, ASlabChangesItsBlockSizeWithinATenant) {
   EXPECT_TRUE(get.payload == PayloadOf(1000, 200 * 1024));
 }
 
+// Slots above 8 MiB are cut from slabs that are made when they are wanted, of which one fits here.
+TEST_F(SpaceTest, ASlabThatAnotherThreadMadeMeanwhileServesBoth) {
+  constexpr uint32_t kHuge = 9 << 20;
+  ns_ = Open(RecordOf(kHuge));
+  std::vector<PutOutcome> outcomes;
+  const auto take = [&](const absl::StatusOr<PutResult>& put) {
+    ASSERT_TRUE(put.ok());
+    outcomes.push_back(OutcomeAt(*put, 0));
+  };
+  store_->Put(caller_, InlinePut({1}, kHuge), take);
+  store_->Put(caller_, InlinePut({2}, kHuge), take);
+  slabs_.meanwhile = [this] { executor_.RunAll(); };
+  executor_.RunAll();
+  EXPECT_EQ(outcomes, std::vector<PutOutcome>(2, PutOutcome::kStored));
+  EXPECT_EQ(HitsOf({1, 2}), 2U);
+}
+
 TEST_F(SpaceTest, WhatIsWorthKeepingInAnEmptiedSlabMoves) {
   PutChain(Range(0, 64));
   PutChain(Range(100, 164));

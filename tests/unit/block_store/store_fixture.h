@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <functional>
 #include <list>
 #include <memory>
 #include <optional>
@@ -90,6 +91,9 @@ class TestRegion {
 class ReachableSlabSource final : public SlabSource {
  public:
   absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
+    if (meanwhile) {
+      std::exchange(meanwhile, nullptr)();
+    }
     auto memory = heap_.Make(bytes);
     if (!memory.ok()) {
       return memory;
@@ -107,6 +111,9 @@ class ReachableSlabSource final : public SlabSource {
     return nullptr;
   }
   HeapSlabSource& heap() { return heap_; }
+
+  // Runs once, while the next slab is being made: what another thread does meanwhile.
+  std::function<void()> meanwhile;
 
  private:
   class Slab final : public SlabMemory {
