@@ -21,6 +21,7 @@ EXCEPTIONS = [
 
 MAX_FUNCTION_LINES = 70
 MAX_FILE_LINES = 600
+MAX_PYTHON_COLUMNS = 100  # of the package; clang-format keeps C++ as narrow
 MAX_BLOB_BYTES = 1 << 20
 
 CPP = (".h", ".hpp", ".cc", ".cpp", ".c", ".cu")
@@ -199,6 +200,8 @@ def banned_name(file, tree):
         pattern = r"\b(?:class|struct|enum(?:\s+class)?|union)\s+(?:\[\[[^]]*\]\]\s*|[A-Z_]+\([^)]*\)\s*)*([A-Za-z_]\w*)(?=[^;(>,&*]*\{)|\busing\s+([A-Z]\w*)\s*="
     elif file.extension == ".proto":
         pattern = r"^\s*(?:message|enum|service)\s+(\w+)()"
+    elif file.extension == ".py" and not file.path.startswith("tests/"):  # stand-ins bear the names of others
+        pattern = r"^\s*class\s+(\w+)()"
     else:
         return
     for match in re.finditer(pattern, file.code, re.MULTILINE):
@@ -274,6 +277,14 @@ def file_length(file, tree):
         lines = file.text.count("\n")
         if lines > MAX_FILE_LINES:
             yield 1, f"{lines} lines, at most {MAX_FILE_LINES}"
+
+
+def line_length(file, tree):
+    """The package's lines fit beside each other."""
+    if file.extension == ".py" and file.path.startswith("client/"):
+        for number, line in enumerate(file.text.splitlines(), 1):
+            if len(line) > MAX_PYTHON_COLUMNS:
+                yield number, f"{len(line)} columns, at most {MAX_PYTHON_COLUMNS}"
 
 
 def source_in_no_target(file, tree):
@@ -383,9 +394,9 @@ def blob(file, tree):
 
 RULES = {
     rule.__name__.replace("_", "-"): rule
-    for rule in (include_arrow, third_party, client_header, banned_name, function_length, file_length, source_in_no_target,
-                 pragma_once, one_type_a_name, std_mutex, no_throw, raw_release, leftover, test_library_shipped, machine_path,
-                 generated_file, blob)
+    for rule in (include_arrow, third_party, client_header, banned_name, function_length, file_length, line_length,
+                 source_in_no_target, pragma_once, one_type_a_name, std_mutex, no_throw, raw_release, leftover,
+                 test_library_shipped, machine_path, generated_file, blob)
 }
 
 

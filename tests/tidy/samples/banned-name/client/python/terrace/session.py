@@ -1,0 +1,5 @@
+"""A type whose name says nothing."""
+
+
+class SessionManager:
+    pass
