@@ -1,6 +1,5 @@
-"""What the transformer of ttft_transformer.py asks of libterrace, of the daemon and of the CUDA driver, by ctypes.
-
-The structs are those of client/include/terrace/terrace.h, which lets them grow: each says its own size.
+"""What the transformer of ttft_transformer.py asks of the daemon and of the CUDA driver: the client is that of the package
+`terrace` (client/python), of which tools/gpu/pack lays a copy beside this file.
 """
 import ctypes
 import os
@@ -8,86 +7,24 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_int32, c_size_t, c_uint8, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_char_p, c_int, c_size_t, c_uint8, c_uint64, c_void_p
 
-LEVEL_DRAM, LEVEL_LOCAL_SYNCED, LEVEL_POOL = 2, 4, 5
-PUT_STORED, PUT_DUPLICATE, GET_OK = 1, 2, 1
-MEMORY_CUDA_IPC = 2
-RULE_PREFIX = 1
-DELIVER_REGION = 3
-HANDLE_BYTES = 64
+HERE = pathlib.Path(__file__).resolve().parent
+if not (HERE / "terrace").exists():
+    sys.path.insert(0, str(HERE.parent.parent / "client/python"))
+
+import terrace  # noqa: E402
+from terrace import abi  # noqa: E402
+
+LEVEL_DRAM, LEVEL_LOCAL_SYNCED, LEVEL_POOL = terrace.Level.DRAM, terrace.Level.LOCAL_SYNCED, terrace.Level.POOL
+DEADLINE_S = 60
 
 
 class Refused(Exception):
     """Something said no, or is not there; the message says who and why."""
-
-
-class Options(Structure):
-    _fields_ = [("struct_bytes", c_uint32), ("runtime_dir", c_char_p), ("client_name", c_char_p),
-                ("default_deadline_ms", c_uint32), ("reconnect_ms", c_uint32), ("spin_us", c_uint32),
-                ("slab_mapped", c_void_p), ("slab_unmapping", c_void_p), ("slab_context", c_void_p)]
-
-
-class NamespaceRecord(Structure):
-    _fields_ = [("struct_bytes", c_uint32), ("model", c_char_p), ("weights_revision", c_char_p), ("kv_dtype", c_char_p),
-                ("quantization", c_char_p), ("layout", c_char_p), ("engine_format", c_char_p),
-                ("hash_algorithm", c_char_p), ("hash_seed", c_char_p), ("block_tokens", c_uint32),
-                ("block_bytes", c_uint64), ("group", c_uint32), ("group_kind", c_char_p), ("shard_count", c_uint32),
-                ("shard_rank", c_uint32), ("sharding", c_uint32), ("parallel", c_char_p), ("key_suffix", c_void_p),
-                ("key_suffix_bytes", c_uint32), ("labels", c_void_p), ("label_count", c_uint32)]
-
-
-class Segment(Structure):
-    _fields_ = [("offset", c_uint64), ("bytes", c_uint64)]
-
-
-class Plane(Structure):
-    _fields_ = [("offset", c_uint64), ("block_stride", c_uint64), ("segments", POINTER(Segment)),
-                ("segment_count", c_uint32)]
-
-
-class RegionSpec(Structure):
-    _fields_ = [("struct_bytes", c_uint32), ("fd", c_int), ("offset", c_uint64), ("bytes", c_uint64),
-                ("block_count", c_uint32), ("planes", POINTER(Plane)), ("plane_count", c_uint32),
-                ("block_bytes", c_uint64), ("read_only", c_int32), ("memory", c_int), ("handle", c_void_p),
-                ("device_uuid", c_uint8 * 16), ("allocation_bytes", c_uint64), ("planes_per_layer", c_uint32),
-                ("canary_block", c_uint32)]
-
-
-class Part(Structure):
-    _fields_ = [("struct_bytes", c_uint32), ("ns", c_uint32), ("rule", c_int), ("salt", c_void_p),
-                ("salt_bytes", c_uint32), ("keys", c_char_p), ("key_bytes", c_uint32), ("key_count", c_uint32),
-                ("first_token", c_uint64), ("end_tokens", c_void_p), ("window_tokens", c_uint32), ("region", c_uint32),
-                ("block_indexes", POINTER(c_uint32)), ("after_event", c_void_p), ("progress_slot", c_uint32)]
-
-
-class Call(Structure):
-    _fields_ = [("struct_bytes", c_uint32), ("tag", c_uint64), ("deadline_ms", c_uint32), ("parts", POINTER(Part)),
-                ("part_count", c_uint32), ("request_id", c_void_p), ("request_id_bytes", c_uint32)]
-
-
-class GetOptions(Structure):
-    _fields_ = [("struct_bytes", c_uint32), ("delivery", c_int), ("hold", c_uint8 * 16), ("wait_pending", c_int32)]
-
-
-class PutOptions(Structure):
-    _fields_ = [("struct_bytes", c_uint32), ("payload_bytes", c_void_p), ("parent", c_char_p),
-                ("parent_bytes", c_uint32), ("wait_for", c_int), ("output_tokens", c_uint32), ("stop_reason", c_char_p),
-                ("session_end", c_int32), ("expected_return_ms", c_uint32), ("compute_us", c_uint64)]
-
-
-class Completion(Structure):
-    """As far as it is looked at."""
-    _fields_ = [("call_id", c_uint64), ("tag", c_uint64), ("verb", c_int), ("status", c_int), ("key_count", c_uint32),
-                ("states", POINTER(c_uint8)), ("outcomes", POINTER(c_uint8)), ("reasons", POINTER(c_uint8)),
-                ("levels", POINTER(c_uint8))]
-
-
-def sized(struct):
-    struct.struct_bytes = ctypes.sizeof(struct)
-    return struct
 
 
 class Driver:
@@ -129,7 +66,7 @@ class Driver:
         self._check("cuMemFree_v2", c_uint64(address))
 
     def export(self, address):
-        handle = (c_uint8 * HANDLE_BYTES)()
+        handle = (c_uint8 * abi.HANDLE_BYTES)()
         self._check("cuIpcGetMemHandle", handle, c_uint64(address))
         return handle
 
@@ -147,95 +84,72 @@ class Client:
 
     def __init__(self, library, runtime_dir):
         try:
-            self._calls = ctypes.CDLL(str(library))
+            self._session = terrace.Session(os.fspath(runtime_dir), "ttft", DEADLINE_S, library=os.fspath(library))
         except OSError as error:
-            raise Refused(f"libterrace: {error}") from None
-        self._calls.terrace_last_error.restype = c_char_p
-        self._client = c_void_p()
-        options = sized(Options(runtime_dir=os.fsencode(runtime_dir), client_name=b"ttft", default_deadline_ms=60000))
-        self._check("terrace_open", byref(options), byref(self._client))
-
-    def _check(self, name, *arguments):
-        status = getattr(self._calls, name)(*arguments)
-        if status != 0:
-            raise Refused(f"{name}: {self._calls.terrace_last_error().decode()} (status {status})")
+            raise Refused(str(error)) from None
 
     def close(self):
-        if self._client:
-            self._calls.terrace_close(self._client)
-            self._client = c_void_p()
+        self._session.close()
 
     def connected(self, timeout_ms):
-        return self._calls.terrace_wait_connected(self._client, c_uint32(timeout_ms)) == 0
+        return self._session.wait_connected(timeout_ms / 1000)
 
     def open_namespace(self, model, block_tokens, block_bytes, kv_dtype):
-        record = sized(NamespaceRecord(model=model.encode(), weights_revision=b"random", kv_dtype=kv_dtype.encode(),
-                                       layout=b"keys first", engine_format=b"1", hash_algorithm=b"blake2b",
-                                       block_tokens=block_tokens, block_bytes=block_bytes, shard_count=1))
-        namespace = c_uint32()
-        self._check("terrace_open_namespace", self._client, byref(record), byref(namespace))
-        return namespace.value
+        record = terrace.NamespaceRecord(model, "random", kv_dtype, "keys first", "blake2b", block_bytes,
+                                         block_tokens=block_tokens, engine_format="1")
+        try:
+            return self._session.namespace(record)
+        except ValueError as error:
+            raise Refused(f"namespace: {error}") from None
 
     def register_device_memory(self, driver, address, count, block_count, plane_count, planes_per_layer):
         """Planes end to end, in each the blocks end to end."""
         segment_bytes = count // (block_count * plane_count)
-        segment = Segment(0, segment_bytes)
-        planes = (Plane * plane_count)()
+        segment = abi.Segment(0, segment_bytes)
+        planes = (abi.Plane * plane_count)()
         for i, plane in enumerate(planes):
             plane.offset = i * block_count * segment_bytes
             plane.block_stride = segment_bytes
             plane.segments = ctypes.pointer(segment)
             plane.segment_count = 1
         handle = driver.export(address)
-        spec = sized(RegionSpec(fd=-1, bytes=count, block_count=block_count, planes=planes, plane_count=plane_count,
-                                memory=MEMORY_CUDA_IPC, handle=ctypes.cast(handle, c_void_p), device_uuid=driver.uuid,
-                                allocation_bytes=count, planes_per_layer=planes_per_layer))
-        region = c_uint32()
-        self._check("terrace_register_region", self._client, byref(spec), byref(region))
-        return region.value
+        spec = abi.RegionSpec(fd=-1, bytes=count, block_count=block_count, planes=planes, plane_count=plane_count,
+                              memory=int(abi.Memory.CUDA_IPC), handle=ctypes.cast(handle, c_void_p),
+                              device_uuid=driver.uuid, allocation_bytes=count, planes_per_layer=planes_per_layer)
+        try:
+            return self._session.region_of(spec)
+        except ValueError as error:
+            raise Refused(f"region: {error}") from None
 
     def unregister(self, region):
-        self._check("terrace_unregister_region", self._client, c_uint32(region), c_uint32(30000))
+        if not self._session.unregister(region, 30):
+            raise Refused("unregister: the daemon may still touch the region")
 
-    def _call(self, namespace, region, keys, blocks):
-        indexes = (c_uint32 * len(blocks))(*blocks)
-        part = sized(Part(ns=namespace, rule=RULE_PREFIX, keys=b"".join(keys), key_bytes=len(keys[0]),
-                          key_count=len(keys), region=region, block_indexes=indexes))
-        return sized(Call(tag=1, deadline_ms=60000, parts=ctypes.pointer(part), part_count=1))
+    def _part(self, namespace, region, keys, blocks):
+        return terrace.Part(namespace, keys, terrace.Rule.PREFIX, region=region, blocks=list(blocks))
 
-    def _await(self, what):
-        done = POINTER(Completion)()
-        until = time.monotonic() + 90
-        while self._calls.terrace_drain(self._client, byref(done), c_uint32(1), c_uint32(1000)) == 0:
-            if time.monotonic() > until:
-                raise Refused(f"{what}: no answer")
-        try:
-            if done.contents.status != 0:
-                raise Refused(f"{what}: status {done.contents.status}")
-            count = done.contents.key_count
-            return bytes(done.contents.outcomes[:count]), bytes(done.contents.levels[:count] if done.contents.levels
-                                                                else ())
-        finally:
-            self._calls.terrace_completion_free(done)
+    def _await(self, what, call):
+        if not self._session.wait(call, DEADLINE_S + 30):
+            raise Refused(f"{what}: no answer")
+        if not call.answer.ok:
+            raise Refused(f"{what}: status {int(call.answer.status)}: {call.answer.error}")
+        return call.answer
 
     def put(self, namespace, region, keys, blocks, level, parent=None):
         """All blocks reach the level, or Refused."""
-        call = self._call(namespace, region, keys, blocks)
-        options = sized(PutOptions(parent=parent, parent_bytes=len(parent or b""), wait_for=level))
-        self._check("terrace_submit_put", self._client, byref(call), byref(options), None, c_uint64(0), None)
-        outcomes, levels = self._await("put")
-        if any(outcome not in (PUT_STORED, PUT_DUPLICATE) for outcome in outcomes):
-            raise Refused(f"put: {sum(o not in (PUT_STORED, PUT_DUPLICATE) for o in outcomes)} blocks were not stored")
-        if any(reached < level for reached in levels):
-            raise Refused(f"put: {sum(reached < level for reached in levels)} blocks did not reach level {level}")
+        part = self._part(namespace, region, keys, blocks)
+        call = self._session.put(part, parent=parent or b"", wait_for=level, deadline_s=DEADLINE_S)
+        answer = self._await("put", call)
+        if not all(answer.kept()):
+            raise Refused(f"put: {answer.kept().count(False)} blocks were not stored")
+        if any(reached < level for reached in answer.levels):
+            raise Refused(f"put: {sum(reached < level for reached in answer.levels)} blocks did not reach level {level}")
 
     def get(self, namespace, region, keys, blocks):
         """How many of the blocks were delivered."""
-        call = self._call(namespace, region, keys, blocks)
-        options = sized(GetOptions(delivery=DELIVER_REGION, wait_pending=1))
-        self._check("terrace_submit_get", self._client, byref(call), byref(options), None)
-        outcomes, _ = self._await("get")
-        return sum(outcome == GET_OK for outcome in outcomes)
+        part = self._part(namespace, region, keys, blocks)
+        answer = self._await("get", self._session.get([part], deadline_s=DEADLINE_S))
+        return sum(answer.delivered())
 
 
 def find_built(here, packed, built):
