@@ -392,28 +392,29 @@ class _Huge:
 
 
 class RandomOperationsTest(TierTest):
-    OPERATIONS = 10_000
-
-    def test_ten_thousand_operations_deliver_no_wrong_byte(self):
+    def operate(self, operations, between):
+        """Stores, evictions and lookups with loads; chunks that came from the tier, and how many of them were wrong."""
         seed = int(os.environ.get("TERRACE_SEED", random.SystemRandom().randrange(1 << 32)))
         print(f"seed {seed}")
         source = random.Random(seed)
         known = [offload_key(source.randbytes(32), source.randrange(2)) for _ in range(400)]
         stored, hits, wrong, done = {}, 0, 0, 0
-        while done < self.OPERATIONS:
+        while done < operations:
+            between(done, source)
             kind = source.random()
+            batch = source.sample(known, source.randrange(1, 5))
             if kind < 0.45:
-                batch = source.sample(known, source.randrange(1, 5))
-                if self.manager.store({key: content_of(key) for key in batch}, ReqContext(f"w{done}")):
+                context = ReqContext(f"w{done}")
+                self.tier.on_new_request(context)
+                if self.manager.store({key: content_of(key) for key in batch}, context):
                     stored.update((key, content_of(key)) for key in batch)
                     done += len(batch)
                 self.step()
-                self.tier.on_request_finished(ReqContext(f"w{done}"))
+                self.tier.on_request_finished(context)
             elif kind < 0.55:
                 for key in source.sample(known, 20):
                     self.manager.evict(key)
             else:
-                batch = source.sample(known, source.randrange(1, 5))
                 found = self.find(batch, f"r{done}")
                 done += len(batch)
                 for key in batch[:found]:
@@ -421,10 +422,38 @@ class RandomOperationsTest(TierTest):
                         continue  # evicted again by its neighbours
                     hits += 1
                     wrong += self.manager.read(key) != stored.get(key)
-        self.assertEqual(wrong, 0)
-        self.assertGreater(hits, self.OPERATIONS // 20)
-        self.assertGreater(self.tier.counters()["loaded_chunks"], self.OPERATIONS // 20)
+        self.settle()
         self.assertEqual(self.tier.counters()["faults"], 0)
+        self.assertEqual(len(self.tier._lookups), 0)
+        return hits, wrong
+
+    def test_ten_thousand_operations_deliver_no_wrong_byte(self):
+        hits, wrong = self.operate(10_000, lambda done, source: None)
+        self.assertEqual(wrong, 0)
+        self.assertGreater(hits, 500)
+        self.assertGreater(self.tier.counters()["loaded_chunks"], 500)
+
+    def test_nor_do_operations_under_daemons_that_die_and_stand_still(self):
+        at = [150]
+
+        def between(done, source):
+            if done < at[0]:
+                return
+            at[0] = done + 150
+            if source.random() < 0.3:
+                self.daemon.freeze()
+                for _ in range(source.randrange(20)):
+                    self.step()
+                self.daemon.thaw()
+            else:
+                self.daemon.kill()
+                for _ in range(source.randrange(20)):
+                    self.step()
+                self.daemon.start()
+
+        hits, wrong = self.operate(2_000, between)
+        self.assertEqual(wrong, 0)
+        self.assertGreater(self.tier._session.state().reconnects, 0)
 
 
 class CopiedTierTest(TierTest):
