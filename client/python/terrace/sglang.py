@@ -304,7 +304,14 @@ class TerraceHiCache(HiCacheStorage):
         before = getattr(extra_info, "prefix_keys", None)
         parent = _forms(before[-1:])[0] if before else b""
         if self._region is not None:
-            part = Part(self._namespace, forms, Rule.PREFIX, region=self._region, blocks=numbers)
+            part = Part(
+                self._namespace,
+                forms,
+                Rule.PREFIX,
+                region=self._region,
+                blocks=numbers,
+                first_token=len(before or ()) * self._pages.tokens,
+            )
             call = self._session.put(
                 part, parent=parent, deadline_s=self._limits["set_deadline_s"]
             )

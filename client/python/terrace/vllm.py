@@ -200,17 +200,18 @@ class TerraceTier(SecondaryTierManager):
         return bool(self._jobs)
 
     def drain_jobs(self) -> None:
-        """Until no job is under way and nothing touches the rows. Raises RuntimeError when the
-        daemon has been standing still for a minute and may still write: better that than rows
-        that change later."""
-        until = time.monotonic() + DRAIN_LIMIT_S
+        """Until no job is under way and nothing touches the rows. Raises RuntimeError when none has
+        ended for a minute, so that the daemon stands still and may write when it goes on: better
+        that than rows that change later."""
+        left, until = len(self._jobs), time.monotonic() + DRAIN_LIMIT_S
         while self._jobs:
-            self._advance(timeout_s=0.2)
-            if time.monotonic() > until:
+            self._guarded(lambda: self._advance(timeout_s=0.2))
+            if len(self._jobs) < left:
+                left, until = len(self._jobs), time.monotonic() + DRAIN_LIMIT_S
+            elif time.monotonic() > until:
                 raise RuntimeError(
-                    f"terrace: {len(self._jobs)} jobs are still under way after "
-                    f"{DRAIN_LIMIT_S:.0f} s; terraced stands still, and may write into the region "
-                    "when it goes on"
+                    f"terrace: none of {left} jobs has ended for {DRAIN_LIMIT_S:.0f} s; terraced "
+                    "stands still, and may write into the region when it goes on"
                 )
 
     # ------------------------------------------------------------ events, figures, end
@@ -350,21 +351,31 @@ class TerraceTier(SecondaryTierManager):
         if job.is_load:
             self._rows.load(namespace, keys, rows, context)
         else:
-            self._rows.store(namespace, keys, rows, self._parent_of(job, keys), context)
+            chain = self._chain_of(job, positions, keys)
+            self._rows.store(namespace, keys, rows, chain, context)
         job.open_calls += 1
         self._calls[job.is_load] += 1
 
-    def _parent_of(self, job: _Job, keys: List[bytes]) -> Optional[bytes]:
-        """The key that the same request stored before these; None where chunks have no known
-        length, and are no chain."""
+    def _chain_of(
+        self, job: _Job, positions: List[int], keys: List[bytes]
+    ) -> Optional[vllm_rows.Chain]:
+        """After the keys that the same request stored before, at the tokens that vLLM says, where
+        it does; None where chunks have no known length, and are no chain."""
         suffix = keys[0][-GROUP_BYTES:]
-        if not self._facts.chunk_tokens(int.from_bytes(suffix, "big")):
+        tokens = self._facts.chunk_tokens(int.from_bytes(suffix, "big"))
+        if not tokens:
             return None
+        parent = b""
         chains = self._last_key.get(job.request.req_id)
-        if chains is None:  # finished meanwhile, or never announced
-            return b""
-        parent, chains[suffix] = chains.get(suffix, b""), keys[-1]
-        return parent if len(parent) == len(keys[0]) else b""
+        if chains is not None:  # not finished meanwhile
+            parent, chains[suffix] = chains.get(suffix, b""), keys[-1]
+            parent = parent if len(parent) == len(keys[0]) else b""
+        tell = getattr(job.request, "get_offload_key_position", None)
+        ends = [tell(job.keys[place]) for place in positions] if tell is not None else [None]
+        rising = None not in ends and all(a < b for a, b in zip([tokens - 1, *ends], ends))
+        if not rising:
+            return vllm_rows.Chain(parent)
+        return vllm_rows.Chain(parent, ends[0] - tokens, ends)
 
     def _flush(self) -> None:
         self._lookups.flush()

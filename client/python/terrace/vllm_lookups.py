@@ -57,13 +57,23 @@ class Lookups:
         return verdict.found
 
     def flush(self) -> None:
-        """Asks the daemon for all new keys, in as few calls as its limits allow."""
+        """Asks the daemon for all new keys, in as few calls as its limits allow. Raises what went
+        wrong when all have been asked for; keys that could not be are misses, and not asked for
+        for ever."""
         new, self._new = self._new, []
+        fault: Optional[Exception] = None
         for keys, parts in self._batches(new):
             self._tally.add("lookups", len(keys))
-            self._session.probe(
-                parts, hold_s=self._hold_s, deadline_s=self._deadline_s, context=("probe", keys)
-            )
+            told = ("probe", keys)
+            try:
+                self._session.probe(
+                    parts, hold_s=self._hold_s, deadline_s=self._deadline_s, context=told
+                )
+            except Exception as error:
+                self.miss(keys)
+                fault = error
+        if fault is not None:
+            raise fault
 
     def touch(self, keys: Iterable[bytes]) -> None:
         """Tells the daemon that these were used; what it answers is not looked at."""
@@ -103,7 +113,12 @@ class Lookups:
         by_namespace: Dict[Namespace, List[bytes]] = {}
         names = {}
         for key in keys:
-            namespace, names[key] = self._name_of(key)
+            try:
+                namespace, names[key] = self._name_of(key)
+            except ValueError:  # of a group that there cannot be
+                self._tally.add("lookups_refused")
+                self.miss([key])
+                continue
             by_namespace.setdefault(namespace, []).append(key)
         batch: List[bytes] = []
         parts: List[Part] = []

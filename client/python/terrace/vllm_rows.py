@@ -3,7 +3,7 @@ copies."""
 import logging
 import os
 import queue
-from typing import Any, Iterable, List, Optional, Protocol, Sequence, Tuple
+from typing import Any, Iterable, List, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from terrace import abi
 from terrace.abi import PutOutcome, Rule
@@ -24,6 +24,15 @@ _MOST_WAITING = 1024
 Ended = Tuple[Any, List[bool], bool]
 
 
+class Chain(NamedTuple):
+    """Where keys of a store lie in their request. `parent`: the key before the first; none where it
+    is empty."""
+
+    parent: bytes = b""
+    first_token: int = 0
+    end_tokens: Optional[List[int]] = None
+
+
 class Rows(Protocol):
     row_bytes: int
 
@@ -35,11 +44,10 @@ class Rows(Protocol):
         namespace: Namespace,
         keys: List[bytes],
         rows: List[int],
-        parent: Optional[bytes],
+        chain: Optional[Chain],
         context: Any,
     ) -> None:
-        """From the rows. `parent`: the key before the first, none of it if empty; None: keys in
-        no order."""
+        """From the rows; without a chain, keys are in no order."""
 
     def ended(self, timeout_s: float) -> Iterable[Ended]:
         """Copies that have ended; none where the daemon copies."""
@@ -125,13 +133,17 @@ class _RegionRows:
         namespace: Namespace,
         keys: List[bytes],
         rows: List[int],
-        parent: Optional[bytes],
+        chain: Optional[Chain],
         context: Any,
     ) -> None:
-        rule = Rule.INDEPENDENT if parent is None else Rule.PREFIX
-        part = Part(namespace, keys, rule, region=self._region, blocks=rows)
+        part = Part(namespace, keys, region=self._region, blocks=rows)
+        if chain is not None:
+            part = part._replace(
+                rule=Rule.PREFIX, first_token=chain.first_token, end_tokens=chain.end_tokens
+            )
+        parent = chain.parent if chain is not None else b""
         limit, told = self._store_deadline_s, ("store", context)
-        self._session.put(part, parent=parent or b"", deadline_s=limit, context=told)
+        self._session.put(part, parent=parent, deadline_s=limit, context=told)
 
     def ended(self, timeout_s: float) -> Iterable[Ended]:
         return ()
@@ -170,16 +182,15 @@ class _CopiedRows:
         namespace: Namespace,
         keys: List[bytes],
         rows: List[int],
-        parent: Optional[bytes],
+        chain: Optional[Chain],
         context: Any,
     ) -> None:
         blocks = self._blocks(rows)
+        parent = chain.parent if chain is not None else b""
         self._begin(
             context,
             len(keys),
-            lambda: self._copies.put(
-                namespace, keys, blocks, self._store_deadline_s, parent=parent or b""
-            ),
+            lambda: self._copies.put(namespace, keys, blocks, self._store_deadline_s, parent),
         )
 
     def ended(self, timeout_s: float) -> Iterable[Ended]:

@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import unittest
+from unittest import mock
 
 import sglang_stand_in as sglang
 from private_daemon import PrivateDaemon, until
@@ -80,6 +81,19 @@ class PoolsTest(Case):
         pool = sglang.HostPool(pages=600, token_bytes=32)
         backend = self.backend(pool)
         self.round_trip(pool, backend, chain(300))
+
+    def test_a_store_says_what_precedes_it(self):
+        pool = sglang.HostPool()
+        backend = self.backend(pool)
+        keys = chain(6)
+        indices = self.fill(pool, keys)
+        before = sglang.HiCacheStorageExtraInfo(prefix_keys=keys[:4])
+        with mock.patch.object(backend._session, "put", wraps=backend._session.put) as put:
+            self.assertEqual(backend.batch_set_v1(keys[:4], indices[:64]), [True] * 4)
+            self.assertEqual(backend.batch_set_v1(keys[4:], indices[64:], before), [True] * 2)
+        told = [(call.args[0].first_token, call.kwargs["parent"]) for call in put.mock_calls]
+        self.assertEqual(told, [(0, b""), (4 * pool.page_size, bytes.fromhex(keys[3]))])
+        self.assertEqual(backend.batch_exists(keys), 6)
 
     def test_pages_of_mla_are_written_by_rank_0_and_read_by_all(self):
         pool = sglang.HostPool(mla=True)

@@ -19,6 +19,10 @@ from collections import OrderedDict
 class ReqContext:
     req_id: str
     kv_transfer_params: object = None
+    positions: dict = dataclasses.field(default_factory=dict)
+
+    def get_offload_key_position(self, key):
+        return self.positions.get(key)
 
 
 class LookupResult(enum.Enum):

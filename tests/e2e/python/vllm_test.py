@@ -5,6 +5,7 @@ import random
 import time
 import types
 import unittest
+from unittest import mock
 
 import terrace
 import vllm_stand_in as vllm
@@ -322,6 +323,19 @@ class PresentTierTest(TierTest):
         defined = self.tier.build_metric_definitions({})
         self.assertEqual({name.rsplit("terrace_")[1] for name in defined}, set(self.tier.counters()))
 
+    def test_stores_say_where_their_chunks_lie_in_the_prompt(self):
+        keys = keys_of(6)
+        context = ReqContext("writer", positions={key: 64 * (place + 1) for place, key in enumerate(keys)})
+        with mock.patch.object(self.tier._session, "put", wraps=self.tier._session.put) as put:
+            self.store(keys[:3], context)
+            self.store(keys[3:], context)
+            self.store(keys_of(2, seed=1), ReqContext("other"))
+            self.store(keys_of(1, seed=2), ReqContext("odd", positions={keys_of(1, seed=2)[0]: 3}))
+        told = [(call.args[0].first_token, call.args[0].end_tokens, call.kwargs["parent"]) for call in put.mock_calls]
+        self.assertEqual(told, [(0, [64, 128, 192], b""), (192, [256, 320, 384], keys[2]), (0, None, b""), (0, None, b"")])
+        self.evict_all()
+        self.expect_found(keys, "reader")
+
     def test_a_request_that_finished_is_forgotten(self):
         for key in keys_of(50):
             self.tier.lookup(key, ReqContext("one"))
@@ -357,6 +371,24 @@ class PresentTierTest(TierTest):
                 self.assertEqual(results[0].job_id, number)
                 self.assertEqual(results[0].success, keys == [])
 
+    def test_a_key_of_a_group_that_there_cannot_be_is_a_miss(self):
+        context = ReqContext("odd")
+        odd, fine = offload_key(bytes(32), 70_000), keys_of(1)[0]
+        self.assertIs(self.tier.lookup(odd, context), LookupResult.RETRY)
+        self.assertIs(self.tier.lookup(fine, context), LookupResult.RETRY)
+        self.run_until(lambda: self.tier.lookup(odd, context) is LookupResult.MISS)
+        self.run_until(lambda: self.tier.lookup(fine, context) is LookupResult.MISS)
+
+    def test_a_lookup_that_cannot_be_asked_is_a_miss(self):
+        context = ReqContext("odd")
+        keys = keys_of(3)
+        with mock.patch.object(self.tier._session, "probe", side_effect=ValueError("no")):
+            for key in keys:
+                self.tier.lookup(key, context)
+            self.step()
+        self.assertEqual({self.tier.lookup(key, context) for key in keys}, {LookupResult.MISS})
+        self.assertEqual(self.tier.counters()["faults"], 1)
+
     def test_drained_jobs_have_their_results(self):
         keys = keys_of(16)
         self.manager.store({key: content_of(key) for key in keys}, ReqContext("writer"))
@@ -364,6 +396,17 @@ class PresentTierTest(TierTest):
         self.assertFalse(self.tier.has_pending_work())
         self.manager.begin_step()
         self.assertEqual(self.manager.under_way, 0)
+
+    def test_a_drain_over_a_daemon_that_stands_still_says_so(self):
+        keys = keys_of(4)
+        self.daemon.freeze()
+        self.addCleanup(self.daemon.thaw)
+        self.manager.store({key: content_of(key) for key in keys}, ReqContext("writer"))
+        with mock.patch.object(self.module, "DRAIN_LIMIT_S", 0.3):
+            with self.assertRaisesRegex(RuntimeError, "stands still"):
+                self.tier.drain_jobs()
+        self.daemon.thaw()
+        self.tier.drain_jobs()
 
     def test_more_jobs_than_calls_wait_for_their_turn(self):
         self.tier.shutdown()
