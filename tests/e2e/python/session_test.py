@@ -2,9 +2,11 @@
 import ctypes
 import mmap
 import os
+import pathlib
 import random
+import subprocess
+import sys
 import threading
-import time
 import unittest
 
 import terrace
@@ -12,6 +14,7 @@ from private_daemon import PrivateDaemon, until
 from terrace import GetOutcome, KeyState, Part, Piece, PutOutcome, Rule, Session, Status
 from terrace.backing import Span, backing_of, span_of
 
+EXAMPLE = pathlib.Path(__file__).parents[3] / "client/examples/a_few_lines.py"
 BLOCK = 8192
 ROWS = 64
 
@@ -389,6 +392,20 @@ class ManyTest(unittest.TestCase):
         self.daemon.thaw()
         for call in calls:
             self.assertTrue(self.session.wait(call, 60))
+
+
+class ExampleTest(unittest.TestCase):
+    def run_it(self, runtime_dir):
+        done = subprocess.run([sys.executable, "-B", EXAMPLE], capture_output=True, text=True, check=False,
+                              env={**os.environ, "TERRACE_RUNTIME": runtime_dir})
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def test_the_example_reads_back_what_it_stored_and_misses_without_a_daemon(self):
+        with PrivateDaemon() as daemon:
+            self.assertEqual(self.run_it(daemon.runtime_dir), "stored: True, read back: the same bytes\n")
+            daemon.kill()
+            self.assertEqual(self.run_it(daemon.runtime_dir), "stored: False, read back: a miss\n")
 
 
 class BackingTest(unittest.TestCase):

@@ -219,7 +219,7 @@ class PrimaryRegion:
             self._memory = mmap.mmap(self.fd, rows * row_bytes)
         else:
             self._memory = bytearray(rows * row_bytes)
-        self.view = memoryview(self._memory).cast("B", [rows, row_bytes])
+        self.view = memoryview(self._memory).cast("b", [rows, row_bytes])
 
     def write(self, row, content):
         memoryview(self._memory)[row * self.row_bytes:(row + 1) * self.row_bytes] = content
