@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 MOST_WAITING = 4096  # batches, of copies and of lookups
 # Models that are told apart; the keys of more share one namespace, and stay apart by their digests.
 MOST_MODELS = 64
+CLOSE_S = 5.0
 _COUNTED = ("found", "not_found", "got", "missed", "stored", "not_stored", "refused", "faults")
 
 # (future id, whether it went well, why not, an answer a key)
@@ -130,14 +131,14 @@ class TerraceConnector:
         return self._tally.totals()
 
     def close(self) -> None:
-        """Ends what is under way, and drops what is drained no more. Idempotent."""
+        """Lets what is under way end, for some seconds, and answers nothing more. Idempotent."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        ended = self._copiers.close(timeout_s=5.0) & self._askers.close(timeout_s=5.0)
-        self._session.close()
-        if ended:
+        ended = [workers.close(timeout_s=CLOSE_S) for workers in (self._copiers, self._askers)]
+        self._session.close()  # whoever still waits for the daemon is answered by this
+        if all(ended) or all([self._copiers.close(CLOSE_S), self._askers.close(CLOSE_S)]):
             self._bell.close()
 
     # ------------------------------------------------------------ inside

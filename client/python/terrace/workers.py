@@ -4,6 +4,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from typing import Callable, List, Optional
 
 logger = logging.getLogger(__name__)
@@ -32,22 +33,40 @@ class Workers:
         return True
 
     def close(self, timeout_s: float) -> bool:
-        """What has begun is finished, and what waits before; False: not within the time."""
-        if not self._closed:
-            self._closed = True
-            for _ in self._threads:
-                try:
-                    self._queue.put(None, timeout=timeout_s)
-                except queue.Full:
-                    return False
+        """Lets what has begun and what waits end; beyond the time what waits is dropped, and False:
+        something that has begun goes on. Idempotent."""
+        until = time.monotonic() + timeout_s
+        self._closed = True
+        try:
+            self._queue.put(None, timeout=timeout_s)
+        except queue.Full:
+            self._drop()
         for thread in self._threads:
-            thread.join(timeout_s)
-        return not any(thread.is_alive() for thread in self._threads)
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            self._drop()
+            return False
+        return True
+
+    def _drop(self) -> None:
+        """Instead of all that waits, the end."""
+        try:
+            while True:
+                self._queue.get_nowait()
+        except queue.Empty:
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            pass  # it is there already
 
     def _run(self) -> None:
         while True:
             work = self._queue.get()
             if work is None:
+                self._end()  # for the next thread
                 return
             try:
                 work()

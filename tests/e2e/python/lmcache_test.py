@@ -13,7 +13,7 @@ import terrace
 from private_daemon import PrivateDaemon, until
 from terrace.keys import digest
 from terrace.lmcache import TerraceConnector
-from terrace.workers import Bell
+from terrace.workers import Bell, Workers
 
 logging.getLogger("terrace").setLevel(logging.ERROR)
 OBJECT = 300_000
@@ -232,6 +232,18 @@ class ConnectorTest(unittest.TestCase):
         future = self.connector.submit_batch_exists(keys_of(1))
         self.assertEqual([(done[0], done[1]) for done in self.connector.drain_completions()], [(future, False)])
 
+    def test_closing_does_not_wait_for_a_daemon_that_stands_still(self):
+        keys = keys_of(2)
+        self.set(keys)
+        self.loop.stop()
+        self.daemon.freeze()
+        self.addCleanup(self.daemon.thaw)
+        threads = threading.active_count()
+        self.connector.submit_batch_get(keys, [buffer_of(bytes(OBJECT)) for _ in keys])
+        with mock.patch("terrace.lmcache.CLOSE_S", 0.05):
+            self.connector.close()
+        self.assertTrue(until(lambda: threading.active_count() == threads - 5))  # four that copy, one that asks
+
     def test_descriptors_and_threads_end_with_it(self):
         def open_and_close():
             connector = TerraceConnector(runtime_dir=self.daemon.runtime_dir)
@@ -244,6 +256,47 @@ class ConnectorTest(unittest.TestCase):
             open_and_close()
         self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
         self.assertEqual(threading.active_count(), threads)
+
+
+class WorkersTest(unittest.TestCase):
+    def test_what_waits_is_done_before_they_end(self):
+        done = []
+        workers = Workers("test", 3, 100)
+        for number in range(50):
+            self.assertTrue(workers.submit(lambda number=number: done.append(number)))
+        self.assertTrue(workers.close(60))
+        self.assertEqual(sorted(done), list(range(50)))
+        self.assertFalse(workers.submit(done.clear))
+        self.assertTrue(workers.close(60))
+
+    def test_a_full_queue_refuses_and_what_it_holds_is_dropped_when_time_is_up(self):
+        begun, goes_on, done = threading.Event(), threading.Event(), []
+        workers = Workers("test", 2, 1)
+
+        def work():
+            begun.set()
+            goes_on.wait()
+
+        self.assertTrue(workers.submit(work))
+        self.assertTrue(begun.wait(60))
+        begun.clear()
+        self.assertTrue(until(lambda: workers.submit(work)))
+        self.assertTrue(begun.wait(60))
+        self.assertTrue(workers.submit(lambda: done.append(1)))
+        self.assertFalse(workers.submit(lambda: done.append(2)))
+        self.assertFalse(workers.close(0.01))
+        goes_on.set()
+        self.assertTrue(until(lambda: workers.close(1)))
+        self.assertEqual(done, [])
+
+    def test_an_exception_ends_no_thread(self):
+        done = threading.Event()
+        workers = Workers("test", 1, 10)
+        with self.assertLogs("terrace.workers", "ERROR"):
+            workers.submit(lambda: 1 // 0)
+            workers.submit(done.set)
+            self.assertTrue(done.wait(60))
+        self.assertTrue(workers.close(60))
 
 
 class BellTest(unittest.TestCase):
