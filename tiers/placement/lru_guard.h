@@ -5,7 +5,8 @@
 // LRU rules
 //   - while the forecasts do worse than those of one rate for everything (HazardModel::skill);
 //   - when PHL has fallen too far behind its best lead over LRU: by half of that lead, by a share
-//     of all blocks at most, and a small allowance;
+//     of all blocks at most, and a small allowance; by a larger one where the fall is no more than
+//     chance would make, as one long prompt does;
 //   - when request after request hits less than with LRU, before PHL is far ahead;
 //   - when enough requests were a difference, and they add up to no more than chance would.
 // After the latter three it rules until a shadow of PHL has won against LRU by several times the
@@ -60,10 +61,12 @@ class LruGuard {
   static constexpr double kAllowanceShare = 0.0003;  // of all blocks asked for so far
   static constexpr double kLeadShare = 0.5;          // of the best lead, that may be lost
   static constexpr double kMostLost = 0.01;          // of all blocks, that may be lost of it
+  static constexpr double kFallen = 2;               // standard deviations of what chance does
+  static constexpr double kByChance = 4;             // allowances, where it may be chance
   static constexpr double kLosses = 8;               // requests, net of those that hit more
   static constexpr double kLossDecay = 0.995;        // a request
   static constexpr double kFarAhead = 0.005;         // of all blocks
-  static constexpr double kTrial = 20;               // requests that were a difference
+  static constexpr double kTrial = 60;               // requests that were a difference
   static constexpr double kShown = 1;                // standard deviations of what chance does
   static constexpr double kWinBack = 2;              // allowances
   static constexpr double kWonBack = 1.5;            // standard deviations
@@ -77,6 +80,7 @@ class LruGuard {
     blocks_ += static_cast<double>(hits.blocks);
     lead_ += own - lru;
     best_lead_ = std::max(best_lead_, lead_);
+    fall_squares_ = lead_ >= best_lead_ ? 0 : fall_squares_ + (own - lru) * (own - lru);
     const double loss = own < lru ? 1 : own > lru ? -1 : 0;
     losses_ = std::max(0.0, kLossDecay * losses_ + loss);
     differing_ += own != lru ? 1 : 0;
@@ -90,11 +94,15 @@ class LruGuard {
       best_lead_ /= 2;
       first_lead_ /= 2;
       squares_ /= 2;
+      fall_squares_ /= 2;
     }
   }
   [[nodiscard]] bool HasFallen(double allowance) const {
     const double fall = best_lead_ - lead_;
     const double may_lose = std::min(kLeadShare * best_lead_, kMostLost * blocks_);
+    if (fall < kFallen * std::sqrt(fall_squares_)) {
+      return fall > may_lose + kByChance * allowance - first_lead_;
+    }
     return fall > may_lose + allowance - first_lead_ ||
            (fall > allowance && losses_ >= kLosses && lead_ < kFarAhead * blocks_);
   }
@@ -115,6 +123,7 @@ class LruGuard {
     lru_rules_ = false;
     first_lead_ = std::min(lead_, 0.0);
     best_lead_ = std::max(lead_, 0.0);
+    fall_squares_ = 0;
     losses_ = 0;
     differing_ = 0;
     squares_ = 0;
@@ -126,6 +135,7 @@ class LruGuard {
   double lead_ = 0;  // of what was hit over what LRU would have hit
   double best_lead_ = 0;
   double first_lead_ = 0;  // when PHL's rule began, where it was below 0
+  double fall_squares_ = 0;  // of what was gained or lost since the best lead
   double losses_ = 0;
   double differing_ = 0;    // requests, since PHL's rule began
   double squares_ = 0;      // of what they gained or lost

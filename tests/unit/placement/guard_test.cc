@@ -66,6 +66,14 @@ TEST(LruGuard, WaitsForPhlsShadowToWinAndLongerAfterEachRelapse) {
   }
 }
 
+TEST(LruGuard, OneLongPromptThatMissesMayBeChance) {
+  LruGuard guard;
+  guard.Count({.blocks = 200, .own = 30, .lru = 130}, kSkilled);
+  EXPECT_FALSE(guard.lru_rules());
+  guard.Count({.blocks = 200, .own = 30, .lru = 130}, kSkilled);
+  EXPECT_TRUE(guard.lru_rules());  // more than is let pass even then
+}
+
 // Blocks lost until LRU rules, where large losses and small gains alternate.
 int64_t LostUntilLruRules(LruGuard& guard) {
   int64_t lost = 0;
@@ -107,7 +115,7 @@ void Differ(LruGuard& guard, int times, uint64_t won, uint64_t lost) {
 
 TEST(LruGuard, WhatPhlGainsByChanceIsNotEnough) {
   LruGuard guard;
-  Differ(guard, 9, 8, 8);
+  Differ(guard, 29, 8, 8);
   EXPECT_FALSE(guard.lru_rules());  // too few to tell
   Differ(guard, 1, 8, 8);
   EXPECT_TRUE(guard.lru_rules());
