@@ -66,7 +66,7 @@ class LruGuard {
   static constexpr double kLosses = 8;               // requests, net of those that hit more
   static constexpr double kLossDecay = 0.995;        // a request
   static constexpr double kFarAhead = 0.005;         // of all blocks
-  static constexpr double kTrial = 60;               // requests that were a difference
+  static constexpr double kTrial = 12;               // requests, if all made the same difference
   static constexpr double kShown = 1;                // standard deviations of what chance does
   static constexpr double kWinBack = 2;              // allowances
   static constexpr double kWonBack = 1.5;            // standard deviations
@@ -83,7 +83,7 @@ class LruGuard {
     fall_squares_ = lead_ >= best_lead_ ? 0 : fall_squares_ + (own - lru) * (own - lru);
     const double loss = own < lru ? 1 : own > lru ? -1 : 0;
     losses_ = std::max(0.0, kLossDecay * losses_ + loss);
-    differing_ += own != lru ? 1 : 0;
+    differences_ += std::abs(own - lru);
     squares_ += (own - lru) * (own - lru);
     const double won = static_cast<double>(hits.phl) - lru;
     won_back_ = std::max(0.0, won_back_ + won);
@@ -93,6 +93,7 @@ class LruGuard {
       lead_ /= 2;
       best_lead_ /= 2;
       first_lead_ /= 2;
+      differences_ /= std::sqrt(2.0);  // as their squares
       squares_ /= 2;
       fall_squares_ /= 2;
     }
@@ -106,8 +107,10 @@ class LruGuard {
     return fall > may_lose + allowance - first_lead_ ||
            (fall > allowance && losses_ >= kLosses && lead_ < kFarAhead * blocks_);
   }
+  // A few long prompts among many short ones say as little as those few alone.
   [[nodiscard]] bool HasNothingToShow() const {
-    return differing_ >= kTrial && lead_ - first_lead_ < kShown * std::sqrt(squares_);
+    const bool tried = squares_ > 0 && differences_ * differences_ >= kTrial * squares_;
+    return tried && lead_ - first_lead_ < kShown * std::sqrt(squares_);
   }
   [[nodiscard]] bool HasWonBack(double allowance) const {
     return won_back_ >= kWinBack * relapses_ * allowance &&
@@ -125,7 +128,7 @@ class LruGuard {
     best_lead_ = std::max(lead_, 0.0);
     fall_squares_ = 0;
     losses_ = 0;
-    differing_ = 0;
+    differences_ = 0;
     squares_ = 0;
   }
 
@@ -135,10 +138,10 @@ class LruGuard {
   double lead_ = 0;  // of what was hit over what LRU would have hit
   double best_lead_ = 0;
   double first_lead_ = 0;  // when PHL's rule began, where it was below 0
-  double fall_squares_ = 0;  // of what was gained or lost since the best lead
+  double fall_squares_ = 0;  // of what requests gained or lost since the best lead
   double losses_ = 0;
-  double differing_ = 0;    // requests, since PHL's rule began
-  double squares_ = 0;      // of what they gained or lost
+  double differences_ = 0;  // blocks that requests gained or lost, since PHL's rule began
+  double squares_ = 0;      // of them
   double won_squares_ = 0;  // of what is in won_back_
   double won_back_ = 0;  // PHL's shadow over LRU, since it last lost everything
   double relapses_ = 0;  // grows each time; 0: none yet

@@ -25,7 +25,6 @@ constexpr uint8_t kMostHits = 7;
 constexpr uint32_t kAppChildren = 16;
 constexpr uint32_t kTurnsACall = 1024;
 constexpr int kForgetSteps = 8;
-constexpr uint64_t kLearnOneIn = 4;
 
 class PhlPolicy final : public EvictionPolicy {
  public:
@@ -368,8 +367,7 @@ class PhlPolicy final : public EvictionPolicy {
   // A new instance for a run that was used now.
   void Renew(RunId id, const RequestFacts& facts, Part part) {
     ++instances_;
-    tree_.InstanceOf(id).learning =
-        instances_ <= options_.learn_all || instances_ % kLearnOneIn == 0;
+    tree_.InstanceOf(id).learning = instances_ % options_.LearnOneIn(instances_) == 0;
     Rewrite(id, facts, part);
   }
   // The instance begins now, with these facts.

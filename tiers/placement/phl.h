@@ -24,10 +24,17 @@ struct PhlOptions {
   // if that is more.
   uint32_t ghosts_per_four_blocks = 1;
   uint64_t least_ghosts = 262'144;
-  // So many instances are all learnt from; of those that follow one in four, which is enough by
-  // then.
+  // So many instances are all learnt from.
   uint64_t learn_all = 50'000;
   bool guarded = true;  // false: for experiments
+
+  // The share that is learnt from when so many have been seen: the more, the less another one says.
+  [[nodiscard]] uint64_t LearnOneIn(uint64_t instances) const {
+    if (instances <= learn_all) {
+      return 1;
+    }
+    return instances <= 2 * learn_all ? 4 : 8;
+  }
 };
 
 std::unique_ptr<EvictionPolicy> MakePhlPolicy(const PhlOptions& options);

@@ -60,7 +60,6 @@ uint32_t FeatureRows(const RequestFacts& request,
   Rows rows(out);
   const uint64_t hits = std::min<uint32_t>(run.hits, 7);
   const uint64_t sharing = run.children <= 1 ? 0 : Octave(run.children) - 1;
-  const uint64_t turn = request.turn < 4 ? request.turn : 2 + Octave(request.turn);
   const uint64_t fresh =
       request.new_blocks < 4 ? request.new_blocks : 2 + Octave(request.new_blocks);
   const uint64_t prompt = HalfOctave(request.chain_blocks);
@@ -80,7 +79,7 @@ uint32_t FeatureRows(const RequestFacts& request,
   rows.Add(stop, hits);
   rows.Add(stop, output);
   rows.Add(app & 0xFFFFFU, hits);
-  rows.Add(app & 0xFFFFFU, turn, stop);
+  rows.Add(Octave(run.depth), last);
   rows.Add(output, prompt);
   rows.Add(Octave(run.depth), hits, sharing);
   rows.Add(expected);

@@ -13,7 +13,7 @@ namespace terrace {
 
 // Raised when the list changes: weights are kept over restarts, and those of another list say
 // nothing.
-inline constexpr uint32_t kFeatureVersion = 1;
+inline constexpr uint32_t kFeatureVersion = 2;
 
 inline constexpr size_t kMostFeatures = 13;
 

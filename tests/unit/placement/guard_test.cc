@@ -115,9 +115,18 @@ void Differ(LruGuard& guard, int times, uint64_t won, uint64_t lost) {
 
 TEST(LruGuard, WhatPhlGainsByChanceIsNotEnough) {
   LruGuard guard;
-  Differ(guard, 29, 8, 8);
+  Differ(guard, 5, 8, 8);
   EXPECT_FALSE(guard.lru_rules());  // too few to tell
   Differ(guard, 1, 8, 8);
+  EXPECT_TRUE(guard.lru_rules());
+}
+
+TEST(LruGuard, AFewLongPromptsAmongManyShortOnesAreNoTrial) {
+  LruGuard guard;
+  Differ(guard, 1, 100, 100);
+  Differ(guard, 20, 1, 1);
+  EXPECT_FALSE(guard.lru_rules());
+  Differ(guard, 200, 1, 1);
   EXPECT_TRUE(guard.lru_rules());
 }
 
