@@ -66,9 +66,9 @@ class LruGuard {
   static constexpr double kLosses = 8;               // requests, net of those that hit more
   static constexpr double kLossDecay = 0.995;        // a request
   static constexpr double kFarAhead = 0.005;         // of all blocks
-  static constexpr double kTrial = 12;               // requests, if all made the same difference
+  static constexpr double kTrial = 8;                // requests, if all made the same difference
   static constexpr double kShown = 1;                // standard deviations of what chance does
-  static constexpr double kWinBack = 2;              // allowances
+  static constexpr double kWinBack = 3;              // allowances
   static constexpr double kWonBack = 1.5;            // standard deviations
   static constexpr double kAfterLoss = 2;            // times as much has to be won back
   static constexpr double kAfterNothing = 1.41421;   // two of them are as one loss
@@ -137,14 +137,14 @@ class LruGuard {
   double blocks_ = 0;
   double lead_ = 0;  // of what was hit over what LRU would have hit
   double best_lead_ = 0;
-  double first_lead_ = 0;  // when PHL's rule began, where it was below 0
+  double first_lead_ = 0;    // when PHL's rule began, where it was below 0
   double fall_squares_ = 0;  // of what requests gained or lost since the best lead
   double losses_ = 0;
   double differences_ = 0;  // blocks that requests gained or lost, since PHL's rule began
   double squares_ = 0;      // of them
   double won_squares_ = 0;  // of what is in won_back_
-  double won_back_ = 0;  // PHL's shadow over LRU, since it last lost everything
-  double relapses_ = 0;  // grows each time; 0: none yet
+  double won_back_ = 0;     // PHL's shadow over LRU, since it last lost everything
+  double relapses_ = 0;     // grows each time; 0: none yet
 };
 
 }  // namespace terrace

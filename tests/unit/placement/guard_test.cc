@@ -115,7 +115,7 @@ void Differ(LruGuard& guard, int times, uint64_t won, uint64_t lost) {
 
 TEST(LruGuard, WhatPhlGainsByChanceIsNotEnough) {
   LruGuard guard;
-  Differ(guard, 5, 8, 8);
+  Differ(guard, 3, 8, 8);
   EXPECT_FALSE(guard.lru_rules());  // too few to tell
   Differ(guard, 1, 8, 8);
   EXPECT_TRUE(guard.lru_rules());
