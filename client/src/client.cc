@@ -313,6 +313,7 @@ Client::Call Client::TakeCallLocked(Calls::iterator found) {
   if (call.completion != nullptr) {
     --callers_in_flight_;
     copying_calls_ -= call.copies() ? 1 : 0;
+    outlived_calls_ -= call.stage == Stage::kOutlived ? 1 : 0;
     next_expiry_ = callers_in_flight_ == 0 ? kNever : next_expiry_;
   }
   if (call.stage == Stage::kWaitingForNamespace) {
@@ -436,7 +437,14 @@ Verdict Client::Cancel(Request* request, uint64_t* call_id) {
   // A call that has ended here may not have ended there: it may have expired while the daemon was
   // still copying.
   const bool here = target != calls_.end() && target->second.stage != Stage::kSent;
-  if (!here) {
+  if (here && target->second.stage == Stage::kOutlived) {
+    call.regions = target->second.regions;
+    call.session = target->second.session;
+    CancelOutlivedLocked(request, std::move(call), call_id);
+  } else if (!here && !(call.regions = StillTouchedLocked()).empty()) {
+    call.session = sessions_;
+    CancelOutlivedLocked(request, std::move(call), call_id);
+  } else if (!here) {
     verdict = SubmitLocked(request, std::move(call), call_id);
   } else {
     call.completion->call_id = next_call_id_++;

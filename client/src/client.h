@@ -5,7 +5,9 @@
 // is no thread: work moves on in Submit and Drain. A call is in exactly one of three places: kept
 // until its namespaces' digests are known (kWaitingForNamespace), on its way (kSent), or waiting
 // for slabs to map (kWaitingForSlabs). Its completion exists from the submit on, so that ending it
-// cannot fail.
+// cannot fail. One that a GPU's worker may still copy for when its session is lost is kept until
+// that process has ended (kOutlived): a daemon that dies takes its workers with it, but a moment
+// later.
 //
 // Functions that end in Locked need mutex_. What throws (std::bad_alloc alone) says so; the ABI
 // catches it.
@@ -26,6 +28,7 @@
 #include "terrace/terrace.h"
 
 #include "client/src/completion.h"
+#include "client/src/copying_process.h"
 #include "client/src/instant.h"
 #include "client/src/link.h"
 #include "client/src/patience.h"
@@ -123,6 +126,7 @@ class Client {
     std::string registration_again;  // after the first that succeeded: without a canary
     Descriptor page_fd;              // of the counters of a GPU's region, in this session
     Mapping page;
+    std::vector<CopyingProcess> workers;  // of a GPU's region, that may touch it
     Mapping staging;
     bool is_staging = false;
     enum class State { kActive, kUnregistering, kGone } state = State::kActive;
@@ -130,7 +134,7 @@ class Client {
     Instant unregister_again_at = kNever;
     Refusal refusal;
   };
-  enum class Stage { kWaitingForNamespace, kSent, kWaitingForSlabs };
+  enum class Stage { kWaitingForNamespace, kSent, kWaitingForSlabs, kOutlived };
   struct Call {
     Method method = Method::kPing;
     Stage stage = Stage::kSent;
@@ -142,6 +146,7 @@ class Client {
       return method == Method::kPut || (method == Method::kGet && !by_lease);
     }
     std::vector<terrace_region> regions;  // that it copies from or into
+    uint64_t session = 0;                 // kOutlived: which was lost
     // kWaitingForNamespace: the whole frame and where digests go.
     std::string frame;
     std::vector<DigestSlot> missing;
@@ -191,6 +196,25 @@ class Client {
   void TakeUnregisteredLocked(const Call& call, const ReceivedFrame& frame, Instant now);
   void SendWaitingLocked(Instant now);
 
+  // ---- client_workers.cc: processes that copy for the daemon, and calls that outlive it
+  bool TakeWorkerLocked(ReceivedFrame* frame);
+  // Whether one of the session, or of an earlier one, may still touch the region.
+  [[nodiscard]] bool MayBeTouchedLocked(terrace_region region, uint64_t session) const;
+  [[nodiscard]] bool OutlivesLocked(const Call& call) const;
+  // After the session is lost: which calls are kept. Needs no memory.
+  void KeepOutlivedLocked();
+  void EndOutlivedLocked();
+  void RegisterAgainLocked(Instant now);
+  // Regions that workers of sessions which are over may touch.
+  [[nodiscard]] std::vector<terrace_region> StillTouchedLocked() const;
+  void CancelOutlivedLocked(Request* request, Call call, uint64_t* call_id);
+  // Nothing of the sessions up to `session` with this daemon touches the region any more.
+  void LetGoLocked(RegionEntry* entry, uint64_t session);
+  template <typename Which>
+  void DropWorkersLocked(RegionEntry* entry, Which which);
+  // Whether their ends wake whoever waits.
+  void WatchWorkersLocked(bool watch);
+
   // ---- client_session.cc: connection, greeting, replies
   void EnsureConnectedLocked(Instant now);
   void GreetLocked();
@@ -200,13 +224,14 @@ class Client {
   // middle of the tables.
   void GiveUpLocked(std::string_view why);
   void LoseLocked(Instant now);
+  void HearOutLocked(Instant now);
   void ReceiveLocked(Instant now);
   // False: garbage.
   bool TakeFramesLocked(Instant now);
   bool TakeReplyLocked(ReceivedFrame* frame, Instant now);
   bool TakeCallersReplyLocked(Calls::iterator found, const ReceivedFrame& frame);
   bool TakeOwnReplyLocked(const Call& call, ReceivedFrame* frame, Instant now);
-  bool TakePushLocked(const ReceivedFrame& frame, Instant now);
+  bool TakePushLocked(ReceivedFrame* frame, Instant now);
   bool TakeHelloLocked(const ReceivedFrame& frame, Instant now);
   bool TakeReleaseLocked(Calls::iterator found, const ReceivedFrame& frame, Instant now);
   static Refusal RefusalOf(const ReceivedFrame& frame, Instant now);
@@ -283,6 +308,9 @@ class Client {
   Patience patience_;
   Patience patience_with_copies_;
   uint32_t copying_calls_ = 0;  // of callers_in_flight_, those for which the daemon copies payload
+  uint32_t outlived_calls_ = 0;  // of callers_in_flight_
+  bool watches_workers_ = false;
+  Instant register_again_at_ = kNever;  // regions that another session had
 };
 
 }  // namespace terrace::client

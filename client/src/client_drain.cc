@@ -89,6 +89,12 @@ void Client::AdvanceLocked(Instant now) {
     if (now >= next_expiry_) {
       ExpireLocked(now);
     }
+    if (outlived_calls_ > 0 || watches_workers_) {
+      EndOutlivedLocked();
+    }
+    if (now >= register_again_at_) {
+      RegisterAgainLocked(now);
+    }
     if (now >= owed_at_) {
       RetryOwedLocked(now);
     }
@@ -151,7 +157,7 @@ void Client::RetryOwedLocked(Instant) {
 }
 
 Instant Client::NextWakeLocked() const {
-  Instant next = std::min(next_expiry_, owed_at_);
+  Instant next = std::min({next_expiry_, owed_at_, register_again_at_});
   if (!link_.connected()) {
     next = std::min(next, next_attempt_);
   }
@@ -169,7 +175,7 @@ void Client::SettleLocked() {
   const bool seen = watched_ || waiters_ > 0;
   wakeup_.SetSignal(seen && !ready_.empty());
   if (seen) {
-    wakeup_.ArmTimer(std::min(next_expiry_, owed_at_));
+    wakeup_.ArmTimer(std::min({next_expiry_, owed_at_, register_again_at_}));
   }
 }
 

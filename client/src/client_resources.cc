@@ -245,7 +245,16 @@ void Client::TakeRegionLocked(const Call& call, ReceivedFrame* frame, Instant no
   entry.page_fd = Descriptor();
   if (frame->header.status != TERRACE_OK) {
     entry.refusal = RefusalOf(*frame, now);
+    // The session before this one may not have been taken leave of yet.
+    if (entry.is_gpu && entry.refusal.status == TERRACE_ALREADY_EXISTS) {
+      entry.refusal.retry_at = now + kLeastRetryNs;
+      register_again_at_ = std::min(register_again_at_, entry.refusal.retry_at);
+    }
     return;
+  }
+  // A handle is one session's alone: what copied for an earlier one of the same daemon has ended.
+  if (entry.is_gpu && !entry.fd.valid() && sessions_ > 0) {
+    LetGoLocked(&entry, sessions_ - 1);
   }
   if (!entry.registration_again.empty()) {
     entry.registration = std::exchange(entry.registration_again, std::string());
@@ -419,13 +428,14 @@ Verdict Client::UnregisterLocked(terrace_region region,
                                  Instant until) {
   for (;;) {
     const auto found = regions_.find(region);
-    if (found == regions_.end() || found->second.state == RegionEntry::State::kGone ||
-        !link_.connected() || lost_) {
+    const bool over = found == regions_.end() || found->second.state == RegionEntry::State::kGone ||
+                      !link_.connected() || lost_;
+    if (over && !MayBeTouchedLocked(region, sessions_)) {
       return {};
     }
     RegionEntry& entry = found->second;
     const Instant now = Now();
-    if (!entry.unregister_asked || entry.unregister_again_at <= now) {
+    if (!over && (!entry.unregister_asked || entry.unregister_again_at <= now)) {
       entry.unregister_asked = true;
       entry.unregister_again_at = kNever;
       std::string message;
@@ -449,6 +459,7 @@ void Client::TakeUnregisteredLocked(const Call& call, const ReceivedFrame& frame
   }
   if (frame.header.status == TERRACE_OK) {
     found->second.state = RegionEntry::State::kGone;
+    LetGoLocked(&found->second, sessions_);
   } else {
     const Refusal refusal = RefusalOf(frame, now);
     found->second.unregister_again_at =

@@ -104,10 +104,23 @@ void Client::GiveUpLocked(std::string_view why) {
   trouble_[length] = '\0';
 }
 
-// Ends the session: every call in flight completes, nothing of the daemon's is valid any more but
-// the mapped memory. Needs no memory.
+// What a daemon said before its end: answers, and which processes copy for it.
+void Client::HearOutLocked(Instant now) {
+  const std::array<char, 160> trouble = trouble_;
+  lost_ = false;
+  try {
+    ReceiveLocked(now);
+  } catch (const std::bad_alloc&) {
+    lost_ = true;  // what it said is a miss
+  }
+  trouble_ = trouble;
+}
+
+// Ends the session: every call in flight completes, or waits for the end of a process that copies
+// for it; nothing of the daemon's is valid any more but the mapped memory. Needs no memory.
 void Client::LoseLocked(Instant now) {
   if (link_.connected()) {
+    HearOutLocked(now);
     wakeup_.Remove(link_.fd());
     link_.Close();
   }
@@ -124,13 +137,7 @@ void Client::LoseLocked(Instant now) {
   jitter_ ^= jitter_ << 17;
   const int64_t percent = 80 + static_cast<int64_t>(jitter_ % 41);
   next_attempt_ = now + int64_t{options_.reconnect_ms} * kNsPerMs / 100 * percent;
-  for (auto& [id, call] : calls_) {
-    FailLocked(&call, TERRACE_UNAVAILABLE, trouble_.data());
-  }
-  calls_.clear();
-  callers_in_flight_ = 0;
-  copying_calls_ = 0;
-  next_expiry_ = kNever;
+  KeepOutlivedLocked();
   waiting_calls_.clear();
   waiting_bytes_ = 0;
   owed_holds_.clear();
@@ -146,6 +153,7 @@ void Client::LoseLocked(Instant now) {
     entry.refusal.retry_at = kNever;
     entry.page = Mapping();
     entry.page_fd = Descriptor();
+    entry.unregister_again_at = kNever;
     if (entry.state == RegionEntry::State::kUnregistering) {
       entry.state = RegionEntry::State::kGone;
     }
@@ -169,7 +177,7 @@ void Client::ReceiveLocked(Instant now) {
       GiveUpLocked("terraced sent a malformed frame");
       return;
     }
-    owes_since_ = callers_in_flight_ > 0 ? now : kNever;
+    owes_since_ = callers_in_flight_ > outlived_calls_ ? now : kNever;
     if (drained) {
       return;
     }
@@ -188,7 +196,7 @@ bool Client::TakeFramesLocked(Instant now) {
         break;
     }
     const bool push = frame.header.kind == static_cast<uint8_t>(FrameKind::kPush);
-    if (!(push ? TakePushLocked(frame, now) : TakeReplyLocked(&frame, now))) {
+    if (!(push ? TakePushLocked(&frame, now) : TakeReplyLocked(&frame, now))) {
       return false;
     }
     if (lost_) {
@@ -197,17 +205,21 @@ bool Client::TakeFramesLocked(Instant now) {
   }
 }
 
-bool Client::TakePushLocked(const ReceivedFrame& frame, Instant now) {
-  if (frame.header.descriptor_count != 0) {
+bool Client::TakePushLocked(ReceivedFrame* frame, Instant now) {
+  const auto method = static_cast<Method>(frame->header.method);
+  if (method == Method::kGpuWorkerNotice) {
+    return TakeWorkerLocked(frame);
+  }
+  if (frame->header.descriptor_count != 0) {
     return false;
   }
-  switch (static_cast<Method>(frame.header.method)) {
+  switch (method) {
     case Method::kDrainNotice:
       draining_ = true;
       return true;
     case Method::kBackPressureNotice: {
       uint32_t retry_after_ms = 0;
-      if (!DecodeBackPressure(frame.message, &retry_after_ms)) {
+      if (!DecodeBackPressure(frame->message, &retry_after_ms)) {
         return false;
       }
       back_pressure_until_ =
@@ -216,7 +228,7 @@ bool Client::TakePushLocked(const ReceivedFrame& frame, Instant now) {
     }
     case Method::kSlabRetiredNotice: {
       uint32_t slab_id = 0;
-      if (!DecodeSlabRetired(frame.message, &slab_id)) {
+      if (!DecodeSlabRetired(frame->message, &slab_id)) {
         return false;
       }
       slabs_.erase(slab_id);  // leases and waiting gets keep it as long as they need it
@@ -229,7 +241,8 @@ bool Client::TakePushLocked(const ReceivedFrame& frame, Instant now) {
 
 bool Client::TakeReplyLocked(ReceivedFrame* frame, Instant now) {
   const auto found = calls_.find(frame->header.call_id);
-  if (found == calls_.end() || found->second.stage == Stage::kWaitingForSlabs) {
+  if (found == calls_.end() || found->second.stage == Stage::kWaitingForSlabs ||
+      found->second.stage == Stage::kOutlived) {
     // Its call has ended: at its deadline. What it would have held is given back.
     if (frame->header.method == static_cast<uint16_t>(Method::kGet) && frame->header.status == 0) {
       ReleaseLateLocked(frame->message);

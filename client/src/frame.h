@@ -32,6 +32,7 @@ enum class Method : uint16_t {
   kDrainNotice = 32,
   kBackPressureNotice = 33,
   kSlabRetiredNotice = 34,
+  kGpuWorkerNotice = 35,
 };
 
 enum class FrameKind : uint8_t { kRequest = 1, kReply = 2, kPush = 3 };

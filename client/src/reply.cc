@@ -295,6 +295,10 @@ bool DecodeSlabRetired(std::string_view message, uint32_t* slab_id) {
   return DecodeOneNumber(message, wire::slab_retired_notice::kSlabId, slab_id);
 }
 
+bool DecodeGpuWorker(std::string_view message, uint32_t* region_id) {
+  return DecodeOneNumber(message, wire::gpu_worker_notice::kRegionId, region_id);
+}
+
 bool DecodeBackPressure(std::string_view message, uint32_t* retry_after_ms) {
   return DecodeOneNumber(message, wire::back_pressure_notice::kRetryAfterMs, retry_after_ms);
 }

@@ -47,6 +47,7 @@ bool DecodeHello(std::string_view message, HelloReply* reply);
 bool DecodeOpenNamespace(std::string_view message, std::string_view* digest);
 bool DecodeMapSlab(std::string_view message, uint64_t* slab_bytes);
 bool DecodeSlabRetired(std::string_view message, uint32_t* slab_id);
+bool DecodeGpuWorker(std::string_view message, uint32_t* region_id);
 bool DecodeBackPressure(std::string_view message, uint32_t* retry_after_ms);
 
 struct ErrorDetail {

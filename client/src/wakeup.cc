@@ -46,6 +46,14 @@ void Wakeup::Remove(int socket) {
   Control(epoll_.get(), EPOLL_CTL_DEL, socket, 0);
 }
 
+void Wakeup::AddProcess(int pidfd) {
+  Control(epoll_.get(), EPOLL_CTL_ADD, pidfd, EPOLLIN);
+}
+
+void Wakeup::RemoveProcess(int pidfd) {
+  Control(epoll_.get(), EPOLL_CTL_DEL, pidfd, 0);
+}
+
 void Wakeup::WatchWritable(int socket, bool writable) {
   if (writable != watches_writable_) {
     watches_writable_ = writable;

@@ -20,6 +20,9 @@ class Wakeup {
 
   void Add(int socket);
   void Remove(int socket);
+  // A pidfd, beside the socket.
+  void AddProcess(int pidfd);
+  void RemoveProcess(int pidfd);
   // Whether Wait also returns when the socket takes bytes again.
   void WatchWritable(int socket, bool writable);
 

@@ -255,6 +255,9 @@ inline constexpr Field kRetryAfterMs = 2;
 namespace slab_retired_notice {
 inline constexpr Field kSlabId = 2;
 }  // namespace slab_retired_notice
+namespace gpu_worker_notice {
+inline constexpr Field kRegionId = 2;
+}  // namespace gpu_worker_notice
 namespace error_detail {
 inline constexpr Field kMessage = 2;
 inline constexpr Field kField = 3;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "absl/status/statusor.h"
@@ -22,6 +23,9 @@ struct GpuRegionMemory {
   RegionGeometry geometry;
   uint32_t planes_per_layer = 1;
   std::optional<uint32_t> canary_block;  // holds nothing yet: a pattern goes out and back
+  // Nullable. Told, before a worker opens the memory, whose copies may touch it from then on: the
+  // pidfd of that process. Runs on the device's thread and must only hand work on.
+  std::function<void(Descriptor worker)> tell_owner;
 };
 
 // Payload bytes of one block, or INVALID_ARGUMENT naming the field that is wrong: all that can be

@@ -46,6 +46,16 @@ void WorkerGpuDevice::SendOpen(uint64_t number, const std::shared_ptr<Region>& r
   const std::shared_ptr<const SealedMemory> page = ProgressPage(number);
   const GpuRegionMemory& memory = region->memory;
   region->state = Region::State::kOpening;
+  if (memory.tell_owner) {
+    absl::StatusOr<Descriptor> pidfd = seat_->child.DuplicatePidfd();
+    if (!pidfd.ok()) {
+      // Not from here: whoever asks may be going through the regions.
+      return Post([this, number, region, status = pidfd.status()] {
+        Opened(number, *region, status);
+      });
+    }
+    memory.tell_owner(*std::move(pidfd));
+  }
   if (page != nullptr) {
     Queue(EncodeNumber(GpuMessage::kProgressPage, number), {page, &page->descriptor()});
   }

@@ -26,6 +26,7 @@ std::vector<v1::Feature> ServedFeatures(const BlockStore& store, bool gpu) {
       v1::FEATURE_CANCEL, v1::FEATURE_WATCH};
   if (gpu) {
     features.push_back(v1::FEATURE_GPU_REGIONS);
+    features.push_back(v1::FEATURE_GPU_WORKERS);
   }
   if (store.HighestLevel() >= Level::kLocalSynced) {
     features.push_back(v1::FEATURE_LOCAL_LEVELS);

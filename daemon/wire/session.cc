@@ -296,11 +296,13 @@ void Session::ReplyNow(const FrameHeader& request,
   }
 }
 
-void Session::Push(v1::Method method, const google::protobuf::MessageLite& message) {
+void Session::Push(v1::Method method,
+                   const google::protobuf::MessageLite& message,
+                   Descriptor descriptor) {
   FrameHeader header;
   header.method = static_cast<uint16_t>(method);
   header.kind = FrameKind::kPush;
-  socket_.Send(header, message, {});
+  socket_.Send(header, message, std::move(descriptor));
 }
 
 void Session::Observe(v1::Method method, const CallContext& context, const absl::Status& status) {

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -89,7 +90,9 @@ class Session : public std::enable_shared_from_this<Session> {
               const absl::Status& status,
               const google::protobuf::MessageLite& reply,
               Descriptor descriptor = {});
-  void Push(v1::Method method, const google::protobuf::MessageLite& message);
+  void Push(v1::Method method,
+            const google::protobuf::MessageLite& message,
+            Descriptor descriptor = {});
   void Shutdown() { socket_.Shutdown(); }
 
  private:
@@ -110,6 +113,8 @@ class Session : public std::enable_shared_from_this<Session> {
   bool RegisterRegion(Frame& frame, google::protobuf::Arena& arena);
   // Answers when the worker of the GPU has opened it.
   void RegisterGpuRegion(Frame& frame, v1::RegisterRegionRequest& request);
+  // Pushes the worker's pidfd; for any thread.
+  std::function<void(Descriptor)> TellerOfWorkers(uint32_t region_id);
   bool UnregisterRegion(Frame& frame, google::protobuf::Arena& arena);
   bool MapSlab(Frame& frame, google::protobuf::Arena& arena);
   bool Ping(Frame& frame, google::protobuf::Arena& arena);
@@ -157,6 +162,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool ended_ = false;
   bool leases_ = false;
   bool new_process_ = false;
+  bool knows_workers_ = false;        // the client understands GPU_WORKER_NOTICE
   bool reading_ = true;
   std::string hello_;                 // as it was said, to compare with a second one
   PidDescriptor process_;

@@ -336,6 +336,8 @@ bool Session::AcceptHello(Frame& frame, const v1::HelloRequest& request) {
                                    leases_ ? BlockStore::LeaseRight::kProvenByPidfd
                                            : BlockStore::LeaseRight::kNone);
   hello_.assign(frame.payload);
+  knows_workers_ = std::count(request.features().begin(), request.features().end(),
+                              v1::FEATURE_GPU_WORKERS) != 0;
   return true;
 }
 
@@ -414,6 +416,9 @@ void Session::RegisterGpuRegion(Frame& frame, v1::RegisterRegionRequest& request
   if (!frame.descriptors.empty()) {
     spec.memory.descriptor = std::move(frame.descriptors.front());
   }
+  if (knows_workers_) {
+    spec.memory.tell_owner = TellerOfWorkers(request.region_id());
+  }
   shared_->gpu->RegisterRegion(
       call->context.caller, std::move(spec),
       [call, boot_id = shared_->boot_id](absl::StatusOr<GpuRegionGrant> grant) {
@@ -426,6 +431,21 @@ void Session::RegisterGpuRegion(Frame& frame, v1::RegisterRegionRequest& request
         reply.set_progress_slots(kProgressSlots);
         call->session->Finish(*call, absl::OkStatus(), reply, std::move(grant->progress_page));
       });
+}
+
+std::function<void(Descriptor)> Session::TellerOfWorkers(uint32_t region_id) {
+  return [weak = weak_from_this(), shared = shared_, region_id](Descriptor pidfd) {
+    if (!shared->gate.Enter()) {
+      return;
+    }
+    if (const std::shared_ptr<Session> session = weak.lock(); session != nullptr) {
+      v1::GpuWorkerNotice notice;
+      notice.set_boot_id(shared->boot_id);
+      notice.set_region_id(region_id);
+      session->Push(v1::METHOD_GPU_WORKER_NOTICE, notice, std::move(pidfd));
+    }
+    shared->gate.Leave();
+  };
 }
 
 bool Session::UnregisterRegion(Frame& frame, google::protobuf::Arena& arena) {

@@ -122,6 +122,14 @@ WorkerChild::~WorkerChild() {
   Leave();
 }
 
+absl::StatusOr<Descriptor> WorkerChild::DuplicatePidfd() const {
+  Descriptor copy(fcntl(process_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.valid()) {
+    return StatusFromErrno(errno, "duplicate pidfd");
+  }
+  return copy;
+}
+
 void WorkerChild::Kill() const {
   if (pid_ != 0) {
     kill(pid_, SIGKILL);  // not reaped yet, so that the number is still its own

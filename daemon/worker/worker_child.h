@@ -37,6 +37,8 @@ class WorkerChild {
 
   [[nodiscard]] pid_t pid() const { return pid_; }
   [[nodiscard]] int exit_descriptor() const { return process_.get(); }  // readable: it is over
+  // A pidfd of the process for somebody else. RESOURCE_EXHAUSTED.
+  [[nodiscard]] absl::StatusOr<Descriptor> DuplicatePidfd() const;
 
  private:
   WorkerChild(pid_t pid, PidDescriptor process) : pid_(pid), process_(std::move(process)) {}

@@ -217,7 +217,7 @@ typedef uint32_t terrace_region; /* from 1 */
 TERRACE_API terrace_status terrace_register_region(terrace_client* client, const terrace_region_spec* spec,
                                                    terrace_region* out);
 /* Returns once the daemon cannot touch the memory any more, at most timeout_ms; TERRACE_DEADLINE_EXCEEDED: it still may.
- * A dead daemon cannot touch anything: TERRACE_OK. */
+ * A dead daemon cannot, once its workers have ended, which for memory of a GPU is waited for: TERRACE_OK. */
 TERRACE_API terrace_status terrace_unregister_region(terrace_client* client, terrace_region region, uint32_t timeout_ms);
 
 /* Progress of gets into a region of a GPU: counters of 32 bits, one a slot

@@ -208,6 +208,7 @@ std::vector<NumberedField> SessionFields() {
       {v1::BackPressureNotice::descriptor(), "retry_after_ms",
        wire::back_pressure_notice::kRetryAfterMs},
       {v1::SlabRetiredNotice::descriptor(), "slab_id", wire::slab_retired_notice::kSlabId},
+      {v1::GpuWorkerNotice::descriptor(), "region_id", wire::gpu_worker_notice::kRegionId},
       {error, "message", wire::error_detail::kMessage},
       {error, "field", wire::error_detail::kField},
       {error, "retry_after_ms", wire::error_detail::kRetryAfterMs},
@@ -261,6 +262,7 @@ TEST(Wire, EnumsOfTheAbiAreTheContracts) {
   EXPECT_EQ(static_cast<int>(Method::kMapSlab), int{v1::METHOD_MAP_SLAB});
   EXPECT_EQ(static_cast<int>(Method::kPing), int{v1::METHOD_PING});
   EXPECT_EQ(static_cast<int>(Method::kSlabRetiredNotice), int{v1::METHOD_SLAB_RETIRED_NOTICE});
+  EXPECT_EQ(static_cast<int>(Method::kGpuWorkerNotice), int{v1::METHOD_GPU_WORKER_NOTICE});
   EXPECT_EQ(static_cast<int>(Method::kBackPressureNotice), int{v1::METHOD_BACK_PRESSURE_NOTICE});
   EXPECT_EQ(static_cast<int>(Method::kDrainNotice), int{v1::METHOD_DRAIN_NOTICE});
 }

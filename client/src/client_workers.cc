@@ -1,0 +1,183 @@
+// Client: the processes that copy from and to the memory of GPUs for the daemon, and what has to
+// wait for their end when the daemon itself is gone.
+#include <algorithm>
+#include <utility>
+
+#include "client/src/client.h"
+
+namespace terrace::client {
+namespace {
+
+// Of a region. A daemon that has lost eight of them, and they hang, starts no other.
+constexpr size_t kMostWorkers = 16;
+
+}  // namespace
+
+bool Client::TakeWorkerLocked(ReceivedFrame* frame) {
+  uint32_t region = 0;
+  if (frame->header.descriptor_count != 1 || !DecodeGpuWorker(frame->message, &region)) {
+    return false;
+  }
+  const auto found = regions_.find(region);
+  if (found == regions_.end()) {
+    return true;
+  }
+  std::vector<CopyingProcess>& workers = found->second.workers;
+  DropWorkersLocked(&found->second, [](const CopyingProcess& worker) { return worker.Ended(); });
+  if (workers.size() >= kMostWorkers) {
+    return false;
+  }
+  workers.emplace_back(std::move(frame->descriptors[0]), sessions_, boot_id_);
+  return true;
+}
+
+template <typename Which>
+void Client::DropWorkersLocked(RegionEntry* entry, Which which) {
+  for (auto worker = entry->workers.begin(); worker != entry->workers.end();) {
+    if (which(*worker)) {
+      wakeup_.RemoveProcess(worker->pidfd());
+      worker = entry->workers.erase(worker);
+    } else {
+      ++worker;
+    }
+  }
+}
+
+void Client::LetGoLocked(RegionEntry* entry, uint64_t session) {
+  DropWorkersLocked(entry, [&](const CopyingProcess& worker) {
+    return worker.session() <= session && worker.boot_id() == boot_id_;
+  });
+}
+
+void Client::WatchWorkersLocked(bool watch) {
+  watches_workers_ = watch;
+  for (const auto& [region, entry] : regions_) {
+    for (const CopyingProcess& worker : entry.workers) {
+      if (watch) {
+        wakeup_.AddProcess(worker.pidfd());
+      } else {
+        wakeup_.RemoveProcess(worker.pidfd());
+      }
+    }
+  }
+}
+
+bool Client::MayBeTouchedLocked(terrace_region region, uint64_t session) const {
+  const auto found = regions_.find(region);
+  return found != regions_.end() &&
+         std::any_of(found->second.workers.begin(), found->second.workers.end(),
+                     [session](const CopyingProcess& worker) {
+                       return worker.session() <= session && !worker.Ended();
+                     });
+}
+
+bool Client::OutlivesLocked(const Call& call) const {
+  return std::any_of(call.regions.begin(), call.regions.end(), [&](terrace_region region) {
+    return MayBeTouchedLocked(region, call.session);
+  });
+}
+
+void Client::KeepOutlivedLocked() {
+  callers_in_flight_ = 0;
+  copying_calls_ = 0;
+  outlived_calls_ = 0;
+  next_expiry_ = kNever;
+  for (auto it = calls_.begin(); it != calls_.end();) {
+    Call& call = it->second;
+    if (call.stage == Stage::kSent) {
+      call.session = sessions_;
+    }
+    const bool was_with_daemon = call.stage == Stage::kSent || call.stage == Stage::kOutlived;
+    if (call.completion == nullptr || !was_with_daemon || !OutlivesLocked(call)) {
+      FailLocked(&call, TERRACE_UNAVAILABLE, trouble_.data());
+      it = calls_.erase(it);
+      continue;
+    }
+    call.stage = Stage::kOutlived;
+    ++callers_in_flight_;
+    copying_calls_ += call.copies() ? 1 : 0;
+    ++outlived_calls_;
+    next_expiry_ = std::min(next_expiry_, call.deadline);
+    ++it;
+  }
+  if (outlived_calls_ > 0) {
+    WatchWorkersLocked(true);
+  }
+}
+
+void Client::EndOutlivedLocked() {
+  std::vector<uint64_t> over;
+  for (const auto& [id, call] : calls_) {
+    if (call.stage == Stage::kOutlived && !OutlivesLocked(call)) {
+      over.push_back(id);
+    }
+  }
+  std::sort(over.begin(), over.end());
+  for (const uint64_t id : over) {
+    Call call = TakeCallLocked(calls_.find(id));
+    if (call.method == Method::kCancel) {
+      CompleteLocked(&call);
+    } else {
+      FailLocked(&call, TERRACE_UNAVAILABLE, "terraced ended during the call");
+    }
+  }
+  if (outlived_calls_ == 0) {
+    WatchWorkersLocked(false);  // one that has ended is readable for good
+  }
+}
+
+// A call that outlived its session waits for that, and nobody may call meanwhile.
+void Client::RegisterAgainLocked(Instant now) {
+  register_again_at_ = kNever;
+  if (outlived_calls_ == 0 || !link_.connected() || lost_) {
+    return;
+  }
+  std::vector<terrace_region> due;
+  for (const auto& [region, entry] : regions_) {
+    const bool refused = entry.state == RegionEntry::State::kActive && entry.is_gpu &&
+                         entry.refusal.status == TERRACE_ALREADY_EXISTS;
+    if (refused && entry.refusal.retry_at <= now) {
+      due.push_back(region);
+    } else if (refused) {
+      register_again_at_ = std::min(register_again_at_, entry.refusal.retry_at);
+    }
+  }
+  for (const terrace_region region : due) {
+    RegisterRegionLocked(region);
+  }
+}
+
+std::vector<terrace_region> Client::StillTouchedLocked() const {
+  // sessions_ counts those that were greeted: a session that is up is none that is over.
+  const uint64_t over = link_.connected() && !lost_ && greeted_ ? sessions_ - 1 : sessions_;
+  std::vector<terrace_region> touched;
+  for (const auto& [region, entry] : regions_) {
+    if (MayBeTouchedLocked(region, over)) {
+      touched.push_back(region);
+    }
+  }
+  return touched;
+}
+
+void Client::CancelOutlivedLocked(Request* request, Call call, uint64_t* call_id) {
+  const Instant now = Now();
+  const uint32_t deadline_ms =
+      request->deadline_ms == 0 ? options_.default_deadline_ms : request->deadline_ms;
+  const uint64_t id = next_call_id_++;
+  call.method = Method::kCancel;
+  call.stage = Stage::kOutlived;
+  call.deadline = now + int64_t{deadline_ms} * kNsPerMs;
+  call.completion->call_id = id;
+  call.completion->tag = request->tag;
+  if (call_id != nullptr) {
+    *call_id = id;
+  }
+  const Instant deadline = call.deadline;
+  calls_.emplace(id, std::move(call));
+  ++callers_in_flight_;
+  ++outlived_calls_;
+  next_expiry_ = std::min(next_expiry_, deadline);
+  WatchWorkersLocked(true);
+}
+
+}  // namespace terrace::client
