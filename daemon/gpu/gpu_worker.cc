@@ -475,7 +475,7 @@ class Worker {
 
   // On the engine's thread.
   void CopyEnded(uint64_t call, const absl::Status& status) {
-    if (!status.ok() && !absl::IsCancelled(status)) {
+    if (!status.ok() && !absl::IsCancelled(status) && !engine_->facts().failure.ok()) {
       Done(kLastWords, status);
       LeaveWorker(kWorkerBroken);
     }

@@ -110,10 +110,11 @@ class CopyEngine {
   absl::Status RemoveHostMemory(absl::Span<char> memory);
 
   // Returns a token for Cancel. `done` runs once, on the engine's thread, and must only hand work
-  // on; with OK and CANCELLED, no copy can touch the memory any more. Else it gets what the engine
-  // failed with. Without OK any of the bytes may have been copied. Never blocks. Errors, with which
-  // `done` does not run: INVALID_ARGUMENT ("pieces", "layer_ends"), RESOURCE_EXHAUSTED
-  // (max_transfers), UNAVAILABLE (failed).
+  // on; with OK and CANCELLED, no copy can touch the memory any more, nor where `behind` could not
+  // be asked (as CudaDriver::StatusOf), and none has. Else it gets what the engine failed with.
+  // Without OK any of the bytes may have been copied. Never blocks. Errors, with which `done` does
+  // not run: INVALID_ARGUMENT ("pieces", "layer_ends"), RESOURCE_EXHAUSTED (max_transfers),
+  // UNAVAILABLE (failed).
   absl::StatusOr<uint64_t> Submit(DeviceTransfer transfer, std::function<void(absl::Status)> done);
   // Asks for an early end. Too late or unknown: nothing happens.
   void Cancel(uint64_t token);

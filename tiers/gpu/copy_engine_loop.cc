@@ -133,11 +133,20 @@ void CopyEngineCore::Reap(Lane& lane) {
 void CopyEngineCore::BeginAll(Lane& lane) {
   for (size_t i = 0; i < lane.waiting.size() && !failed_;) {
     const Transfer transfer = lane.waiting[i];
-    if (!GateOpen(*transfer)) {
+    const bool open = GateOpen(*transfer);
+    if (failed_) {
+      return;  // and nothing waits any more
+    }
+    if (transfer->abandoned()) {
+      lane.waiting.erase(lane.waiting.begin() + static_cast<std::ptrdiff_t>(i));
+      NoteEnd(transfer);
+      continue;
+    }
+    if (!open) {
       ++i;
       continue;
     }
-    const Begun begun = failed_ ? Begun::kNoRoom : BeginOne(lane, transfer);
+    const Begun begun = BeginOne(lane, transfer);
     if (failed_ || begun == Begun::kNoRoom) {
       return;
     }
@@ -156,6 +165,12 @@ bool CopyEngineCore::GateOpen(TransferState& transfer) {
   if (const cuda::Event behind = transfer.transfer().behind; behind != nullptr) {
     const cuda::Result result = driver_->EventQuery(behind);
     if (result == cuda::kNotReady) {
+      return false;
+    }
+    // An event that is none any more is its owner's affair, and no reason to end the others'
+    // copies.
+    if (result != cuda::kSuccess && !cuda::CudaDriver::EndsContext(result)) {
+      transfer.Refuse(driver_.StatusOf(result, "the producer's event"));
       return false;
     }
     if (result != cuda::kSuccess) {
@@ -345,6 +360,7 @@ void CopyEngineCore::FinishEnded() {
       named_.erase(named);
       if (transfer->abandoned()) {
         status = failure_.ok() ? absl::CancelledError("cancelled") : failure_;
+        status = transfer->refusal().ok() ? status : transfer->refusal();
       }
     }
     transfer->TakeDone()(status);

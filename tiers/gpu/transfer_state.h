@@ -63,6 +63,12 @@ class TransferState {
   // Nothing more of it is begun, and what lands of it is not counted.
   void Abandon() { abandoned_ = true; }
   [[nodiscard]] bool abandoned() const { return abandoned_; }
+  // As Abandon, for a reason of its own.
+  void Refuse(absl::Status why) {
+    abandoned_ = true;
+    refusal_ = std::move(why);
+  }
+  [[nodiscard]] const absl::Status& refusal() const { return refusal_; }
   // Its small pieces are.
   void Gather() { gathers_ = true; }
   [[nodiscard]] bool gathers() const { return gathers_; }
@@ -82,6 +88,7 @@ class TransferState {
   size_t not_enqueued_ = 0;                                 // of them
   uint32_t layers_ = 0;                                     // landed
   bool abandoned_ = false;
+  absl::Status refusal_;
   bool gate_open_ = false;
   bool gathers_ = false;
 };

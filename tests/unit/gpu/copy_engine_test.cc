@@ -421,6 +421,36 @@ TEST_F(CopyEngineTest, ATransferWhoseProducerNeverGetsThereIsCancelledAtOnce) {
   EXPECT_EQ(Counters().late_copies, 0U);
 }
 
+TEST_F(CopyEngineTest, AnEventThatIsNoneAnyMoreEndsItsTransferAndNoOther) {
+  StartWith(HostPath::kDirect);
+  const auto event = OwnedEvent::Create(context());
+  FillHost('x');
+  DeviceTransfer load = Load(0, kKiB);
+  load.behind = event->get();
+  const uint64_t copies = Counters().copies;
+  stand_in_fail("cuEventQuery", 1, cuda::kInvalidHandle);
+  Submit(load, 0);
+  const absl::Status refused = endings_.Await(0);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(Said(refused), HasSubstr("the producer's event"));
+  EXPECT_EQ(Counters().copies, copies) << "none of it was copied";
+  Submit(load, 2);
+  EXPECT_TRUE(endings_.Await(2).ok()) << "the engine goes on";
+  EXPECT_TRUE(engine_->facts().failure.ok());
+}
+
+TEST_F(CopyEngineTest, AnEventWhoseContextIsLostFailsTheEngine) {
+  StartWith(HostPath::kDirect);
+  const auto event = OwnedEvent::Create(context());
+  DeviceTransfer load = Load(0, kKiB);
+  load.behind = event->get();
+  stand_in_fail("cuEventQuery", 1, cuda::kLaunchFailed);
+  Submit(load, 0);
+  EXPECT_EQ(endings_.Await(0).code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(engine_->facts().failure.ok());
+  stand_in_reset();
+}
+
 TEST_F(CopyEngineTest, ACopyFromADeadExportersMemoryFailsTheEngineAndNothingElse) {
   StartWith(HostPath::kDirect);
   {
