@@ -77,7 +77,8 @@ struct GpuDeviceFigures {
   bool read_only_memory = false;
   uint64_t load_piece_bytes = 0;  // the largest that the worker gathers; 0: none is
   uint64_t save_piece_bytes = 0;
-  std::string plain_reason;  // why none is; "": some are
+  std::string plain_reason;   // why none is; "": some are
+  std::string single_reason;  // why copies are enqueued one by one; "": they are not
   GpuWorkerFacts worker;   // of the present one, as of a second ago
   std::string last_fault;  // why the last one lost its place
 };

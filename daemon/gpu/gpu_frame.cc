@@ -199,21 +199,24 @@ std::vector<std::string> Encode(const GpuCopy& message) {
 
 std::string Encode(const GpuReady& message) {
   const std::string_view text = MessageOf(message.status);
-  const std::string_view reason =
+  const std::string_view plain =
       std::string_view(message.plain_reason).substr(0, kMaxWorkerMessage);
-  Packet out(GpuMessage::kReady, kHead + 40 + text.size() + reason.size());
+  const std::string_view single =
+      std::string_view(message.single_reason).substr(0, kMaxWorkerMessage);
+  Packet out(GpuMessage::kReady, kHead + 40 + text.size() + plain.size() + single.size());
   out->U8(static_cast<uint8_t>(message.status.code()));
   out->U8(message.read_only_memory ? 1 : 0);
   out->U16(static_cast<uint16_t>(text.size()));
   out->U32(message.driver_version);
   out->U32(message.ordinal);
-  out->U32(static_cast<uint32_t>(reason.size()));
+  out->U32(static_cast<uint32_t>(plain.size()));
   out->U32(message.node);
-  out->U32(0);
+  out->U32(static_cast<uint32_t>(single.size()));
   out->U64(message.load_piece_bytes);
   out->U64(message.save_piece_bytes);
   out->Bytes(text);
-  out->Bytes(reason);
+  out->Bytes(plain);
+  out->Bytes(single);
   return out.Take();
 }
 
@@ -377,14 +380,15 @@ std::optional<GpuReady> DecodeGpuReady(absl::Span<const char> packet) {
   const uint16_t text_bytes = in->U16();
   message.driver_version = in->U32();
   message.ordinal = in->U32();
-  const uint32_t reason_bytes = in->U32();
+  const uint32_t plain_bytes = in->U32();
   message.node = in->U32();
-  const bool padded = in->U32() == 0;
+  const uint32_t single_bytes = in->U32();
   message.load_piece_bytes = in->U64();
   message.save_piece_bytes = in->U64();
   std::optional<absl::Status> status = StatusOf(code, in->Bytes(text_bytes));
-  message.plain_reason = std::string(in->Bytes(reason_bytes));
-  if (!in.Whole() || !padded || read_only > 1 || !status.has_value()) {
+  message.plain_reason = std::string(in->Bytes(plain_bytes));
+  message.single_reason = std::string(in->Bytes(single_bytes));
+  if (!in.Whole() || read_only > 1 || !status.has_value()) {
     return std::nullopt;
   }
   message.read_only_memory = read_only == 1;

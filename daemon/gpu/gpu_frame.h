@@ -19,8 +19,9 @@
 //   kLook          u64 call
 // From the worker:
 //   kReady         its first: u8 status, u8 read_only_memory, u16 message_bytes,
-//                  u32 driver_version, u32 ordinal, u32 reason_bytes, u32 node, u32 0,
-//                  u64 load_piece_bytes, u64 save_piece_bytes, the message, the reason
+//                  u32 driver_version, u32 ordinal, u32 plain_reason_bytes, u32 node,
+//                  u32 single_reason_bytes, u64 load_piece_bytes, u64 save_piece_bytes, the
+//                  message, both reasons
 //   kDone          (of call 0: what it dies of) u64 call, u8 status, u8 0, u16 message_bytes,
 //                  u32 0, the message
 //   kSeen          u64 call, and GpuWorkerFacts in their order, the reason last with its u32 length
@@ -126,6 +127,7 @@ struct GpuReady {
   uint64_t load_piece_bytes = 0;
   uint64_t save_piece_bytes = 0;
   std::string plain_reason;  // why none is; "": some are
+  std::string single_reason;  // why copies are enqueued one by one; "": they are not
   uint32_t node = kNoNode;   // of memory, to which its threads keep
 };
 // The call that kDone names when the worker says what it dies of.

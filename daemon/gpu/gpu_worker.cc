@@ -21,9 +21,12 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 
+#include "daemon/gpu/found_device.h"
 #include "daemon/gpu/gpu_frame.h"
+#include "daemon/gpu/region_events.h"
 #include "daemon/worker/worker_channel.h"
 #include "daemon/worker/worker_setup.h"
+#include "tiers/gpu/batch_trial.h"
 #include "tiers/gpu/canary.h"
 #include "tiers/gpu/copy_engine.h"
 #include "tiers/gpu/copy_plan.h"
@@ -95,6 +98,12 @@ class Worker {
       return found;
     }
     StayNear();
+    if (const absl::Status tried = TryCopiesInBatches(context()); absl::IsUnavailable(tried)) {
+      return tried;
+    } else if (!tried.ok()) {
+      device_.driver->ForgoBatches();
+      single_reason_ = std::string(tried.message());
+    }
     absl::StatusOr<std::unique_ptr<CopyEngine>> engine = CopyEngine::Start(context(), {});
     if (!engine.ok()) {
       return engine.status();
@@ -120,6 +129,7 @@ class Worker {
     ready.load_piece_bytes = facts.gathered_piece_bytes_to_device;
     ready.save_piece_bytes = facts.gathered_piece_bytes_to_host;
     ready.plain_reason = facts.plain_reason;
+    ready.single_reason = single_reason_;
     ready.node = node_;
     Send(Encode(ready));
   }
@@ -531,8 +541,9 @@ class Worker {
   }
 
   const WorkerChannel channel_;
-  Device device_;
+  FoundDevice device_;
   uint32_t node_ = kNoNode;
+  std::string single_reason_;  // why copies are enqueued one by one; "": they are not
   const Mapping staging_;
   const EventDescriptor ended_event_;
   std::unique_ptr<CopyEngine> engine_;

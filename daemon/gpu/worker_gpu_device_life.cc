@@ -22,8 +22,10 @@ std::string Described(const GpuReady& ready) {
           ? absl::StrCat("pieces are gathered up to ", ready.load_piece_bytes, " bytes for loads, ",
                          ready.save_piece_bytes, " for saves")
           : absl::StrCat("small pieces are copied one by one: ", ready.plain_reason);
+  const std::string copies =
+      ready.single_reason.empty() ? "" : absl::StrCat("; one call a copy: ", ready.single_reason);
   return absl::StrCat("a worker serves, GPU ", ready.ordinal, ", driver ", ready.driver_version,
-                      place, "; ", pieces);
+                      place, "; ", pieces, copies);
 }
 
 }  // namespace
@@ -309,6 +311,7 @@ void WorkerGpuDevice::TakeReady(absl::Span<const char> bytes) {
     figures_.load_piece_bytes = ready->load_piece_bytes;
     figures_.save_piece_bytes = ready->save_piece_bytes;
     figures_.plain_reason = ready->plain_reason;
+    figures_.single_reason = ready->single_reason;
   }
   Say(Described(*ready));
   for (const auto& [number, region] : regions_) {

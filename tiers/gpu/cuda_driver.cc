@@ -212,6 +212,11 @@ bool CudaDriver::copies_in_batches() const {
   return calls_.MemcpyBatchAsync != nullptr || calls_.MemcpyBatchAsyncWithFailIndex != nullptr;
 }
 
+void CudaDriver::ForgoBatches() {
+  calls_.MemcpyBatchAsync = nullptr;
+  calls_.MemcpyBatchAsyncWithFailIndex = nullptr;
+}
+
 bool CudaDriver::launches_kernels() const {
   return calls_.ModuleLoadData != nullptr && calls_.ModuleUnload != nullptr &&
          calls_.ModuleGetFunction != nullptr && calls_.MemHostGetDevicePointer != nullptr &&

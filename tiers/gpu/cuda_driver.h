@@ -150,7 +150,7 @@ struct CopyRange {
 };
 enum class CopyDirection : uint8_t { kToDevice, kToHost };
 
-// Immutable, and so are its calls: thread-safe as the driver is.
+// Immutable but for ForgoBatches, and so are its calls: thread-safe as the driver is.
 class CudaDriver {
  public:
   // Loads `library` (empty: what the environment's TERRACE_CUDA_DRIVER names, else libcuda.so.1)
@@ -169,6 +169,8 @@ class CudaDriver {
   static bool EndsContext(Result result);
 
   [[nodiscard]] bool copies_in_batches() const;
+  // From now on copies are enqueued one by one. Not while others use the driver.
+  void ForgoBatches();
   [[nodiscard]] bool launches_kernels() const;
   // Enqueues copies that may run in any order among each other, in one call where the driver has
   // one. After an error any of them may run.

@@ -57,6 +57,7 @@ inline constexpr int kAttributeUnifiedAddressing = 41;
 inline constexpr int kAttributePciDomain = 50;
 inline constexpr int kAttributePciBus = 33;
 inline constexpr int kAttributePciDevice = 34;
+inline constexpr int kAttributeHostPointers = 91;  // ..._CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM
 inline constexpr int kAttributeHostRegister = 99;
 inline constexpr int kAttributeVirtualMemory = 102;
 inline constexpr int kAttributePosixDescriptors = 103;

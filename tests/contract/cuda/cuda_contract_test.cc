@@ -17,6 +17,7 @@
 
 #include "tests/doubles/cuda/exporting_process.h"
 #include "tests/doubles/seeded.h"
+#include "tiers/gpu/batch_trial.h"
 #include "tiers/gpu/copy_engine.h"
 #include "tiers/os/file_system.h"
 
@@ -144,6 +145,15 @@ TEST_F(CudaContractTest, BatchesOfManySizesMoveTheBytesThatTheyName) {
   }
   EXPECT_TRUE(std::string(host.bytes(), at) == bytes.substr(0, at));
   EXPECT_EQ(driver()->MemFree(device), cuda::kSuccess);
+}
+
+// What a worker does before it trusts the call.
+TEST_F(CudaContractTest, SeveralCopiesInOneCallAreTriedWhereTheDriverHasIt) {
+  const absl::Status tried = TryCopiesInBatches(*context_);
+  std::cout << "several copies in one call: " << tried << '\n';
+  EXPECT_TRUE(tried.ok() || absl::IsUnimplemented(tried)) << tried;
+  EXPECT_EQ(tried.ok(),
+            driver().copies_in_batches() && context_->Attribute(cuda::kAttributeHostPointers) == 1);
 }
 
 TEST_F(CudaContractTest, AnEventThatWasNeverRecordedHasCompleted) {

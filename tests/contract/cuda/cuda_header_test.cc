@@ -55,6 +55,8 @@ static_assert(IsSameValue(kAttributeUnifiedAddressing, CU_DEVICE_ATTRIBUTE_UNIFI
 static_assert(IsSameValue(kAttributePciDomain, CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID));
 static_assert(IsSameValue(kAttributePciBus, CU_DEVICE_ATTRIBUTE_PCI_BUS_ID));
 static_assert(IsSameValue(kAttributePciDevice, CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID));
+static_assert(IsSameValue(kAttributeHostPointers,
+                          CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM));
 static_assert(IsSameValue(kAttributeHostRegister, CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED));
 static_assert(IsSameValue(kAttributeVirtualMemory,
                           CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED));

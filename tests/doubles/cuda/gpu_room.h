@@ -71,12 +71,11 @@ class GpuRoomTest : public ::testing::Test {
     client_ = NewSession();
     digest_ = OpenNamespace(*client_);
   }
-  // Workers that are started later make no copy while this holds.
+  // Workers that are started with it make no copy from Hold to LetGo.
   std::string HoldScript() {
     hold_file_ =
         (std::filesystem::temp_directory_path() / ("terrace-hold-" + std::to_string(getpid())))
             .string();
-    Hold();
     return "hold=" + hold_file_;
   }
   void Hold() const { std::ofstream(hold_file_).put('x'); }

@@ -55,11 +55,19 @@ STAND_IN_API void stand_in_hold_back(int hold);
 STAND_IN_API void stand_in_let(unsigned count);
 
 // The nth call of a function (from 1, from now) returns the result; "copy" is the nth copy that
-// runs. A result that ends the context makes all further calls fail with it.
+// runs, and "flip", with any result, the nth that has a wrong byte. A result that ends the context
+// makes all further calls fail with it.
 STAND_IN_API void stand_in_fail(const char* function, unsigned nth, int result);
+
+// One at the start. All fail together, and none reaches another's memory.
+STAND_IN_API void stand_in_set_devices(int devices);
 
 // The device's attributes for that are 0 or 1; 1 at the start.
 STAND_IN_API void stand_in_set_read_only_registration(int supported);
+
+// Whether the device takes the processor's addresses of registered memory; at the start it does.
+// Where not, several copies in one call end the context.
+STAND_IN_API void stand_in_set_host_pointers(int supported);
 
 // Whether modules can be loaded; not at the start.
 STAND_IN_API void stand_in_set_kernels(int supported);

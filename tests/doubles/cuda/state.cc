@@ -37,14 +37,17 @@ struct Shared {
   std::atomic<unsigned> delay_us{0};
   std::atomic<bool> read_only_registration{true};
   std::atomic<bool> kernels{false};
+  std::atomic<bool> host_pointers{true};
   std::atomic<cuda::Result> lost_with{cuda::kSuccess};
   LiveCounters counters;
 };
 
 // What STAND_IN_CUDA of the environment says, for processes that no test can call into: words
-// between semicolons. "fail=FUNCTION,NTH,RESULT"; "delay=MICROSECONDS"; "ring": no memory can be
-// registered read-only; "kernels": modules can be loaded; "hold=PATH": copies wait while there is
-// such a file.
+// between semicolons. "fail=FUNCTION,NTH,RESULT", as stand_in_fail has it; "delay=MICROSECONDS";
+// "ring": no memory can be registered read-only; "devices=N"; "kernels": modules can be loaded;
+// "aliases": the device has addresses of its own for registered memory, and several copies in one
+// call, which take none of the processor's, end the context; "hold=PATH": copies wait while there
+// is such a file.
 void ReadEnvironment(Shared& shared) {
   const char* const script = std::getenv("STAND_IN_CUDA");
   std::istringstream words(script == nullptr ? "" : script);
@@ -63,6 +66,8 @@ void ReadEnvironment(Shared& shared) {
       shared.read_only_registration = false;
     } else if (word == "kernels") {
       shared.kernels = true;
+    } else if (word == "aliases") {
+      shared.host_pointers = false;
     } else if (word.starts_with("hold=")) {
       shared.hold_file = value;
     }
@@ -167,12 +172,20 @@ cuda::Result BeginCopy() {
   return DueFault("copy");
 }
 
+bool FlipsByte() {
+  return DueFault("flip") != cuda::kSuccess;
+}
+
 bool ReadOnlyRegistration() {
   return Everything().read_only_registration;
 }
 
 bool Kernels() {
   return Everything().kernels;
+}
+
+bool HostPointers() {
+  return Everything().host_pointers;
 }
 
 void Observe(bool to_device, uint64_t device, size_t bytes) {
@@ -250,8 +263,10 @@ void stand_in_reset(void) {
   live.late_copies = 0;
   live.faults = 0;
   shared.delay_us = 0;
+  shared.devices = 1;
   shared.read_only_registration = true;
   shared.kernels = false;
+  shared.host_pointers = true;
   shared.lost_with = terrace::cuda::kSuccess;
   const std::lock_guard<std::mutex> lock(shared.mutex);
   shared.faults.clear();
@@ -294,6 +309,14 @@ void stand_in_set_read_only_registration(int supported) {
 
 void stand_in_set_kernels(int supported) {
   Everything().kernels = supported != 0;
+}
+
+void stand_in_set_devices(int devices) {
+  Everything().devices = devices;
+}
+
+void stand_in_set_host_pointers(int supported) {
+  Everything().host_pointers = supported != 0;
 }
 
 void stand_in_observe(StandInObserver observer, void* argument) {

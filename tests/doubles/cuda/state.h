@@ -29,9 +29,13 @@ cuda::Result LostWith();
 // Waits for the delay, and to be let when copies are held back; what the fault for the nth "copy"
 // says, or kSuccess.
 cuda::Result BeginCopy();
+// Whether the copy that has just been made has a wrong byte.
+bool FlipsByte();
 
 bool ReadOnlyRegistration();
 bool Kernels();
+// Whether the device takes the processor's addresses of registered memory.
+bool HostPointers();
 void Observe(bool to_device, uint64_t device, size_t bytes);
 
 // The counters, by the names of stand_in.h.

@@ -55,7 +55,11 @@ void Run(const Copy& copy, const Located& as_asked) {
   }
   char* const device = now->bytes();
   char* const opposite = other ? other->bytes() : copy.host;
-  std::memcpy(copy.to_device ? device : opposite, copy.to_device ? opposite : device, copy.bytes);
+  char* const to = copy.to_device ? device : opposite;
+  std::memcpy(to, copy.to_device ? opposite : device, copy.bytes);
+  if (FlipsByte()) {
+    to[copy.bytes / 2] = static_cast<char>(~to[copy.bytes / 2]);
+  }
   ++Counters().copies;
 }
 

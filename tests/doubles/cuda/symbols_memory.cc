@@ -25,7 +25,7 @@ STAND_IN_SYMBOL Result cuInit(unsigned) {
 
 STAND_IN_SYMBOL Result cuDriverGetVersion(int* version) {
   STAND_IN_ENTER(Needs::kNothing);
-  *version = 13000;
+  *version = STAND_IN_VERSION;
   return kSuccess;
 }
 
@@ -85,6 +85,9 @@ STAND_IN_SYMBOL Result cuDeviceGetAttribute(int* value, int attribute, Device de
   switch (attribute) {
     case kAttributeReadOnlyHostRegister:
       *value = terrace::stand_in::ReadOnlyRegistration() ? 1 : 0;
+      return kSuccess;
+    case kAttributeHostPointers:
+      *value = terrace::stand_in::HostPointers() ? 1 : 0;
       return kSuccess;
     case kAttributeAsyncEngineCount:
       *value = 2;

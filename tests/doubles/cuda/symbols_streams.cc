@@ -83,6 +83,7 @@ STAND_IN_SYMBOL Result cuStreamWaitEvent(Stream stream, Event event, unsigned) {
   return kSuccess;
 }
 
+#if STAND_IN_VERSION >= 11070
 STAND_IN_SYMBOL Result cuStreamWaitValue64_v2(Stream stream,
                                               DevicePointer address,
                                               uint64_t value,
@@ -100,6 +101,7 @@ STAND_IN_SYMBOL Result cuStreamWaitValue64_v2(Stream stream,
   });
   return kSuccess;
 }
+#endif
 
 STAND_IN_SYMBOL Result cuLaunchHostFunc(Stream stream, HostFunction function, void* argument) {
   STAND_IN_ENTER(Needs::kContext);
@@ -197,20 +199,26 @@ STAND_IN_SYMBOL Result cuMemcpyDtoDAsync_v2(DevicePointer to,
   return EnqueueCopy(QueueOf(stream), {true, to, nullptr, from, bytes});
 }
 
-STAND_IN_SYMBOL Result cuMemcpyBatchAsync_v2(DevicePointer* to,
-                                             DevicePointer* from,
-                                             size_t* sizes,
-                                             size_t count,
-                                             CopyAttributes* attributes,
-                                             size_t* first,
-                                             size_t attributes_count,
-                                             Stream stream) {
-  STAND_IN_ENTER(Needs::kContext);
+#if STAND_IN_VERSION >= 12080
+namespace {
+
+Result EnqueueBatch(const DevicePointer* to,
+                    const DevicePointer* from,
+                    const size_t* sizes,
+                    size_t count,
+                    const CopyAttributes* attributes,
+                    const size_t* first,
+                    size_t attributes_count,
+                    Stream stream) {
   if (count == 0 || stream == nullptr || attributes_count != 1 || first[0] != 0 ||
       attributes->source_access_order != kSourceInStreamOrder) {
     return kInvalidValue;
   }
   ++Counters().batches;
+  if (!terrace::stand_in::HostPointers()) {
+    QueueOf(stream).Add([] { terrace::stand_in::LoseContext(kIllegalAddress); });
+    return kSuccess;
+  }
   auto& memory = terrace::stand_in::DeviceMemory::Instance();
   // The order within a batch is the driver's affair: here it is the last first.
   for (size_t i = count; i-- > 0;) {
@@ -224,6 +232,8 @@ STAND_IN_SYMBOL Result cuMemcpyBatchAsync_v2(DevicePointer* to,
   return kSuccess;
 }
 
+}  // namespace
+
 STAND_IN_SYMBOL Result cuMemcpyBatchAsync(DevicePointer* to,
                                           DevicePointer* from,
                                           size_t* sizes,
@@ -233,9 +243,25 @@ STAND_IN_SYMBOL Result cuMemcpyBatchAsync(DevicePointer* to,
                                           size_t attributes_count,
                                           size_t* fail_index,
                                           Stream stream) {
+  STAND_IN_ENTER(Needs::kContext);
   *fail_index = SIZE_MAX;
-  return cuMemcpyBatchAsync_v2(to, from, sizes, count, attributes, first, attributes_count, stream);
+  return EnqueueBatch(to, from, sizes, count, attributes, first, attributes_count, stream);
 }
+#endif
+
+#if STAND_IN_VERSION >= 13000
+STAND_IN_SYMBOL Result cuMemcpyBatchAsync_v2(DevicePointer* to,
+                                             DevicePointer* from,
+                                             size_t* sizes,
+                                             size_t count,
+                                             CopyAttributes* attributes,
+                                             size_t* first,
+                                             size_t attributes_count,
+                                             Stream stream) {
+  STAND_IN_ENTER(Needs::kContext);
+  return EnqueueBatch(to, from, sizes, count, attributes, first, attributes_count, stream);
+}
+#endif
 
 STAND_IN_SYMBOL int stand_in_kernel_fill(uint64_t device,
                                          unsigned char value,

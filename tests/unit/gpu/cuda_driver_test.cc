@@ -74,6 +74,13 @@ TEST_F(LoadedDriverTest, ErrorsOfTheDeviceEndTheContextAndBadValuesDoNot) {
   EXPECT_FALSE(CudaDriver::EndsContext(cuda::kNotReady));
 }
 
+TEST(CudaDriverTest, WhereBatchesAreForgoneCopiesAreEnqueuedOneByOne) {
+  const auto driver = CudaDriver::Load(TERRACE_STAND_IN_CUDA);
+  ASSERT_TRUE(driver.ok());
+  (*driver)->ForgoBatches();
+  EXPECT_FALSE((*driver)->copies_in_batches());
+}
+
 TEST_F(LoadedDriverTest, CopiesInOneCallMoveTheSameBytesAsOneByOne) {
   ASSERT_TRUE(driver().copies_in_batches());
   const cuda::DevicePointer memory = Allocate(4096);

@@ -130,7 +130,6 @@ TEST_F(GpuClientTest, AnEngineSavesAndLoadsWithoutTouchingTheBytes) {
 
 TEST_F(GpuClientTest, LayersAreWaitedForOneByOne) {
   ASSERT_NO_FATAL_FAILURE(OpenClient(HoldScript()));
-  LetGo();
   ASSERT_EQ(PutBlock(1, 0), TERRACE_PUT_STORED);
   Hold();
   const uint32_t block = 9;

@@ -39,6 +39,7 @@ std::vector<std::string> EveryMessage() {
   ready.status = absl::NotFoundError("no such GPU");
   ready.read_only_memory = true;
   ready.plain_reason = "no kernels";
+  ready.single_reason = "no batches";
   GpuSeen seen;
   seen.call = 5;
   seen.facts.ring_reason = "read-only";
@@ -118,6 +119,7 @@ TEST(GpuFrame, WhatIsSaidIsUnderstood) {
   ready.load_piece_bytes = 4096;
   ready.save_piece_bytes = 8192;
   ready.plain_reason = "why not";
+  ready.single_reason = "nor that";
   const auto readied = DecodeGpuReady(Encode(ready));
   ASSERT_TRUE(readied.has_value());
   EXPECT_EQ(readied->ordinal, 3U);
@@ -125,6 +127,7 @@ TEST(GpuFrame, WhatIsSaidIsUnderstood) {
   EXPECT_EQ(readied->load_piece_bytes, 4096U);
   EXPECT_EQ(readied->save_piece_bytes, 8192U);
   EXPECT_EQ(readied->plain_reason, "why not");
+  EXPECT_EQ(readied->single_reason, "nor that");
   const auto done = DecodeGpuDone(Encode(GpuDone{8, absl::CancelledError("why")}));
   ASSERT_TRUE(done.has_value());
   EXPECT_EQ(done->status, absl::CancelledError("why"));

@@ -72,7 +72,6 @@ class SavedTest : public GpuRoomTest {
   // A session that is gone, whose load of key 100 into block 9 is held back; and a new one.
   void LeaveALoadBehind() {
     ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
-    LetGo();
     ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
     Hold();
     client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
@@ -147,7 +146,6 @@ TEST_F(SavedTest, WhatIsKeptAlreadyIsNotCopiedAgain) {
 
 TEST_F(SavedTest, LayersAreCountedAsTheyLand) {
   ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
-  LetGo();
   const std::string payload = Seeded(3).Bytes(kBlockBytes);
   WriteBlock(memory_, 0, payload);
   ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
@@ -191,7 +189,6 @@ TEST_F(SavedTest, NoByteIsCopiedBeforeTheProducersEvent) {
 
 TEST_F(SavedTest, ACancelAnswersWhenNoCopyCanTouchTheMemory) {
   ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
-  LetGo();
   ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
   Hold();
   const uint64_t get = client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
@@ -228,7 +225,6 @@ TEST_F(SavedTest, ADeadlineEndsACopyThatWaitsForItsProducer) {
 
 TEST_F(SavedTest, AClientThatDiesLeavesNothingBehind) {
   ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
-  LetGo();
   ASSERT_TRUE(Put(PutOf(Numbers(100, 4), Numbers(0, 4))).ok());
   Hold();
   client_->Send(v1::METHOD_GET, GetOf(Numbers(100, 4), Numbers(8, 4)));
@@ -287,7 +283,6 @@ TEST_F(SavedTest, AWorkerThatIsKilledIsReplacedAndTheRegionsAreOpenedAgain) {
 
 TEST_F(SavedTest, WhatAWorkerWasCopyingWhenItDiedHasFailed) {
   ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
-  LetGo();
   ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
   Hold();
   const uint64_t get = client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
