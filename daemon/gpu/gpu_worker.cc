@@ -165,7 +165,7 @@ class Worker {
 
   struct Slab {
     Mapping mapping;
-    bool added = false;
+    bool added = false;  // to the engine; where that failed it is tried again with the next copy
   };
   struct Region {
     std::shared_ptr<const cuda::ImportedMemory> memory;
@@ -236,13 +236,18 @@ class Worker {
       return true;
     }
     KeepOutOfDumps(*mapping);
-    Slab slab{*std::move(mapping)};
-    slab.added = engine_
-                     ->AddHostMemory({slab.mapping.data(), slab.mapping.size()},
-                                     cuda::PinnedMemory::Access::kReadOnly)
-                     .ok();
-    slabs_.emplace(message->slab, std::move(slab));
+    IsAdded(slabs_.emplace(message->slab, Slab{*std::move(mapping)}).first->second);
     return true;
+  }
+
+  bool IsAdded(Slab& slab) const {
+    if (!slab.added) {
+      slab.added = engine_
+                       ->AddHostMemory({slab.mapping.data(), slab.mapping.size()},
+                                       cuda::PinnedMemory::Access::kReadOnly)
+                       .ok();
+    }
+    return slab.added;
   }
 
   bool DropSlab(const ReceivedPacket& packet) {
@@ -406,8 +411,8 @@ class Worker {
     if (block.slab == kStagingSlab) {
       mapping = &staging_;
     } else if (const auto slab = slabs_.find(block.slab);
-               slab != slabs_.end() && slab->second.added &&
-               direction == cuda::CopyDirection::kToDevice) {
+               slab != slabs_.end() && direction == cuda::CopyDirection::kToDevice &&
+               IsAdded(slab->second)) {
       mapping = &slab->second.mapping;
     }
     if (mapping == nullptr || block.offset > mapping->size() ||
