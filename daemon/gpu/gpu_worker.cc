@@ -38,49 +38,10 @@ namespace terrace {
 namespace {
 
 constexpr size_t kPacketRoom = 65536;
-constexpr size_t kMaxEventsOfRegion = 64;  // opened at a time
 
 // Not to be found in a dump of this process, whatever the host does with those.
 void KeepOutOfDumps(const Mapping& mapping) {
   madvise(mapping.data(), mapping.mapped_bytes(), MADV_DONTDUMP);
-}
-
-struct Device {
-  std::unique_ptr<cuda::CudaDriver> driver;
-  std::optional<cuda::PrimaryContext> context;
-  uint32_t ordinal = 0;
-};
-
-// Errors: NOT_FOUND (no such device here), else those of the driver.
-absl::Status FindDevice(const cuda::DeviceUuid& wanted, Device* device) {
-  absl::StatusOr<std::unique_ptr<cuda::CudaDriver>> driver = cuda::CudaDriver::Load();
-  if (!driver.ok()) {
-    return driver.status();
-  }
-  device->driver = *std::move(driver);
-  const cuda::CudaDriver& calls = *device->driver;
-  int count = 0;
-  if (const cuda::Result result = calls->DeviceGetCount(&count); result != cuda::kSuccess) {
-    return calls.StatusOf(result, "cuDeviceGetCount");
-  }
-  for (int ordinal = 0; ordinal < count; ++ordinal) {
-    cuda::Device number = 0;
-    cuda::DeviceUuid uuid{};
-    if (calls->DeviceGet(&number, ordinal) != cuda::kSuccess ||
-        calls->DeviceGetUuid(&uuid, number) != cuda::kSuccess ||
-        std::memcmp(uuid.bytes, wanted.bytes, sizeof(uuid.bytes)) != 0) {
-      continue;
-    }
-    absl::StatusOr<cuda::PrimaryContext> context =
-        cuda::PrimaryContext::Retain(*device->driver, ordinal);
-    if (!context.ok()) {
-      return context.status();
-    }
-    device->context.emplace(*std::move(context));
-    device->ordinal = static_cast<uint32_t>(ordinal);
-    return absl::OkStatus();
-  }
-  return absl::NotFoundError("device_uuid: no such GPU on this host");
 }
 
 // Only its thread touches it, but for what the engine's thread calls. Never destroyed: the process
@@ -173,13 +134,14 @@ class Worker {
     RegionGeometry geometry;
     uint32_t planes_per_layer = 1;
     Mapping progress;
-    std::map<std::string, cuda::OwnedEvent> events;  // by handle
-    uint64_t copies = 0;                             // that have not ended
-    std::optional<uint64_t> closing;                 // the call that closes it
+    RegionEvents events;
+    uint64_t copies = 0;              // that have not ended
+    std::optional<uint64_t> closing;  // the call that closes it
   };
   struct Copying {
     uint64_t token = 0;
     uint64_t region = 0;
+    RegionEvents::Held behind;  // as long as the engine may look at it
   };
   // What comes for a region before it is opened.
   struct Announced {
@@ -422,22 +384,6 @@ class Worker {
     return mapping->data() + block.offset;
   }
 
-  absl::StatusOr<cuda::Event> EventOf(Region& region, const cuda::IpcEventHandle& handle) {
-    const std::string name(handle.reserved, sizeof(handle.reserved));
-    if (const auto known = region.events.find(name); known != region.events.end()) {
-      return known->second.get();
-    }
-    if (region.events.size() >= kMaxEventsOfRegion) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("after_event: at most ", kMaxEventsOfRegion, " events a region"));
-    }
-    absl::StatusOr<cuda::OwnedEvent> event = cuda::OwnedEvent::Open(context(), handle);
-    if (!event.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat("after_event: ", event.status().message()));
-    }
-    return region.events.emplace(name, *std::move(event)).first->second.get();
-  }
-
   absl::Status Submit(const GpuCopy& copy) {
     const auto found = regions_.find(copy.region);
     if (found == regions_.end() || found->second.closing.has_value()) {
@@ -461,21 +407,26 @@ class Worker {
       return plan.status();
     }
     transfer.plan = *std::move(plan);
+    RegionEvents::Held behind;
     if (copy.behind.has_value()) {
-      const absl::StatusOr<cuda::Event> event = EventOf(region, *copy.behind);
+      absl::StatusOr<RegionEvents::Held> event = region.events.Open(context(), *copy.behind);
       if (!event.ok()) {
         return event.status();
       }
-      transfer.behind = *event;
+      behind = *std::move(event);
+      transfer.behind = behind->get();
     }
     if (copy.progress_slot.has_value() && region.progress.size() != 0) {
       transfer.layers_landed =
           reinterpret_cast<std::atomic<uint32_t>*>(region.progress.data()) + *copy.progress_slot;
     }
-    return Begin(copy, region, std::move(transfer));
+    return Begin(copy, region, std::move(transfer), std::move(behind));
   }
 
-  absl::Status Begin(const GpuCopy& copy, Region& region, DeviceTransfer transfer) {
+  absl::Status Begin(const GpuCopy& copy,
+                     Region& region,
+                     DeviceTransfer transfer,
+                     RegionEvents::Held behind) {
     const absl::MutexLock lock(&mutex_);
     const absl::StatusOr<uint64_t> token = engine_->Submit(
         std::move(transfer),
@@ -483,7 +434,7 @@ class Worker {
     if (!token.ok()) {
       return token.status();
     }
-    copying_[copy.call] = {*token, copy.region};
+    copying_[copy.call] = {*token, copy.region, std::move(behind)};
     ++region.copies;
     return absl::OkStatus();
   }
@@ -504,17 +455,18 @@ class Worker {
 
   void ForgetEnded() {
     ended_event_.Clear();
-    std::vector<uint64_t> regions;
+    std::vector<Copying> ended;
     {
       const absl::MutexLock lock(&mutex_);
       for (const uint64_t call : std::exchange(ended_, {})) {
-        regions.push_back(copying_.at(call).region);
+        ended.push_back(std::move(copying_.at(call)));
         copying_.erase(call);
       }
     }
-    for (const uint64_t region : regions) {
-      --regions_.at(region).copies;
-      CloseIfIdle(region);
+    for (Copying& copying : ended) {
+      copying.behind.reset();  // before its region, which may be closed now
+      --regions_.at(copying.region).copies;
+      CloseIfIdle(copying.region);
     }
   }
 

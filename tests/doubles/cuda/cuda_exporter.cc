@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -25,6 +26,7 @@ class Exporter {
            cuda::OwnedStream stream,
            cuda::OwnedEvent event)
       : producer_(producer),
+        context_(context),
         driver_(context.driver()),
         stream_(std::move(stream)),
         event_(std::move(event)) {}
@@ -47,7 +49,7 @@ class Exporter {
       case ExporterVerb::kFill:
         answer.result = Fill(command);
         if (answer.result == cuda::kSuccess) {
-          answer.result = driver_->EventRecord(event_.get(), stream_.get());
+          answer.result = driver_->EventRecord(event_->get(), stream_.get());
         }
         break;
       case ExporterVerb::kFree:
@@ -55,14 +57,25 @@ class Exporter {
         break;
       case ExporterVerb::kEvent:
         break;
+      case ExporterVerb::kNewEvent:
+        answer.result = MakeEvent();
+        break;
     }
     if (answer.result == cuda::kSuccess) {
-      answer.result = driver_->IpcGetEventHandle(&answer.event, event_.get());
+      answer.result = driver_->IpcGetEventHandle(&answer.event, event_->get());
     }
     return answer;
   }
 
  private:
+  cuda::Result MakeEvent() {
+    auto event = cuda::OwnedEvent::CreateShared(context_);
+    if (!event.ok()) {
+      return cuda::kOutOfMemory;
+    }
+    event_.emplace(*std::move(event));
+    return cuda::kSuccess;
+  }
   cuda::Result Fill(const ExporterCommand& command) {
     const cuda::DevicePointer to = memory_ + command.offset;
     const auto value = static_cast<unsigned char>(command.value);
@@ -101,9 +114,10 @@ class Exporter {
   }
 
   const Producer producer_;
+  const cuda::PrimaryContext& context_;
   const cuda::CudaDriver& driver_;
   cuda::OwnedStream stream_;
-  cuda::OwnedEvent event_;
+  std::optional<cuda::OwnedEvent> event_;
   cuda::DevicePointer memory_ = 0;
 };
 

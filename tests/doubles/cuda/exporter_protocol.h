@@ -17,6 +17,7 @@ enum class ExporterVerb : uint32_t {
   kFill,            // a kernel writes `value` to [offset, offset + bytes); the event is recorded
   kFree,
   kEvent,  // nothing but the answer, which has the event's handle every time
+  kNewEvent,  // in the place of the event, which is destroyed
 };
 
 struct ExporterCommand {

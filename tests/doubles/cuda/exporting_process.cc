@@ -92,6 +92,10 @@ cuda::IpcEventHandle ExportingProcess::event() {
   return Ask({ExporterVerb::kEvent, 0, 0, 0}).event;
 }
 
+cuda::IpcEventHandle ExportingProcess::NewEvent() {
+  return Ask({ExporterVerb::kNewEvent, 0, 0, 0}).event;
+}
+
 void ExportingProcess::Kill() {
   if (pid_ > 0) {
     kill(pid_, SIGKILL);

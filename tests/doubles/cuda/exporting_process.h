@@ -29,6 +29,8 @@ class ExportingProcess {
   void Fill(uint64_t offset, uint64_t bytes, unsigned char value);
   // Of the event that is recorded behind each Fill.
   cuda::IpcEventHandle event();
+  // That one is destroyed, and this one recorded from now on.
+  cuda::IpcEventHandle NewEvent();
   // As kill -9; returns when the process is gone.
   void Kill();
 
