@@ -6,7 +6,7 @@ namespace terrace {
 namespace {
 
 Labels Of(const GpuDeviceFigures& device) {
-  return {Label("gpu", Concat(device.ordinal))};
+  return {Label("gpu", Concat(device.number))};
 }
 
 template <typename Number>
@@ -43,7 +43,7 @@ void AddMemory(const GpuFigures& figures, Families* out) {
   for (const GpuDeviceFigures& device : figures.devices) {
     for (const auto& [kind, bytes] : {std::pair("direct", device.worker.direct_memory_bytes),
                                       std::pair("ring", device.worker.ring_memory_bytes)}) {
-      out->Add({Label("gpu", Concat(device.ordinal)), Label("kind", kind)},
+      out->Add({Label("gpu", Concat(device.number)), Label("kind", kind)},
                static_cast<double>(bytes));
     }
   }
@@ -52,7 +52,7 @@ void AddMemory(const GpuFigures& figures, Families* out) {
   for (const GpuDeviceFigures& device : figures.devices) {
     for (const auto& [verb, bytes] :
          {std::pair("load", device.load_piece_bytes), std::pair("save", device.save_piece_bytes)}) {
-      out->Add({Label("gpu", Concat(device.ordinal)), Label("verb", verb)},
+      out->Add({Label("gpu", Concat(device.number)), Label("verb", verb)},
                static_cast<double>(bytes));
     }
   }
@@ -63,7 +63,7 @@ void AddMemory(const GpuFigures& figures, Families* out) {
   for (const GpuDeviceFigures& device : figures.devices) {
     for (const auto& [verb, bytes] : {std::pair("load", device.worker.bytes_to_device),
                                       std::pair("save", device.worker.bytes_to_host)}) {
-      out->Add({Label("gpu", Concat(device.ordinal)), Label("verb", verb)},
+      out->Add({Label("gpu", Concat(device.number)), Label("verb", verb)},
                static_cast<double>(bytes));
     }
   }

@@ -65,6 +65,7 @@ struct GpuCopyCall {
 };
 
 struct GpuDeviceFigures {
+  uint32_t number = 0;  // as the options have it
   bool serving = false;
   int worker_pid = 0;  // 0: there is none
   uint64_t worker_starts = 0;

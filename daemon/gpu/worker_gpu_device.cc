@@ -99,6 +99,7 @@ void WorkerGpuDevice::DropSlab(SlabId slab, std::function<void()> done) {
 GpuDeviceFigures WorkerGpuDevice::figures() const {
   const absl::MutexLock lock(&mutex_);
   GpuDeviceFigures figures = figures_;
+  figures.number = options_.number;
   figures.staging_bytes_used = staging_ == nullptr ? 0 : staging_->used();
   return figures;
 }

@@ -60,10 +60,11 @@ StoreUsage FullUsage() {
   return usage;
 }
 
-GpuFigures OneGpu() {
+// One that serves, and two that the driver has not told the numbers of yet.
+GpuFigures SomeGpus() {
   GpuDeviceFigures device;
   device.serving = true;
-  device.ordinal = 3;
+  device.number = 3;
   device.workers_lost = 2;
   device.worker.bytes_to_device = 77;
   device.worker.ring_memory_bytes = 88;
@@ -71,6 +72,9 @@ GpuFigures OneGpu() {
   device.save_piece_bytes = 4096;
   GpuFigures figures;
   figures.devices.push_back(device);
+  for (const uint32_t number : {4, 5}) {
+    figures.devices.emplace_back().number = number;
+  }
   figures.loaded_bytes = 99;
   return figures;
 }
@@ -83,7 +87,7 @@ class MetricsTest : public testing::Test {
                         .version = "1.2.3",
                         .copy_kernel = "avx2",
                         .log_lines_dropped = [] { return 17; },
-                        .gpu_figures = [] { return std::optional<GpuFigures>(OneGpu()); }},
+                        .gpu_figures = [] { return std::optional<GpuFigures>(SomeGpus()); }},
                        clock_);
     ASSERT_TRUE(metrics.ok()) << metrics.status();
     metrics_ = std::move(*metrics);
@@ -125,7 +129,8 @@ TEST_F(MetricsTest, ShowWhatBecomesOfGpus) {
         "terrace_gpu_worker_copied_bytes{gpu=\"3\",verb=\"load\"} 77\n",
         "terrace_gpu_gathered_piece_bytes{gpu=\"3\",verb=\"save\"} 4096\n",
         "terrace_gpu_worker_gathered_bytes{gpu=\"3\"} 66\n",
-        "terrace_gpu_host_memory_bytes{gpu=\"3\",kind=\"ring\"} 88\n"}) {
+        "terrace_gpu_host_memory_bytes{gpu=\"3\",kind=\"ring\"} 88\n",
+        "terrace_gpu_worker_serving{gpu=\"4\"} 0\n", "terrace_gpu_worker_serving{gpu=\"5\"} 0\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
 }
