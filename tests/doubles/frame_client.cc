@@ -218,6 +218,9 @@ absl::StatusOr<v1::HelloReply> FrameClient::Hello(const HelloOptions& options) {
   request.set_client_name(options.name);
   request.set_client_version("1");
   request.set_pidfd(options.pidfd);
+  for (const v1::Feature feature : options.features) {
+    request.add_features(feature);
+  }
   std::vector<int> descriptors;
   absl::StatusOr<PidDescriptor> self;
   if (options.pidfd) {

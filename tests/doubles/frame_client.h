@@ -65,6 +65,7 @@ class FrameClient {
   struct HelloOptions {
     bool pidfd = true;
     std::string name = "frame-client";
+    std::vector<v1::Feature> features = {};  // that it says it can make use of
   };
   absl::StatusOr<v1::HelloReply> Hello(const HelloOptions& options);
   absl::StatusOr<v1::HelloReply> Hello() { return Hello(HelloOptions()); }

@@ -53,6 +53,7 @@ std::shared_ptr<Backing> Backing::Create(size_t bytes) {
   backing->header().magic = kMagic;
   backing->header().id = RandomWord();
   backing->header().bytes = bytes;
+  backing->header().device = CurrentDevice();
   return backing;
 }
 
@@ -241,7 +242,8 @@ cuda::Result DeviceMemory::Import(cuda::DevicePointer* pointer, const cuda::IpcM
   std::shared_ptr<Backing> backing =
       Backing::Adopt(Descriptor(open(path.c_str(), O_RDWR | O_CLOEXEC)));
   absl::StatusOr<PidDescriptor> exporter = PidDescriptor::Open(words.pid);
-  if (backing == nullptr || backing->header().id != words.id || !exporter.ok()) {
+  if (backing == nullptr || backing->header().id != words.id || !exporter.ok() ||
+      backing->header().device != CurrentDevice()) {
     return cuda::kInvalidHandle;
   }
   const std::lock_guard<std::mutex> lock(mutex_);

@@ -27,6 +27,7 @@ struct SharedHeader {
   uint64_t magic;
   uint64_t id;  // random, so that a handle whose descriptor was used again is found out
   uint64_t bytes;
+  int64_t device;
   // Ranges that kernels have been told to write and have not written yet.
   struct PendingWrite {
     std::atomic<uint64_t> begin;

@@ -1,10 +1,11 @@
 // What a test can make of the stand-in CUDA driver, and what it can learn from it. C, so that any
 // program can drive the library; all calls are thread-safe and about this process alone.
 //
-// The stand-in has one device. Its memory lies in memfds and is mapped at addresses that the
-// processor cannot touch, so that only copies reach it; an address that was given back is handed
-// out again at once. Handles work between processes. Of kernels it knows those of this project by
-// name, whatever the image, and runs them itself. What it does not do: the pace of real hardware.
+// The stand-in has one device, or as many as it is told. Their memory lies in memfds and is mapped
+// at addresses that the processor cannot touch, so that only copies reach it; an address that was
+// given back is handed out again at once. Handles work between processes. Of kernels it knows those
+// of this project by name, whatever the image, and runs them itself. What it does not do: the pace
+// of real hardware.
 #pragma once
 
 #include <stddef.h>

@@ -34,6 +34,7 @@ struct Shared {
   uint64_t most_queued[2] = {0, 0};
 
   std::atomic<bool> initialised{false};
+  std::atomic<int> devices{1};
   std::atomic<unsigned> delay_us{0};
   std::atomic<bool> read_only_registration{true};
   std::atomic<bool> kernels{false};
@@ -62,6 +63,8 @@ void ReadEnvironment(Shared& shared) {
       shared.faults.push_back(fault);
     } else if (word.starts_with("delay=")) {
       shared.delay_us = static_cast<unsigned>(std::stoul(value));
+    } else if (word.starts_with("devices=")) {
+      shared.devices = std::stoi(value);
     } else if (word == "ring") {
       shared.read_only_registration = false;
     } else if (word == "kernels") {
@@ -136,9 +139,18 @@ void SetCurrent(cuda::Context context) {
   current_context = context;
 }
 
-cuda::Context TheContext() {
+int Devices() {
+  return Everything().devices;
+}
+
+cuda::Context ContextOf(cuda::Device device) {
   // Never looked into: the address is all that there is of it.
-  return reinterpret_cast<cuda::Context>(&Everything());
+  return reinterpret_cast<cuda::Context>(reinterpret_cast<char*>(&Everything()) + device);
+}
+
+cuda::Device CurrentDevice() {
+  return static_cast<cuda::Device>(reinterpret_cast<char*>(current_context) -
+                                   reinterpret_cast<char*>(&Everything()));
 }
 
 void LoseContext(cuda::Result result) {

@@ -19,8 +19,12 @@ enum class Needs : uint8_t { kNothing, kInit, kContext };
 cuda::Result Enter(const char* function, Needs needs);
 
 void SetInitialised();
+// How many there are, from 0 on.
+int Devices();
 void SetCurrent(cuda::Context context);
-cuda::Context TheContext();
+cuda::Context ContextOf(cuda::Device device);
+// Of the calling thread's context, which it has.
+cuda::Device CurrentDevice();
 // Ends the context with an error, as a fault of the device does.
 void LoseContext(cuda::Result result);
 // kSuccess, or what ended the context.

@@ -17,6 +17,14 @@ using terrace::stand_in::Needs;
     return entered;                                                         \
   }
 
+namespace {
+
+bool IsDevice(int ordinal) {
+  return ordinal >= 0 && ordinal < terrace::stand_in::Devices();
+}
+
+}  // namespace
+
 STAND_IN_SYMBOL Result cuInit(unsigned) {
   STAND_IN_ENTER(Needs::kNothing);
   terrace::stand_in::SetInitialised();
@@ -64,22 +72,22 @@ STAND_IN_SYMBOL Result cuGetErrorName(Result result, const char** name) {
 
 STAND_IN_SYMBOL Result cuDeviceGetCount(int* count) {
   STAND_IN_ENTER(Needs::kInit);
-  *count = 1;
+  *count = terrace::stand_in::Devices();
   return kSuccess;
 }
 
 STAND_IN_SYMBOL Result cuDeviceGet(Device* device, int ordinal) {
   STAND_IN_ENTER(Needs::kInit);
-  if (ordinal != 0) {
+  if (!IsDevice(ordinal)) {
     return kInvalidDevice;
   }
-  *device = 0;
+  *device = ordinal;
   return kSuccess;
 }
 
 STAND_IN_SYMBOL Result cuDeviceGetAttribute(int* value, int attribute, Device device) {
   STAND_IN_ENTER(Needs::kInit);
-  if (device != 0) {
+  if (!IsDevice(device)) {
     return kInvalidDevice;
   }
   switch (attribute) {
@@ -111,17 +119,18 @@ STAND_IN_SYMBOL Result cuDeviceGetAttribute(int* value, int attribute, Device de
 
 STAND_IN_SYMBOL Result cuDeviceGetUuid_v2(DeviceUuid* uuid, Device device) {
   STAND_IN_ENTER(Needs::kInit);
-  if (device != 0) {
+  if (!IsDevice(device)) {
     return kInvalidDevice;
   }
   std::memcpy(uuid->bytes, "stand-in-device0", sizeof uuid->bytes);
+  uuid->bytes[sizeof uuid->bytes - 1] = static_cast<char>('0' + device);
   return kSuccess;
 }
 
 STAND_IN_SYMBOL Result cuDeviceGetPCIBusId(char* id, int room, Device device) {
   STAND_IN_ENTER(Needs::kInit);
   constexpr char kId[] = "0000:00:00.0";
-  if (device != 0 || room < static_cast<int>(sizeof kId)) {
+  if (!IsDevice(device) || room < static_cast<int>(sizeof kId)) {
     return kInvalidValue;
   }
   std::memcpy(id, kId, sizeof kId);
@@ -130,11 +139,11 @@ STAND_IN_SYMBOL Result cuDeviceGetPCIBusId(char* id, int room, Device device) {
 
 STAND_IN_SYMBOL Result cuDevicePrimaryCtxRetain(Context* context, Device device) {
   STAND_IN_ENTER(Needs::kInit);
-  if (device != 0) {
+  if (!IsDevice(device)) {
     return kInvalidDevice;
   }
   ++Counters().retained_contexts;
-  *context = terrace::stand_in::TheContext();
+  *context = terrace::stand_in::ContextOf(device);
   return kSuccess;
 }
 

@@ -255,6 +255,46 @@ TEST_F(GpuPutTest, ACancelReachesWhatIsStillToBeCopiedAfterAll) {
   EXPECT_EQ(result_->reasons[0], static_cast<char>(Reason::kCancelled));
 }
 
+// Blocks so large that each is a group of its own, read from a tier that takes its time.
+TEST_F(GpuCallTest, ABlockGoesUpWhileTheNextIsStillRead) {
+  auto large = std::make_shared<GpuRegion>(*region_);
+  large->payload_bytes = kGpuPieceBytes;
+  std::deque<std::function<void(absl::StatusOr<GetResult>)>> asked;
+  std::optional<GetResult> result;
+  GpuGetParts parts;
+  parts.get = [&asked](const GetCall& call, std::function<void(absl::StatusOr<GetResult>)> done) {
+    EXPECT_EQ(call.parts.front().key_count(), 1U);
+    asked.push_back(std::move(done));
+  };
+  parts.clock = &clock_;
+  parts.call.parts.push_back(PartOf(3));
+  parts.call.regions.push_back(BlocksOf(3));
+  parts.call.wait_pending = true;
+  parts.call.deadline = clock_.Now() + absl::Seconds(10);
+  parts.regions.push_back(large);
+  parts.orders.emplace_back();
+  parts.done = [&result](GetResult got) { result = std::move(got); };
+  const std::shared_ptr<GpuCall> get = BeginGpuGet(std::move(parts));
+  ASSERT_EQ(asked.size(), 3U) << "all are read beside each other";
+  const auto answer = [&asked](size_t which) {
+    GetResult found;
+    found.outcomes.assign(1, static_cast<char>(GetOutcome::kOk));
+    found.payload_bytes.assign(1, kPayload);
+    found.slab_ids.assign(1, 1);
+    found.slab_offsets.assign(1, 0);
+    asked[which](std::move(found));
+  };
+  for (const size_t which : {1, 0, 2}) {
+    answer(which);
+    ASSERT_EQ(device_->asked.size(), 1U) << "it goes up at once";
+    EXPECT_EQ(device_->asked.front().call.blocks.front().block, which);
+    EXPECT_FALSE(result.has_value());
+    device_->EndNext();
+  }
+  ASSERT_TRUE(result.has_value());
+  EXPECT_EQ(result->outcomes, std::string(3, static_cast<char>(GetOutcome::kOk)));
+}
+
 // A copy leaves the list of those that can be cancelled before it has told how it ended; and what
 // it gives back may make another thread look at the call just then.
 TEST_F(GpuCallTest, AGetIsNotOverBeforeItsCopiesHaveToldHowTheyEnded) {

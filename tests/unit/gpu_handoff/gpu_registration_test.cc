@@ -191,6 +191,50 @@ TEST_F(RegistrationTest, TheCanaryOverwritesItsBlockAndNoOther) {
   EXPECT_TRUE(ReadBlock(memory, 6) == sixth);
 }
 
+TEST_F(RegistrationTest, ACanaryThatComesBackOtherwiseIsRefused) {
+  // Of the first canary that is sent, a byte on the way out or on the way back; eight copies each,
+  // behind the eight that a worker begins with.
+  for (const unsigned copy : {9, 16, 17, 24}) {
+    Open("fail=flip," + std::to_string(copy) + ",999");
+    v1::RegisterRegionRequest request = RegionOf(Allocate());
+    request.set_canary_block(6);
+    const auto reply = Register(*client_, request);
+    EXPECT_EQ(reply.status().code(), absl::StatusCode::kDataLoss) << reply.status();
+    EXPECT_THAT(Said(reply.status()), HasSubstr("canary"));
+    ExpectNothingKept();
+    EXPECT_TRUE(Register(*client_, request).ok()) << "the next one is well";
+    client_.reset();
+    room_.reset();
+  }
+}
+
+// An allocation that is freed and another one at the same address: the handle tells them apart.
+TEST_F(RegistrationTest, MemoryAtAnAddressThatWasUsedBeforeIsItsOwn) {
+  Open();
+  stand_in::ExportingProcess engine;
+  const auto registered = [&](uint32_t id) {
+    const cuda::IpcMemHandle handle = engine.Allocate(kRegionBytes);
+    v1::RegisterRegionRequest request = RegionOf(Allocate(), id);
+    request.set_handle(handle.reserved, sizeof(handle.reserved));
+    return Register(*client_, request);
+  };
+  ASSERT_TRUE(registered(1).ok());
+  engine.Fill(0, kRegionBytes, 'o');
+  engine.Free();
+  const auto second = registered(2);
+  ASSERT_TRUE(second.ok()) << second.status();
+  engine.Fill(0, kRegionBytes, 'n');
+  const cuda::IpcEventHandle event = engine.event();
+  for (const uint32_t region : {1, 2}) {
+    v1::PutRequest put = PutOf({100 + region}, {5});
+    put.mutable_region()->set_region_id(region);
+    put.mutable_region()->set_after_event(event.reserved, sizeof(event.reserved));
+    ASSERT_TRUE(Put(put).ok());
+  }
+  EXPECT_TRUE(Kept(101) == std::string(kBlockBytes, 'o'));
+  EXPECT_TRUE(Kept(102) == std::string(kBlockBytes, 'n'));
+}
+
 TEST_F(RegistrationTest, OrdersForGpusAreRefusedForMemoryOfTheHost) {
   Open();
   v1::PutRequest put = PutOf({1}, {0});
