@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,6 +49,11 @@ absl::Status CheckLayers(const CopyPlan& plan) {
 }
 
 }  // namespace
+
+HostPath ReadOnlyPathFromEnvironment() {
+  const char* const said = std::getenv("TERRACE_GPU_SLABS");
+  return said != nullptr && absl::string_view(said) == "ring" ? HostPath::kRing : HostPath::kDirect;
+}
 
 absl::StatusOr<std::unique_ptr<CopyEngine>> CopyEngine::Start(const cuda::PrimaryContext& context,
                                                               const CopyEngineOptions& options) {
@@ -212,7 +218,10 @@ absl::StatusOr<HostPath> CopyEngineCore::AddHostMemory(absl::Span<char> memory,
   if (const absl::Status status = ReserveMemory(memory, writable); !status.ok()) {
     return status;
   }
-  auto pinned = cuda::PinnedMemory::Register(context_, memory, access);
+  const bool is_kept_off = !writable && options_.read_only_memory == HostPath::kRing;
+  absl::StatusOr<cuda::PinnedMemory> pinned =
+      is_kept_off ? absl::UnimplementedError("TERRACE_GPU_SLABS says so")
+                  : cuda::PinnedMemory::Register(context_, memory, access);
   if (pinned.ok()) {
     const absl::MutexLock lock(&mutex_);
     HostMemory& added = memories_[AddressOf(memory.data())];

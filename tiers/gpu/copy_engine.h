@@ -44,11 +44,20 @@
 
 namespace terrace {
 
+// How host memory is reached.
+enum class HostPath : uint8_t { kDirect, kRing };
+
+// kRing where TERRACE_GPU_SLABS says "ring": so that what devices without read-only registration do
+// can be seen, and measured, on others.
+HostPath ReadOnlyPathFromEnvironment();
+
 struct CopyEngineOptions {
   std::string name = "gpu-0";  // of its thread; the ring's is the same with "-ring"; 10 characters
   uint64_t max_bytes_in_flight = uint64_t{128} << 20;  // of each direction
   uint64_t ring_half_bytes = uint64_t{64} << 20;       // at most max_bytes_in_flight
   uint32_t max_transfers = 4096;                       // accepted and not completed
+  // kRing: no memory is registered read-only, whatever the device can.
+  HostPath read_only_memory = ReadOnlyPathFromEnvironment();
   absl::Span<const char> kernels = KernelImage();      // empty: nothing is gathered
   uint64_t stage_bytes = uint64_t{16} << 20;  // of each of four; a quarter of max_bytes_in_flight
                                               // at most is used
@@ -68,9 +77,6 @@ struct DeviceTransfer {
   // none.
   std::atomic<uint32_t>* layers_landed = nullptr;
 };
-
-// How host memory is reached.
-enum class HostPath : uint8_t { kDirect, kRing };
 
 struct CopyEngineFacts {
   uint64_t transfers = 0;        // accepted and not completed

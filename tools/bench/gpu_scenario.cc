@@ -4,7 +4,8 @@
 // The bench is the engine: it allocates device memory and hands it over by IPC handle. A set of 2
 // MiB blocks is laid out as engines do, [plane][block], in planes of 2 MiB, 256 KiB and 32 KiB a
 // block; saves are of keys that the daemon does not have. After every load all of the device's
-// memory is compared with what was saved from it.
+// memory is compared with what was saved from it. Beside it the copy within the host's memory by
+// one thread, which bounds what goes through the ring of a worker.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -76,6 +77,7 @@ class GpuScenario {
   absl::Status Prepare();
   absl::Status OpenDevice();
   absl::Status MeasureLayout(uint64_t segment_bytes);
+  absl::Status MeasureHostCopy();
   absl::StatusOr<terrace_region> Register(uint64_t segment_bytes);
   absl::StatusOr<double> Save();
   absl::StatusOr<double> Load();
@@ -308,11 +310,26 @@ absl::Status GpuScenario::MeasureLayout(uint64_t segment_bytes) {
   return status;
 }
 
+// By one thread, as the ring of a worker is filled.
+absl::Status GpuScenario::MeasureHostCopy() {
+  return MeasureSides({"host_copy", "copies within the host's memory", options_.pairs,
+                       [this]() -> absl::StatusOr<double> {
+                         const Stopwatch watch;
+                         std::memcpy(landed_.bytes().data(), saved_.bytes().data(),
+                                     saved_.bytes().size());
+                         return watch.seconds();
+                       },
+                       [this] { return Copy(Way::kToDevice, saved_.bytes().data()); },
+                       [this](double seconds) { return Rate(seconds); }},
+                      report_, progress_);
+}
+
 absl::Status GpuScenario::Run() {
   absl::Status status = Prepare();
   for (const uint64_t segment_bytes : kSegments) {
     status.Update(status.ok() ? MeasureLayout(segment_bytes) : status);
   }
+  status.Update(status.ok() ? MeasureHostCopy() : status);
   return status;
 }
 

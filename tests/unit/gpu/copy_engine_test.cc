@@ -282,6 +282,25 @@ TEST_F(CopyEngineTest, ReadOnlySlabsGoThroughTheRingWhereTheDeviceCannotRegister
   }
 }
 
+TEST_F(CopyEngineTest, TheRingMayBeAskedForOfDevicesThatDoNotNeedIt) {
+  auto slab = SealedMemory::Create({.bytes = 65536, .huge_pages = false});
+  ASSERT_TRUE(slab.ok());
+  const auto view = Mapping::Map(slab->descriptor().get(), 0, 65536, MapAccess::kReadOnly);
+  EXPECT_EQ(CopyEngineOptions().read_only_memory, HostPath::kDirect);
+  setenv("TERRACE_GPU_SLABS", "ring", 1);
+  EXPECT_EQ(CopyEngineOptions().read_only_memory, HostPath::kRing);
+  unsetenv("TERRACE_GPU_SLABS");
+  CopyEngineOptions options = SmallOptions();
+  options.read_only_memory = HostPath::kRing;
+  Start(options);
+  const auto path = engine_->AddHostMemory({view->data(), 65536}, PinnedMemory::Access::kReadOnly);
+  ASSERT_TRUE(path.ok()) << path.status();
+  EXPECT_EQ(*path, HostPath::kRing);
+  const auto added = engine_->AddHostMemory(host_.span(), PinnedMemory::Access::kReadWrite);
+  ASSERT_TRUE(added.ok());
+  EXPECT_EQ(*added, HostPath::kDirect) << "what is written to is pinned as ever";
+}
+
 TEST_F(CopyEngineTest, HostMemoryIsAddedOnceAndRemovedWhenNobodyNamesIt) {
   StartWith(HostPath::kDirect);
   EXPECT_THAT(Said(engine_->AddHostMemory({}, PinnedMemory::Access::kReadWrite).status()),
