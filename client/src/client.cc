@@ -287,7 +287,7 @@ void Client::SendCallLocked(
   EncodeFrameHeader(header, frame->data());
   try {
     if (!link_.Send(*frame, -1)) {
-      GiveUpLocked("terraced closed the session");
+      GiveUpSendingLocked();
     }
   } catch (const std::bad_alloc&) {
     GiveUpLocked("no memory to queue a request");

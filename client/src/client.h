@@ -223,6 +223,8 @@ class Client {
   // The link is of no use any more: noted, and acted on by SettleLocked, where nothing is in the
   // middle of the tables.
   void GiveUpLocked(std::string_view why);
+  // The other end takes nothing any more; what it said before may still be there.
+  void GiveUpSendingLocked();
   void LoseLocked(Instant now);
   void HearOutLocked(Instant now);
   void ReceiveLocked(Instant now);
@@ -267,6 +269,7 @@ class Client {
   bool greeted_ = false;  // Hello was answered
   bool draining_ = false;
   bool lost_ = false;                // see GiveUpLocked
+  bool may_have_said_more_ = false;  // with lost_
   std::array<char, 160> trouble_{};  // why there is no session; zero-terminated
   uint64_t boot_id_ = 0;             // of the last Hello
   uint64_t sessions_ = 0;            // that were greeted

@@ -83,7 +83,7 @@ void Client::AdvanceLocked(Instant now) {
       // First, so that what a dying daemon still said is not lost with the first failed send.
       ReceiveLocked(now);
       if (!lost_ && link_.backlog_bytes() > 0 && !link_.Flush()) {
-        GiveUpLocked("terraced closed the session");
+        GiveUpSendingLocked();
       }
     }
     if (now >= next_expiry_) {

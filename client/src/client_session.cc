@@ -87,7 +87,7 @@ void Client::SendOwnLocked(Method method, Call call, std::string_view message, i
     call.method = method;
     calls_.emplace(header.call_id, std::move(call));
     if (!link_.Send(frame, passed)) {
-      GiveUpLocked("terraced closed the session");
+      GiveUpSendingLocked();
     }
   } catch (const std::bad_alloc&) {
     GiveUpLocked("no memory to queue a request");
@@ -102,6 +102,11 @@ void Client::GiveUpLocked(std::string_view why) {
   const size_t length = std::min(why.size(), trouble_.size() - 1);
   std::memcpy(trouble_.data(), why.data(), length);
   trouble_[length] = '\0';
+}
+
+void Client::GiveUpSendingLocked() {
+  may_have_said_more_ = may_have_said_more_ || !lost_;
+  GiveUpLocked("terraced closed the session");
 }
 
 // What a daemon said before its end: answers, and which processes copy for it.
@@ -119,8 +124,10 @@ void Client::HearOutLocked(Instant now) {
 // Ends the session: every call in flight completes, or waits for the end of a process that copies
 // for it; nothing of the daemon's is valid any more but the mapped memory. Needs no memory.
 void Client::LoseLocked(Instant now) {
-  if (link_.connected()) {
+  if (std::exchange(may_have_said_more_, false) && link_.connected()) {
     HearOutLocked(now);
+  }
+  if (link_.connected()) {
     wakeup_.Remove(link_.fd());
     link_.Close();
   }

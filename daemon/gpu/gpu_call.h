@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -27,6 +28,7 @@ struct GpuRegion {
   uint64_t payload_bytes = 0;  // of a block, at most
   uint32_t block_count = 0;
   uint32_t block_pieces = 1;  // segments of all planes
+  std::atomic<bool> closed{false};  // or never opened: nothing that waits for it will come
 
   // Blocks whose copies make one plan.
   [[nodiscard]] uint64_t MaxBlocksOfCopy() const {

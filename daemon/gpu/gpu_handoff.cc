@@ -445,6 +445,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
 
   // Of a region that has left the table. `closed` is let go of when nothing can touch its memory.
   void Close(const Region& region, const std::shared_ptr<const void>& closed) {
+    region.region->closed = true;
     const TenantId tenant = region.region->tenant;
     const auto counted = AtEnd([self = shared_from_this(), tenant] {
       if (self->slabs_.IsLastRegion(tenant)) {

@@ -55,7 +55,9 @@ class GpuPut final : public GpuCall {
       if (!waits_for_staging_) {
         return;
       }
-      if (parts_.clock->Now() >= parts_.call.deadline) {
+      if (parts_.region->closed) {
+        EndRestLocked(PutOutcome::kFailed, Reason::kRegionFailed);
+      } else if (parts_.clock->Now() >= parts_.call.deadline) {
         EndRestLocked(PutOutcome::kFailed, Reason::kDeadline);
       }
     }

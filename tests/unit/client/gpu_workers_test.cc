@@ -216,7 +216,8 @@ TEST_F(GpuWorkers, WhatTouchesNoGpuIsOverAtOnce) {
 TEST_F(GpuWorkers, AnotherDaemonIsUsedWhileTheWorkerOfTheFirstLives) {
   const uint64_t call = BeginLoad();
   ASSERT_NO_FATAL_FAILURE(LoseDaemon());
-  const std::unique_ptr<IdleProcess> first = std::exchange(worker_, std::make_unique<IdleProcess>());
+  const std::unique_ptr<IdleProcess> first =
+      std::exchange(worker_, std::make_unique<IdleProcess>());
   server_->Start();
   ASSERT_TRUE(Advance([this] { return State().connection == TERRACE_CONNECTION_UP; }));
   EXPECT_EQ(Probe(ns_, Keys("k", 1))->status, TERRACE_OK);
@@ -261,7 +262,8 @@ TEST_F(GpuWorkers, ADaemonIsHeardOutBeforeItsSessionIsGivenUp) {
     TellWorker(exchange);
     exchange.Disconnect();
   });
-  const std::unique_ptr<IdleProcess> first = std::exchange(worker_, std::make_unique<IdleProcess>());
+  const std::unique_ptr<IdleProcess> first =
+      std::exchange(worker_, std::make_unique<IdleProcess>());
   first->Kill();
   BeginLoad();
   ASSERT_TRUE(ScriptedServer::Eventually([this] { return server_->connections_open() == 0; }));

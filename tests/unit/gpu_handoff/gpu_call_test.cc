@@ -105,7 +105,7 @@ class GpuCallTest : public testing::Test {
   }
 
   const std::shared_ptr<ScriptedDevice> device_ = std::make_shared<ScriptedDevice>();
-  std::shared_ptr<const GpuRegion> region_;
+  std::shared_ptr<GpuRegion> region_;
   doubles::ManualClock clock_;
 };
 
@@ -200,6 +200,17 @@ TEST_F(GpuPutTest, APutOfWhatIsHeldNeedsNeitherTheDeviceNorRoom) {
   EXPECT_EQ(saved_, 0U);
 }
 
+TEST_F(GpuPutTest, APutThatWaitsForRoomEndsWithItsRegion) {
+  device_->has_room = false;
+  Begin("00");
+  put_->Tick();
+  EXPECT_FALSE(result_.has_value());
+  region_->closed = true;
+  put_->Tick();
+  ASSERT_TRUE(result_.has_value());
+  EXPECT_EQ(result_->reasons, std::string(2, static_cast<char>(Reason::kRegionFailed)));
+}
+
 TEST_F(GpuPutTest, WhatHasLeftTheStoreMeanwhileIsCopiedAfterAll) {
   Begin("111");
   AnswerEach({{PutOutcome::kDuplicate, Reason::kNone},
@@ -257,8 +268,7 @@ TEST_F(GpuPutTest, ACancelReachesWhatIsStillToBeCopiedAfterAll) {
 
 // Blocks so large that each is a group of its own, read from a tier that takes its time.
 TEST_F(GpuCallTest, ABlockGoesUpWhileTheNextIsStillRead) {
-  auto large = std::make_shared<GpuRegion>(*region_);
-  large->payload_bytes = kGpuPieceBytes;
+  region_->payload_bytes = kGpuPieceBytes;
   std::deque<std::function<void(absl::StatusOr<GetResult>)>> asked;
   std::optional<GetResult> result;
   GpuGetParts parts;
@@ -271,7 +281,7 @@ TEST_F(GpuCallTest, ABlockGoesUpWhileTheNextIsStillRead) {
   parts.call.regions.push_back(BlocksOf(3));
   parts.call.wait_pending = true;
   parts.call.deadline = clock_.Now() + absl::Seconds(10);
-  parts.regions.push_back(large);
+  parts.regions.push_back(region_);
   parts.orders.emplace_back();
   parts.done = [&result](GetResult got) { result = std::move(got); };
   const std::shared_ptr<GpuCall> get = BeginGpuGet(std::move(parts));
