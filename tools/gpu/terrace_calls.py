@@ -162,7 +162,8 @@ def find_built(here, packed, built):
 
 
 class Daemon:
-    """A terraced on a private folder, with a local tier and a pool; ended with the context."""
+    """A terraced on a private folder, with a local tier (local_bytes 0: none) and a pool (None: none); ended with the
+    context."""
 
     def __init__(self, here, folder, pool, dram_bytes, local_bytes, pool_bytes, driver):
         self._here = here
@@ -171,9 +172,10 @@ class Daemon:
         self.runtime_dir = self._folder / "run"
         config = self._folder / "terraced.toml"
         local = f'[local]\ncapacity = "{local_bytes}B"\nmax_block = "4MiB"\n'
+        shared = (f'[[tier]]\nname = "g4"\nkind = "shared"\npath = "{pool}"\ncapacity = "{pool_bytes}B"\n'
+                  'publish = "commit"\n')
         config.write_text(f'{local}[dram]\ncapacity = "{dram_bytes}B"\n[metrics]\nlisten = "off"\n'
-                          f'[[tier]]\nname = "g4"\nkind = "shared"\npath = "{pool}"\ncapacity = "{pool_bytes}B"\n'
-                          'publish = "commit"\n')
+                          f'{"" if pool is None else shared}')
         self._env = dict(os.environ, TERRACE_CUDA_DRIVER=driver)
         if "TERRACE_LIBRARY_PATH" in os.environ:  # of the programs, not of this process
             self._env["LD_LIBRARY_PATH"] = os.environ["TERRACE_LIBRARY_PATH"]

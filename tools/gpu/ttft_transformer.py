@@ -2,7 +2,7 @@
 """Time to first token of a transformer with random weights: its prompt's prefix loaded through libterrace from DRAM, from
 NVMe and from another node's pool, against computing it again; and whether the first token's logits are the same.
 
-usage: ttft_transformer.py [--model llama-3-8b|tiny] [--max-tokens N] [--data FOLDER] [--json]
+usage: ttft_transformer.py [--model llama-3-8b|tiny] [--max-tokens N] [--data FOLDER] [--seconds N] [--report FILE] [--json]
 
 Needs PyTorch; llama-3-8b a GPU with 40 GB and more, and up to 130K tokens 50 GiB of DRAM. `tiny` runs on the processor
 too, over whatever TERRACE_CUDA_DRIVER names, and shows that the way works and nothing else. Exit status: 0 the logits
@@ -11,9 +11,13 @@ are the same, 1 they are not or something failed on the way, 2 this machine cann
 How: the model's KV cache is one allocation, [layer][keys, values][block][16 tokens], as engines have it, shared with the
 daemon by its IPC handle. A prompt is a prefix of 1,024 tokens and its doubles, computed in steps of 1,024, and 16 tokens
 more, which are computed in any case. Because steps are the same for every prompt, so are the bits, and the logits after
-a load have to equal those after computing bit by bit.
+a load have to equal those after computing bit by bit. For the same reason the time to compute a prompt's prefix is how far
+one pass over the longest has come by then.
+
+With --seconds it ends by then: it leaves out repetitions, then long prompts, then the drive's and the pool's, and says so.
 """
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -67,6 +71,20 @@ SHAPES = {
     "llama-3-8b": Shape("llama-3-8b", 32, 4096, 32, 8, 14336, 128256, "bfloat16", 2),
     "tiny": Shape("tiny", 2, 64, 4, 2, 128, 512, "float32", 4),
 }
+
+
+class Allowance:
+    """Seconds that are left; without a limit all that there are."""
+
+    def __init__(self, seconds):
+        self._until = time.monotonic() + seconds if seconds else None
+
+    def left(self):
+        return float("inf") if self._until is None else self._until - time.monotonic()
+
+    def bears(self, seconds, share=1.0):
+        """Whether so many are at most this share of what is left."""
+        return seconds <= self.left() * share
 
 
 def import_torch():
@@ -210,6 +228,8 @@ class Contest:
         self._torch = torch
         self._shape = shape
         self._options = options
+        self._allowance = Allowance(options.seconds)
+        self._notes = []
         self._on_gpu = torch.cuda.is_available()
         if not self._on_gpu and shape.name != "tiny":
             raise Refused("PyTorch sees no GPU; --model tiny runs without one")
@@ -218,19 +238,20 @@ class Contest:
         if self._on_gpu:
             torch.cuda.init()
         self._driver = terrace_calls.Driver(options.driver)
-        self._prompts = []
-        while not self._prompts or 2 * self._prompts[-1] <= options.max_tokens:
-            self._prompts.append(2 * self._prompts[-1] if self._prompts else STEP_TOKENS)
-        self._blocks = self._prompts[-1] // BLOCK_TOKENS
+        prompts = [STEP_TOKENS]
+        while 2 * prompts[-1] <= options.max_tokens:
+            prompts.append(2 * prompts[-1])
         self._say(f"{shape.name} on {torch.cuda.get_device_name() if self._on_gpu else 'the processor'}")
         self._model = Transformer(torch, shape, self._device)
-        # One block more, for the tokens that are computed in any case.
-        self._memory = KvMemory(torch, shape, self._blocks + 1, self._driver, self._on_gpu)
+        # One block more, for the tokens that are computed in any case. Drivers may put what is smaller than 2 MiB into an
+        # allocation that others have a share of, and a handle names all of that.
+        self._room = max(prompts[-1] // BLOCK_TOKENS + 1, -(-(2 << 20) // shape.block_bytes))
+        self._memory = KvMemory(torch, shape, self._room, self._driver, self._on_gpu)
         random = torch.Generator().manual_seed(9)
-        self._tokens = torch.randint(shape.vocabulary, (self._prompts[-1] + BLOCK_TOKENS,), generator=random)
+        self._tokens = torch.randint(shape.vocabulary, (prompts[-1] + BLOCK_TOKENS,), generator=random)
         self._tokens = self._tokens.to(self._device)
-        self._keys = self._chain()
-        self._results = [{"tokens": tokens, "computed_s": 0.0, "loaded_s": {}} for tokens in self._prompts]
+        self._keys = self._chain(prompts[-1] // BLOCK_TOKENS)
+        self._results = [{"tokens": tokens, "computed_s": 0.0, "loaded_s": {}} for tokens in prompts]
         self._logits = {}
         self._wrong = 0
 
@@ -238,10 +259,23 @@ class Contest:
     def _say(text):
         print(text, file=sys.stderr, flush=True)
 
-    def _chain(self):
+    def _note(self, text):
+        self._notes.append(text)
+        self._say(text)
+        self._write_report()
+
+    def _write_report(self):
+        """So that whoever ends this process still has what was measured."""
+        if self._options.report is not None:
+            fresh = self._options.report.with_suffix(".new")
+            fresh.write_text(json.dumps(self.report()) + "\n")
+            fresh.rename(self._options.report)
+
+    @staticmethod
+    def _chain(blocks):
         keys = []
         parent = os.urandom(16)  # of this run: what an earlier one left in a pool is not taken for it
-        for block in range(self._blocks):
+        for block in range(blocks):
             parent = hashlib.blake2b(parent + block.to_bytes(4, "little"), digest_size=32).digest()
             keys.append(parent)
         return keys
@@ -253,57 +287,105 @@ class Contest:
         self._memory.settle()
         return logits
 
-    def _prefix(self, tokens):
-        for start in range(0, tokens, STEP_TOKENS):
-            self._model.step(self._tokens[start:start + STEP_TOKENS], start, self._memory.cache)
+    def _compute_all(self, seconds):
+        """One pass over the longest prompt; adds to `seconds`, by prompt. False: it was cut short."""
+        prefix_s = 0.0
+        start = 0
+        for i, result in enumerate(self._results):
+            tokens = result["tokens"]
+            self._memory.settle()
+            begin = time.perf_counter()
+            for step in range(start, tokens, STEP_TOKENS):
+                self._model.step(self._tokens[step:step + STEP_TOKENS], step, self._memory.cache)
+            self._memory.settle()
+            middle = time.perf_counter()
+            logits = self._last(tokens)  # the next step overwrites what it leaves
+            prefix_s += middle - begin
+            seconds.setdefault(tokens, []).append(prefix_s + time.perf_counter() - middle)
+            if tokens not in self._logits:
+                self._logits[tokens] = logits.float().cpu()
+                self._say(f"computed {tokens} tokens in {seconds[tokens][-1]:.3f} s")
+            start = tokens
+            # Twice as many tokens take up to four times as long.
+            if i + 1 < len(self._results) and not self._allowance.bears(3 * prefix_s, 0.3):
+                return False
+        return True
 
     def compute(self):
+        seconds = {}
+        if not self._compute_all(seconds):
+            self._results = [result for result in self._results if result["tokens"] in seconds]
+            self._note(f"prompts of more than {self._results[-1]['tokens']} tokens: left out for want of time")
+        rounds = 1
+        while rounds < ROUNDS and self._allowance.bears(seconds[self._results[-1]["tokens"]][0], 0.1):
+            self._compute_all(seconds)
+            rounds += 1
         for result in self._results:
-            tokens = result["tokens"]
-            seconds = []
-            for _ in range(ROUNDS):
-                self._memory.settle()
-                begin = time.perf_counter()
-                self._prefix(tokens)
-                logits = self._last(tokens)
-                seconds.append(time.perf_counter() - begin)
-            self._logits[tokens] = logits.float().cpu()
-            result["computed_s"] = statistics.median(seconds)
-            self._say(f"computed {tokens} tokens in {result['computed_s']:.3f} s")
-        # The tail has overwritten what follows shorter prefixes.
-        self._prefix(self._prompts[-1])
+            result["computed_s"] = statistics.median(seconds[result["tokens"]])
         self._memory.show()
+        self._write_report()
 
-    def store(self, client, namespace, region):
-        for level in (terrace_calls.LEVEL_LOCAL_SYNCED, terrace_calls.LEVEL_POOL):
-            for begin in range(0, self._blocks, KEYS_A_PUT):
-                blocks = range(begin, min(begin + KEYS_A_PUT, self._blocks))
-                parent = self._keys[begin - 1] if begin else None
-                client.put(namespace, region, [self._keys[i] for i in blocks], blocks, level, parent)
-        self._say(f"stored {self._blocks} blocks of {self._shape.block_bytes >> 10} KiB")
+    @property
+    def _blocks(self):
+        return self._results[-1]["tokens"] // BLOCK_TOKENS
 
-    def load(self, tier, client, namespace, region, evict):
+    def _store(self, client, namespace, region, levels, share):
+        """Puts the blocks until they have reached the levels, or this share of the time is over; returns how many."""
+        until = time.monotonic() + self._allowance.left() * share
+        for begin in range(0, self._blocks, KEYS_A_PUT):
+            if time.monotonic() > until:
+                self._note(f"{' and '.join(levels.values())}: only the first {begin * BLOCK_TOKENS} tokens were stored in time")
+                return begin
+            blocks = range(begin, min(begin + KEYS_A_PUT, self._blocks))
+            parent = self._keys[begin - 1] if begin else None
+            for level in levels:
+                try:
+                    client.put(namespace, region, [self._keys[i] for i in blocks], blocks, level, parent)
+                except Refused as error:
+                    if begin == 0:
+                        raise
+                    self._note(f"{levels[level]}: only the first {begin * BLOCK_TOKENS} tokens were stored: {error}")
+                    return begin
+        self._say(f"stored {self._blocks} blocks of {self._shape.block_bytes >> 10} KiB: {', '.join(levels.values())}")
+        return self._blocks
+
+    def _load_once(self, tier, tokens, client, namespace, region):
+        blocks = range(tokens // BLOCK_TOKENS)
+        keys = [self._keys[i] for i in blocks]
+        self._memory.forget()
+        begin = time.perf_counter()
+        delivered = client.get(namespace, region, keys, blocks)
+        self._memory.take()
+        logits = self._last(tokens)
+        seconds = time.perf_counter() - begin
+        if delivered != len(keys):
+            raise Refused(f"{tier}: {delivered} of {len(keys)} blocks were delivered")
+        difference = (logits.float().cpu() - self._logits[tokens]).abs().max().item()
+        if difference != 0:  # NaN, too
+            self._wrong += 1
+            self._say(f"{tier}, {tokens} tokens: logits differ by up to {difference}")
+        return seconds
+
+    def _load(self, tier, blocks, client, namespace, region, evict, share):
+        """Prompts of up to so many blocks, in this share of the time."""
+        until = time.monotonic() + self._allowance.left() * share
+        before = 0.0
         for result in self._results:
             tokens = result["tokens"]
-            blocks = range(tokens // BLOCK_TOKENS)
-            keys = [self._keys[i] for i in blocks]
+            if tokens > blocks * BLOCK_TOKENS:
+                break
             seconds = []
-            for _ in range(ROUNDS):
+            # As long as it took the last time, or twice as long as half as many tokens did.
+            while len(seconds) < ROUNDS and time.monotonic() + (seconds[-1] if seconds else 2 * before) <= until:
                 evict()
-                self._memory.forget()
-                begin = time.perf_counter()
-                delivered = client.get(namespace, region, keys, blocks)
-                self._memory.take()
-                logits = self._last(tokens)
-                seconds.append(time.perf_counter() - begin)
-                if delivered != len(keys):
-                    raise Refused(f"{tier}: {delivered} of {len(keys)} blocks were delivered")
-                difference = (logits.float().cpu() - self._logits[tokens]).abs().max().item()
-                if difference != 0:  # NaN, too
-                    self._wrong += 1
-                    self._say(f"{tier}, {tokens} tokens: logits differ by up to {difference}")
+                seconds.append(self._load_once(tier, tokens, client, namespace, region))
+            if not seconds:
+                self._note(f"{tier}: prompts of {tokens} tokens and more: left out for want of time")
+                break
+            before = seconds[-1]
             result["loaded_s"][tier] = statistics.median(seconds)
             self._say(f"loaded {tokens} tokens from {tier} in {result['loaded_s'][tier]:.3f} s")
+            self._write_report()
 
     def _node(self, folder, pool, with_local):
         stored = self._blocks * (self._shape.block_bytes + 8192)
@@ -316,36 +398,52 @@ class Contest:
         client = daemon.connect(self._library, 600)
         shape = self._shape
         namespace = client.open_namespace(f"ttft/{shape.name}", BLOCK_TOKENS, shape.block_bytes, shape.dtype)
-        region = client.register_device_memory(self._driver, self._memory.address, self._memory.bytes, self._blocks + 1,
+        region = client.register_device_memory(self._driver, self._memory.address, self._memory.bytes, self._room,
                                                2 * shape.layers, 2)
         return client, namespace, region
 
-    def run(self, folder):
-        pool = folder / "pool"
-        pool.mkdir()
-        self.compute()
-        with self._node(folder, pool, True) as daemon:
+    @contextlib.contextmanager
+    def _session(self, folder, pool, with_local):
+        """A node, a session with it, and the node's way to empty its DRAM."""
+        with self._node(folder, pool, with_local) as daemon:
             client, namespace, region = self._join(daemon)
-            self.store(client, namespace, region)
-            self.load("DRAM", client, namespace, region, lambda: None)
-            self.load("NVMe", client, namespace, region, daemon.evict)
+            yield client, namespace, region, daemon.evict
             client.unregister(region)
             client.close()
-        with self._node(folder, pool, False) as daemon:
-            client, namespace, region = self._join(daemon)
-            until = time.monotonic() + 120
-            while client.get(namespace, region, self._keys, range(self._blocks)) != self._blocks:
+
+    def run(self, folder):
+        self.compute()
+        with self._session(folder, None, False) as (client, namespace, region, _):
+            self._store(client, namespace, region, {terrace_calls.LEVEL_DRAM: "DRAM"}, 0.5)
+            self._load("DRAM", self._blocks, client, namespace, region, lambda: None, 0.4)
+        if not self._allowance.bears(20):
+            return self._note("NVMe and pool: left out for want of time")
+        pool = folder / "pool"
+        pool.mkdir()
+        levels = {terrace_calls.LEVEL_LOCAL_SYNCED: "NVMe", terrace_calls.LEVEL_POOL: "pool"}
+        with self._session(folder, pool, True) as (client, namespace, region, evict):
+            stored = self._store(client, namespace, region, levels, 0.4)
+            self._load("NVMe", stored, client, namespace, region, evict, 0.5)
+        if stored == 0 or not self._allowance.bears(15):
+            return self._note("pool: left out for want of time")
+        with self._session(folder, pool, False) as (client, namespace, region, evict):
+            until = time.monotonic() + min(120.0, self._allowance.left() * 0.5)
+            while client.get(namespace, region, self._keys[:stored], range(stored)) != stored:
                 if time.monotonic() > until:
                     raise Refused("another node does not find the blocks in the pool")
                 time.sleep(0.5)
-            self.load("pool", client, namespace, region, daemon.evict)
-            client.unregister(region)
-            client.close()
+            self._load("pool", stored, client, namespace, region, evict, 0.9)
+        return None
+
+    def free(self):
         self._memory.free()
+
+    def fail(self, error):
+        self._note(f"ended early: {error}")
 
     def report(self):
         return {"scenario": "ttft_transformer", "model": self._shape.name, "device": self._device,
-                "wrong_logits": self._wrong, "prompts": self._results}
+                "wrong_logits": self._wrong, "prompts": self._results, "notes": self._notes}
 
 
 def table(report):
@@ -353,8 +451,9 @@ def table(report):
     lines = ["  tokens  computed" + "".join(f"{tier:>18}" for tier in tiers)]
     for row in report["prompts"]:
         cells = [f"{row['loaded_s'][tier] * 1e3:9.1f} ms {row['computed_s'] / row['loaded_s'][tier]:4.1f}x"
-                 for tier in tiers]
+                 if tier in row["loaded_s"] else "-" for tier in tiers]
         lines.append(f"{row['tokens']:8}  {row['computed_s'] * 1e3:5.0f} ms" + "".join(f"{cell:>18}" for cell in cells))
+    lines += report["notes"]
     lines.append("published by others: 56x at 130K tokens, 23.6x from DRAM, 8 to 12x from storage")
     lines.append("logits of the first token: " +
                  ("the same" if report["wrong_logits"] == 0 else f"{report['wrong_logits']} loads differ"))
@@ -367,6 +466,8 @@ def parse():
     parser.add_argument("--max-tokens", type=int, default=131072, help=f"{STEP_TOKENS} to 262144; the longest prefix")
     parser.add_argument("--data", help="where the daemons' files go; a folder in it is made and removed")
     parser.add_argument("--driver", default=os.environ.get("TERRACE_CUDA_DRIVER") or "libcuda.so.1")
+    parser.add_argument("--seconds", type=float, default=0, help="about how long it may take; 0: as long as it takes")
+    parser.add_argument("--report", type=pathlib.Path, help="a file that holds what was measured so far, as --json has it")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args()
     if not STEP_TOKENS <= options.max_tokens <= 262144:
@@ -385,15 +486,18 @@ def main():
     except (Refused, RuntimeError) as error:
         print(f"ttft_transformer: {error}", file=sys.stderr)
         return 2
+    failed = False
     try:
         with tempfile.TemporaryDirectory(prefix="terrace-ttft.", dir=options.data) as folder, torch.no_grad():
             contest.run(pathlib.Path(folder))
+        contest.free()
     except (Refused, RuntimeError, OSError) as error:
         print(f"ttft_transformer: {error}", file=sys.stderr)
-        return 1
+        contest.fail(error)
+        failed = True
     report = contest.report()
     print(json.dumps(report) if options.json else table(report))
-    return 0 if report["wrong_logits"] == 0 else 1
+    return 1 if failed or report["wrong_logits"] != 0 else 0
 
 
 if __name__ == "__main__":

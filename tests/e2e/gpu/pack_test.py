@@ -58,7 +58,9 @@ class PackedTest(unittest.TestCase):
         self.assertRegex(done.stdout, r"tests +\d+ passed, 0 failed")
         self.assertRegex(done.stdout, r"pieces that are gathered, as measured +up to \d+ bytes in loads")
         self.assertRegex(done.stdout, r"load, pieces of 32k +\S+ GB/s")
-        self.assertRegex(done.stdout, r"bytes that are wrong, errors +0 ")
+        self.assertRegex(done.stdout, r"bytes that are wrong, errors \(bench\) +0 ")
+        self.assertRegex(done.stdout, r"bytes that are wrong, errors \(ring\) +0 ")
+        self.assertRegex(done.stdout, r"load by the ring, pieces of 256k +\S+ GB/s")
         # Where there is PyTorch, the logits; else why not.
         self.assertRegex(done.stdout, r"logits of the first token.*the same|ttft +not run: .*PyTorch")
         self.assertTrue((pathlib.Path(self.folder.name) / "results/table.txt").exists())
@@ -86,7 +88,36 @@ class PackedTest(unittest.TestCase):
         (self.out / "bin/terrace-bench").chmod(0o755)
         done = self.run_packed("--driver", self.stand_in, "--steps", "bench")
         self.assertEqual(done.returncode, 1, done.stderr)
-        self.assertRegex(done.stdout, r"terrace-bench gpu +exit 1: no room +FAILED")
+        self.assertRegex(done.stdout, r"terrace-bench gpu \(bench\) +exit 1: no room +FAILED")
+
+    def replace(self, program, text):
+        """With a script of the shell, until the test is over."""
+        path = self.out / "bin" / program
+        path.rename(self.out / program)
+        self.addCleanup((self.out / program).rename, path)
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+
+    def test_a_test_that_dies_hides_no_other(self):
+        self.replace("cuda_hardware_test", """case $1 in
+            --gtest_list_tests) printf 'Suite.\\n  Dies\\n  Lives\\n  Misses\\n' ;;
+            *Dies) kill -SEGV $$ ;;
+            *Lives) echo '[  PASSED  ] 1 test.' ;;
+            *) printf 'x.cc:1: Skipped\\nno such call\\n[  SKIPPED ] Suite.Misses\\n[  PASSED  ] 0 tests.\\n' ;;
+            esac""")
+        done = self.run_packed("--driver", self.stand_in, "--steps", "tests")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stdout, r"tests +1 passed, 1 failed, 1 skipped +FAILED")
+        self.assertRegex(done.stdout, r"Dies +failed: exit -11")
+        self.assertRegex(done.stdout, r"Misses +skipped: no such call")
+
+    def test_a_step_that_hangs_ends_with_the_time_and_the_table_is_there(self):
+        self.replace("terrace-bench", "exec sleep 600")
+        done = self.run_packed("--driver", self.stand_in, "--steps", "bench,ring", "--minutes", "0.5")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        for step in ("bench", "ring"):
+            self.assertRegex(done.stdout, rf"terrace-bench gpu \({step}\) +no time left +FAILED")
+        self.assertIn("no time left", (pathlib.Path(self.folder.name) / "results/table.txt").read_text())
 
     def test_what_is_not_built_or_would_be_lost_is_refused(self):
         for build, out, said in ((self.folder.name, self.out, "is not built"), (BUILD, BUILD, "holds something else")):
