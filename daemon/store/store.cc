@@ -233,6 +233,9 @@ void Store::EndSessionLocked(SessionId id, DeferredCalls& deferred) {
     operation->cancelled = true;
     AbandonWaitsLocked(operation, GetOutcome::kCancelled, deferred);
   }
+  if (!operations.empty()) {
+    WakeRoomWaitersLocked(room_waiters_.size(), deferred);
+  }
   session = FindSessionLocked(id);
   for (auto& [region_id, region] : session->regions) {
     region_bytes_ -= region->memory.size();

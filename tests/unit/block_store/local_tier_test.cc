@@ -178,6 +178,26 @@ TEST(LocalTierTest, APutThatIsCancelledWhileItWaitsForRoomSaysHowFarEachKeyCame)
   EXPECT_EQ(room.StateOf(1001), KeyState::kMiss);
 }
 
+// Else its region, and with it the client, would wait for the room.
+TEST(LocalTierTest, APutThatWaitsForRoomEndsWithItsSession) {
+  const uint64_t slots = Slots();
+  LocalRoom room;
+  room.Open();
+  for (uint64_t key = 1; key <= slots; ++key) {
+    const auto filling = room.StartPut({key});
+    room.executor().RunAll();
+    ASSERT_TRUE(filling->has_value()) << key;
+  }
+  const auto answer = room.StartPut({1000});
+  room.executor().RunAll();
+  ASSERT_FALSE(answer->has_value());
+  ASSERT_EQ(room.store().Usage().waiting_for_room, 1U);
+  room.store().CloseSession(room.caller().session);
+  room.executor().RunAll();
+  ASSERT_TRUE(answer->has_value());
+  EXPECT_EQ(ReasonAt(***answer, 0), Reason::kCancelled);
+}
+
 TEST(LocalTierTest, APutThatWaitsForALevelCanBeCancelled) {
   LocalRoom room;
   room.Open();
