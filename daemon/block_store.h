@@ -319,8 +319,10 @@ class BlockStore {
   enum class LeaseRight : uint8_t { kNone, kProvenByPidfd };
   virtual SessionId OpenSession(TenantId tenant, LeaseRight leases) = 0;
   // The connection is over: holds end, waiting calls are cancelled, regions go as soon as no copy
-  // touches them. Leases stay (quarantined) until ProcessGone.
-  virtual void CloseSession(SessionId session) = 0;
+  // touches them. Leases stay (quarantined) until ProcessGone. `done` when no copy can touch the
+  // memory of any region that the session had, even one that is being unregistered; at once when
+  // the id is unknown.
+  virtual void CloseSession(SessionId session, std::function<void()> done) = 0;
   // The process is proven dead: its leases end. Implies CloseSession.
   virtual void ProcessGone(SessionId session) = 0;
   [[nodiscard]] virtual uint64_t LeaseLimitBytes(SessionId session) const = 0;

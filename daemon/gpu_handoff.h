@@ -99,8 +99,10 @@ class GpuHandoff {
   virtual bool CancelCall(const Caller& caller,
                           uint64_t call_id,
                           std::function<void(bool)> done) = 0;
-  // The session's calls are cancelled, its regions closed.
-  virtual void CloseSession(SessionId session) = 0;
+  // The session's calls are cancelled, its regions closed. `done` when nothing can touch the memory
+  // of any region that the session had, even one that is being unregistered; at once when it had
+  // none.
+  virtual void CloseSession(SessionId session, std::function<void()> done) = 0;
 
   // False: the session is none of its own.
   virtual bool SlabRetired(SessionId session, SlabId slab) = 0;

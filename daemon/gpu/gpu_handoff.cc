@@ -13,6 +13,7 @@
 #include "daemon/gpu/gpu_call.h"
 #include "daemon/gpu/gpu_get.h"
 #include "daemon/gpu/gpu_put.h"
+#include "daemon/gpu/session_memory.h"
 #include "daemon/gpu/tenant_slabs.h"
 
 namespace terrace {
@@ -20,11 +21,6 @@ namespace {
 
 std::string NameOf(const cuda::DeviceUuid& device) {
   return {device.bytes, sizeof(device.bytes)};
-}
-
-// Runs `done` when all copies of it are gone.
-std::shared_ptr<const void> AtEnd(std::function<void()> done) {
-  return {nullptr, [done = std::move(done)](const void* /*nothing*/) { done(); }};
 }
 
 // Shared by the door and by callbacks that come late.
@@ -35,12 +31,13 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
 
   void Shut() {
     std::map<std::string, std::shared_ptr<GpuDevice>> devices;
+    std::map<RegionKey, Region> regions;
     std::vector<std::shared_ptr<GpuCall>> calls;
     {
       const absl::MutexLock lock(&mutex_);
       shut_ = true;
       devices.swap(devices_);
-      regions_.clear();
+      regions.swap(regions_);
       for (const auto& [number, call] : calls_) {
         calls.push_back(call.call);
       }
@@ -77,12 +74,14 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
                                    ? std::string(spec.memory.handle.reserved, cuda::kIpcHandleBytes)
                                    : std::string();
     std::shared_ptr<GpuDevice> given_up;
+    SessionMemory::Use memory;
     {
       const absl::MutexLock lock(&mutex_);
       status = AdmitRegionLocked(key, handle, spec.device, *region, &given_up);
       if (status.ok()) {
         region->number = ++last_region_;
-        regions_[key] = {region, handle};
+        memory = memory_.Begin(caller.session);
+        regions_[key] = {region, handle, memory};
       }
     }
     if (given_up != nullptr) {
@@ -105,7 +104,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     }
     if (!kept) {
       // The session has ended, perhaps before the device knew of the region.
-      region->device->CloseRegion(region->number, [] {});
+      region->device->CloseRegion(region->number, [memory] {});
     }
   }
 
@@ -225,11 +224,13 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
     return true;
   }
 
-  void CloseSession(SessionId session) {
+  void CloseSession(SessionId session, std::function<void()> done) {
+    const std::shared_ptr<const void> closed = AtEnd(std::move(done));
     std::vector<Region> regions;
     std::vector<std::shared_ptr<GpuCall>> calls;
     {
       const absl::MutexLock lock(&mutex_);
+      memory_.End(session, closed);
       for (auto it = regions_.lower_bound({session, 0});
            it != regions_.end() && it->first.session == session; ++it) {
         it->second.closing = true;
@@ -313,6 +314,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
   struct Region {
     std::shared_ptr<GpuRegion> region;
     std::string handle;    // of legacy IPC; "": none
+    SessionMemory::Use memory;
     bool closing = false;  // its session has ended
   };
   struct Call {
@@ -452,7 +454,8 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
         self->GiveBack(tenant);
       }
     });
-    region.region->device->CloseRegion(region.region->number, [closed, counted] {});
+    region.region->device->CloseRegion(region.region->number,
+                                       [closed, counted, memory = region.memory] {});
   }
 
   void GiveBack(TenantId tenant) {
@@ -526,6 +529,7 @@ class Handoff : public std::enable_shared_from_this<Handoff> {
   std::atomic<uint64_t> saved_bytes_{0};
 
   TenantSlabs slabs_;
+  SessionMemory memory_;
 
   mutable absl::Mutex mutex_;
   std::map<std::string, std::shared_ptr<GpuDevice>> devices_ ABSL_GUARDED_BY(mutex_);  // by uuid
@@ -574,7 +578,9 @@ class GpuHandoffDoor final : public GpuHandoff {
   bool CancelCall(const Caller& caller, uint64_t call_id, std::function<void(bool)> done) override {
     return handoff_->CancelCall(caller, call_id, std::move(done));
   }
-  void CloseSession(SessionId session) override { handoff_->CloseSession(session); }
+  void CloseSession(SessionId session, std::function<void()> done) override {
+    handoff_->CloseSession(session, std::move(done));
+  }
   bool SlabRetired(SessionId session, SlabId slab) override {
     return handoff_->SlabRetired(session, slab);
   }

@@ -92,8 +92,13 @@ struct Tenant {
   absl::flat_hash_map<Digest128, NamespaceId> namespaces;
 };
 
-// `users` counts operations whose copies may touch the memory. Shared by the session's table and
-// those operations.
+// Of a client's memory: `users` counts operations whose copies may touch it.
+struct MemoryUse {
+  uint32_t users = 0;
+  std::vector<std::function<void()>> when_idle;
+};
+
+// Shared by the session's table and the operations that use it.
 struct Region {
   uint32_t id = 0;
   GuardedRegion memory;
@@ -101,8 +106,8 @@ struct Region {
   uint64_t payload_bytes = 0;
   bool read_only = false;
   bool counted_failed = false;
-  uint32_t users = 0;
-  std::vector<std::function<void()>> when_idle;
+  MemoryUse use;
+  std::shared_ptr<MemoryUse> session_use;  // owners: the session and all regions that it had
 };
 
 struct Operation;
@@ -116,6 +121,7 @@ struct StoreSession {
   absl::flat_hash_set<Digest128> holds;
   absl::flat_hash_set<SlabId> mapped;
   std::map<uint32_t, std::shared_ptr<Region>> regions;
+  std::shared_ptr<MemoryUse> memory_use = std::make_shared<MemoryUse>();  // see Region::session_use
   std::map<uint64_t, std::shared_ptr<Operation>>
       operations;  // by call id, those that can be cancelled
 };

@@ -31,6 +31,7 @@ absl::StatusOr<uint64_t> Store::RegisterRegion(SessionId id, RegionSpec spec) {
     return absl::ResourceExhaustedError(
         absl::StrCat("regions: at most ", options_.max_regions_per_session));
   }
+  region->session_use = session->memory_use;
   const uint64_t bytes = region->memory.size();
   if (!session->regions.emplace(spec.region_id, std::move(region)).second) {
     return absl::AlreadyExistsError("region_id: in use in this session");
@@ -46,16 +47,18 @@ std::shared_ptr<Region> Store::UseRegionLocked(SessionId id, uint32_t region_id)
   if (found == session->regions.end()) {
     return nullptr;
   }
-  ++found->second->users;
+  ++found->second->use.users;
+  ++found->second->session_use->users;
   return found->second;
 }
 
 void Store::UnuseRegionLocked(Region& region, DeferredCalls& deferred) {
-  if (--region.users == 0) {
-    for (std::function<void()>& done : region.when_idle) {
-      deferred.Add(std::move(done));
+  for (MemoryUse* use : {&region.use, region.session_use.get()}) {
+    if (--use->users == 0) {
+      for (std::function<void()>& done : std::exchange(use->when_idle, {})) {
+        deferred.Add(std::move(done));
+      }
     }
-    region.when_idle.clear();
   }
 }
 
@@ -75,13 +78,13 @@ void Store::UnregisterRegion(SessionId id, uint32_t region_id, std::function<voi
   session->regions.erase(found);
   --regions_;
   region_bytes_ -= region->memory.size();
-  if (region->users == 0) {
+  if (region->use.users == 0) {
     deferred.Add([region, done = std::move(done)]() mutable {
       region.reset();
       done();
     });
   } else {
-    region->when_idle.push_back(std::move(done));
+    region->use.when_idle.push_back(std::move(done));
   }
 }
 

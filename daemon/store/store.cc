@@ -192,10 +192,16 @@ StoreSession* Store::FindSessionLocked(SessionId id) {
   return found == sessions_.end() ? nullptr : &found->second;
 }
 
-void Store::CloseSession(SessionId session) {
+void Store::CloseSession(SessionId id, std::function<void()> done) {
   DeferredCalls deferred;
   Lock lock(&mutex_);
-  EndSessionLocked(session, deferred);
+  const StoreSession* session = FindSessionLocked(id);
+  if (session == nullptr || session->memory_use->users == 0) {
+    deferred.Add(std::move(done));
+  } else {
+    session->memory_use->when_idle.push_back(std::move(done));
+  }
+  EndSessionLocked(id, deferred);
 }
 
 void Store::ProcessGone(SessionId session) {

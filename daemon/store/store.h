@@ -68,7 +68,7 @@ class Store final : public BlockStore {
   void SetPublishing(TenantId tenant, std::optional<PublishWhen> publish) override;
   void SetNamespaceRules(std::vector<NamespaceRule> rules) override;
   SessionId OpenSession(TenantId tenant, LeaseRight leases) override;
-  void CloseSession(SessionId session) override;
+  void CloseSession(SessionId session, std::function<void()> done) override;
   void ProcessGone(SessionId session) override;
   [[nodiscard]] uint64_t LeaseLimitBytes(SessionId session) const override;
   absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override;

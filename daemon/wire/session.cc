@@ -172,9 +172,9 @@ void Session::End() {
   shared_->calls_in_flight.fetch_sub(dropped.size());
   if (id_ != kNoSession) {
     shared_->directory.Remove(id_);
-    shared_->store.CloseSession(id_);
+    shared_->store.CloseSession(id_, [] {});
     if (shared_->gpu != nullptr) {
-      shared_->gpu->CloseSession(id_);
+      shared_->gpu->CloseSession(id_, [] {});
     }
   }
   shared_->observer.Connection(Carrier::kSession, "closed");

@@ -114,7 +114,7 @@ TEST_F(StoreTest, ASessionMayLeaseAQuarterOfItsTenantsDram) {
 TEST_F(StoreTest, LeasesOutliveTheConnectionAndEndWithTheProcess) {
   PutKeys({1});
   Get(GetOf({1}, Delivery::kLease));
-  store_->CloseSession(session_);
+  store_->CloseSession(session_, [] {});
   EXPECT_EQ(store_->Usage().sessions, 0U);
   EXPECT_EQ(store_->Usage().leased_blocks, 1U) << "a live process may still read its mapping";
   EXPECT_GT(store_->Usage().quarantined_bytes, 0U);
@@ -142,7 +142,7 @@ TEST_F(StoreTest, HoldsEndByReleaseExpiryAndTheirCreatorsEnd) {
   EXPECT_EQ(store_->Usage().holds, 0U);
 
   Probe({Part({1})}, absl::Seconds(30));
-  store_->CloseSession(session_);
+  store_->CloseSession(session_, [] {});
   EXPECT_EQ(store_->Usage().holds, 0U);
   ASSERT_TRUE(Evict("", 0).ok());
   EXPECT_EQ(store_->Usage().blocks, 0U);
@@ -228,7 +228,7 @@ TEST_F(StoreTest, TheEndOfASessionCancelsWhatItWaitsFor) {
 
 TEST_F(StoreTest, NothingStartsInASessionThatEnded) {
   PutKeys({1});
-  store_->CloseSession(session_);
+  store_->CloseSession(session_, [] {});
   std::optional<absl::StatusOr<GetResult>> get;
   store_->Get(caller_, GetOf({1}, Delivery::kLease),
               [&](absl::StatusOr<GetResult> r) { get = std::move(r); });

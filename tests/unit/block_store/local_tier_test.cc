@@ -192,7 +192,7 @@ TEST(LocalTierTest, APutThatWaitsForRoomEndsWithItsSession) {
   room.executor().RunAll();
   ASSERT_FALSE(answer->has_value());
   ASSERT_EQ(room.store().Usage().waiting_for_room, 1U);
-  room.store().CloseSession(room.caller().session);
+  room.store().CloseSession(room.caller().session, [] {});
   room.executor().RunAll();
   ASSERT_TRUE(answer->has_value());
   EXPECT_EQ(ReasonAt(***answer, 0), Reason::kCancelled);

@@ -158,9 +158,47 @@ TEST_F(StoreTest, RegionsEndWithTheirSession) {
   const TestRegion memory(4 * 65536);
   Register(memory, 1, Flat(4, 65536));
   EXPECT_EQ(store_->Usage().region_bytes, 4U * 65536);
-  store_->CloseSession(session_);
+  bool free = false;
+  store_->CloseSession(session_, [&] { free = true; });
+  EXPECT_TRUE(free) << "nothing copies";
   EXPECT_EQ(store_->Usage().regions, 0U);
   EXPECT_EQ(store_->Usage().region_bytes, 0U);
+  bool again = false;
+  store_->CloseSession(session_, [&] { again = true; });
+  EXPECT_TRUE(again);
+}
+
+TEST_F(StoreTest, ASessionIsClosedWhenNoCopyCanTouchTheMemoryOfAnyRegion) {
+  const TestRegion memory(4 * 65536);
+  Register(memory, 1, Flat(4, 65536));
+  Register(memory, 2, Flat(4, 65536));
+  PutKeys({1});
+  PutCall put;
+  put.part = Part({2});
+  put.payload_bytes = {65536};
+  put.region = {2, {1}};
+  put.deadline = clock_.Now() + absl::Seconds(5);
+  GetCall get = GetOf({1}, Delivery::kRegion);
+  get.regions = {{1, {0}}};
+  store_->Put(caller_, std::move(put), [](const absl::StatusOr<PutResult>&) {});
+  store_->Get(caller_, std::move(get), [](const absl::StatusOr<GetResult>&) {});
+  bool unregistered = false;
+  store_->UnregisterRegion(session_, 2, [&] { unregistered = true; });
+  int closed = 0;
+  store_->CloseSession(session_, [&] { ++closed; });
+  store_->ProcessGone(session_);
+  ASSERT_TRUE(executor_.Step());
+  EXPECT_FALSE(unregistered) << "the get goes first";
+  EXPECT_EQ(closed, 0);
+  executor_.RunAll();
+  EXPECT_TRUE(unregistered);
+  EXPECT_EQ(closed, 1);
+}
+
+TEST_F(StoreTest, ASessionThatIsUnknownIsClosedAtOnce) {
+  bool closed = false;
+  store_->CloseSession(SessionId{4711}, [&] { closed = true; });
+  EXPECT_TRUE(closed);
 }
 
 TEST_F(StoreTest, ARegionIdIsUsedOnceAtATime) {

@@ -73,7 +73,7 @@ class StubStore final : public BlockStore {
     publishing[aliases_.at(static_cast<size_t>(tenant))] = publish;
   }
   SessionId OpenSession(TenantId, LeaseRight) override { std::abort(); }
-  void CloseSession(SessionId) override { std::abort(); }
+  void CloseSession(SessionId, std::function<void()>) override { std::abort(); }
   void ProcessGone(SessionId) override { std::abort(); }
   [[nodiscard]] uint64_t LeaseLimitBytes(SessionId) const override { std::abort(); }
   absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override {
