@@ -13,6 +13,14 @@ namespace {
 // Frames that one session may have answered before the others have their turn.
 constexpr int kFramesPerTurn = 32;
 
+// What the peer of a session that has ended still has, until nothing can touch its memory. Owners:
+// those who tell that. The permit goes with the socket: else a peer whose copies hang could open
+// any number of them.
+struct EndedConnection {
+  Descriptor socket;
+  ConnectionPermit permit;
+};
+
 }  // namespace
 
 Session::Session(Options options)
@@ -95,6 +103,9 @@ Session::Turn Session::Process(google::protobuf::Arena& arena) {
     turn = Turn::kIdle;
   }
   socket_.Uncork();
+  if (socket_.failed()) {
+    return Turn::kOver;
+  }
   if (turn == Turn::kIdle && !reading_ && socket_.MayRead()) {
     turn = Turn::kMore;  // the kernel took it all at once, and will not say so again
   }
@@ -130,7 +141,7 @@ Session::Turn Session::Tick(absl::Duration now) {
   if (id_ == kNoSession && now - opened_at_ > limits.hello_timeout) {
     return Turn::kOver;
   }
-  if (socket_.StalledFor(now) > limits.write_stall_timeout) {
+  if (socket_.failed() || socket_.StalledFor(now) > limits.write_stall_timeout) {
     return Turn::kOver;
   }
   const bool half_a_frame = reading_ && assembly_.pending_bytes() != 0 && !assembly_.HasWhole();
@@ -161,9 +172,12 @@ void Session::End() {
   if (std::exchange(ended_, true)) {
     return;
   }
-  socket_.Close();
+  auto connection =
+      std::make_shared<EndedConnection>(EndedConnection{socket_.Leave(), std::move(permit_)});
+  if (socket_.PeerHasGone()) {
+    connection.reset();  // for nobody sees it
+  }
   watches_.clear();
-  permit_.Return();
   absl::flat_hash_map<uint64_t, InFlight> dropped;
   {
     absl::MutexLock lock(&mutex_);
@@ -172,9 +186,9 @@ void Session::End() {
   shared_->calls_in_flight.fetch_sub(dropped.size());
   if (id_ != kNoSession) {
     shared_->directory.Remove(id_);
-    shared_->store.CloseSession(id_, [] {});
+    shared_->store.CloseSession(id_, [connection] {});
     if (shared_->gpu != nullptr) {
-      shared_->gpu->CloseSession(id_, [] {});
+      shared_->gpu->CloseSession(id_, [connection] {});
     }
   }
   shared_->observer.Connection(Carrier::kSession, "closed");

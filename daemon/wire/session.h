@@ -1,11 +1,15 @@
 // One session: a connection to session.sock, from Hello to the end of its socket.
 //
-// Confined to its I/O thread, except for what is said to be for any thread: an answer comes on whatever thread the store
-// completes on, and is sent from there. Owners: the I/O thread's table, and the calls in flight.
+// Confined to its I/O thread, except for what is said to be for any thread: an answer comes on
+// whatever thread the store completes on, and is sent from there. Owners: the I/O thread's table,
+// and the calls in flight.
 //
-// The first frame must be Hello. A frame that breaks a rule of session.proto ends the session after one last reply that
-// says why. A call whose answer does not come is answered DEADLINE_EXCEEDED a second after its deadline, unless it may
-// still touch the caller's memory: then only the store can say that it is over.
+// The first frame must be Hello. A frame that breaks a rule of session.proto ends the session after
+// one last reply that says why. The peer sees the end of its socket when nothing can touch the
+// memory of its regions any more, for then it gives that memory to somebody else; until then, what
+// copies there keeps the socket. A call whose answer does not come is answered DEADLINE_EXCEEDED a
+// second after its deadline, unless it may still touch the caller's memory: then only the store can
+// say that it is over.
 #pragma once
 
 #include <atomic>
@@ -77,7 +81,8 @@ class Session : public std::enable_shared_from_this<Session> {
   }
   // Time passes: kOver when a limit on silence or stalling has been reached.
   Turn Tick(absl::Duration now);
-  // Closes the socket and gives back what the session held, but for leases, which wait for the process to end.
+  // Gives back what the session held, but for leases, which wait for the process to end; for the
+  // peer's eyes the socket ends when no copy can touch its memory, which is not waited for here.
   void End();
   [[nodiscard]] const PidDescriptor& process() const { return process_; }
   PidDescriptor TakeProcess() { return std::move(process_); }
@@ -93,7 +98,6 @@ class Session : public std::enable_shared_from_this<Session> {
   void Push(v1::Method method,
             const google::protobuf::MessageLite& message,
             Descriptor descriptor = {});
-  void Shutdown() { socket_.Shutdown(); }
 
  private:
   struct InFlight {

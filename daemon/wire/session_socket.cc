@@ -1,6 +1,7 @@
 #include "daemon/wire/session_socket.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -210,9 +211,6 @@ void SessionSocket::FailLocked() {
   out_ = std::string();
   sent_ = 0;
   attached_.clear();
-  if (socket_.valid()) {
-    shutdown(socket_.get(), SHUT_RDWR);
-  }
 }
 
 void SessionSocket::Cork() {
@@ -241,7 +239,7 @@ void SessionSocket::OnWritable() {
 
 bool SessionSocket::MayRead() {
   absl::MutexLock lock(&mutex_);
-  const bool reading = BacklogLocked() + expected_ <= backlog_limit_;
+  const bool reading = !failed_ && BacklogLocked() + expected_ <= backlog_limit_;
   if (reading != reading_) {
     reading_ = reading;
     ArmLocked();
@@ -263,19 +261,23 @@ void SessionSocket::Made(uint64_t bytes) {
   }
 }
 
-void SessionSocket::Shutdown() {
+Descriptor SessionSocket::Leave() {
   absl::MutexLock lock(&mutex_);
-  FailLocked();
+  if (socket_.valid()) {
+    epoll_ctl(epoll_, EPOLL_CTL_DEL, socket_.get(), nullptr);
+    FailLocked();
+  }
+  return std::move(socket_);
 }
 
-void SessionSocket::Close() {
+bool SessionSocket::PeerHasGone() const {
+  pollfd socket{socket_number_, 0, 0};
+  return poll(&socket, 1, 0) == 1 && (socket.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+bool SessionSocket::failed() const {
   absl::MutexLock lock(&mutex_);
-  if (!socket_.valid()) {
-    return;
-  }
-  epoll_ctl(epoll_, EPOLL_CTL_DEL, socket_.get(), nullptr);
-  FailLocked();
-  socket_ = Descriptor();
+  return failed_;
 }
 
 uint64_t SessionSocket::backlog() const {

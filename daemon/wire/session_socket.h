@@ -1,11 +1,14 @@
 // The socket of one session: reading by its I/O thread, sending by whoever has an answer.
 //
-// A reply is written at once by the thread that made it. What the kernel does not take stays in a backlog, and the epoll
-// set of the I/O thread says when to go on. The lock is held over sends, which never wait: the socket is non-blocking.
-// While the I/O thread works through a batch of requests it corks the socket, so that their replies leave together.
+// A reply is written at once by the thread that made it. What the kernel does not take stays in a
+// backlog, and the epoll set of the I/O thread says when to go on. The lock is held over sends,
+// which never wait: the socket is non-blocking. While the I/O thread works through a batch of
+// requests it corks the socket, so that their replies leave together.
 //
-// Limits: beyond backlog_limit bytes, what is being made included, no more requests are read; when twice that waits, and
-// on any error, the socket is shut down, which the I/O thread sees as the end of the connection.
+// Limits: beyond backlog_limit bytes, what is being made included, no more requests are read; when
+// twice that waits, and on any error, the socket has failed, and is of no more use. The peer does
+// not see that: what it takes for the end of its session is for the session to say, by letting go
+// of the descriptor.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +21,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "daemon/wire/frame.h"
 #include "google/protobuf/message_lite.h"
+
+#include "daemon/wire/frame.h"
 #include "tiers/os/descriptor.h"
 #include "tiers/vocab/clock.h"
 
@@ -29,7 +33,7 @@ class SessionSocket {
  public:
   struct Options {
     Descriptor socket;  // connected, non-blocking
-    int epoll = -1;     // of the I/O thread; outlives Close
+    int epoll = -1;     // of the I/O thread; outlives Leave
     uint64_t epoll_key = 0;
     uint64_t backlog_limit = 0;
     const Clock* clock = nullptr;
@@ -46,11 +50,14 @@ class SessionSocket {
   void Cork();
   void Uncork();
   void OnWritable();
-  // Whether requests may be read now: not while more than backlog_limit bytes wait or are being made. When that changes
-  // OnWritable is called for.
+  // Whether requests may be read now: not while more than backlog_limit bytes wait or are being
+  // made, for when that changes OnWritable is called; and never again when it has failed.
   bool MayRead();
-  // Leaves the epoll set and closes. Idempotent; sends do nothing afterwards.
-  void Close();
+  // Leaves the epoll set. The peer sees the end when the descriptor goes; sends do nothing from now
+  // on. Invalid the second time.
+  Descriptor Leave();
+  // The peer has closed, or has shut down both ways. Until the descriptor goes.
+  [[nodiscard]] bool PeerHasGone() const;
   [[nodiscard]] int get() const { return socket_number_; }
 
   // ---- any thread
@@ -59,8 +66,8 @@ class SessionSocket {
   // A reply of up to so many bytes is being made; the same number goes to Made when it has been sent or given up.
   void Expect(uint64_t bytes);
   void Made(uint64_t bytes);
-  // As Close, but leaves the closing to the I/O thread.
-  void Shutdown();
+  // The session is to be ended; nobody wakes the I/O thread to say so.
+  [[nodiscard]] bool failed() const;
   // Bytes that the peer has not taken.
   [[nodiscard]] uint64_t backlog() const;
   // For how long the peer has taken nothing although something waits for it.
@@ -91,7 +98,8 @@ class SessionSocket {
   const int socket_number_;
 
   mutable absl::Mutex mutex_;
-  Descriptor socket_ ABSL_GUARDED_BY(mutex_);  // closed by the I/O thread alone, which may thus read without the lock
+  // Taken by the I/O thread alone, which may thus read without the lock.
+  Descriptor socket_ ABSL_GUARDED_BY(mutex_);
   std::string out_ ABSL_GUARDED_BY(mutex_);
   uint64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;  // of out_
   uint64_t expected_ ABSL_GUARDED_BY(mutex_) = 0;

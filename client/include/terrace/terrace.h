@@ -279,14 +279,17 @@ typedef struct terrace_call {
   uint32_t request_id_bytes;
 } terrace_call;
 
-/* deadline_ms is the caller's: at it the call completes with TERRACE_DEADLINE_EXCEEDED whatever the daemon does. A lease in
- * an answer that comes later is given back by itself. A get into or put from a region that ends so is cancelled at the
- * daemon, which may still be copying: don't reuse its blocks before terrace_unregister_region has returned TERRACE_OK, or
- * before a terrace_submit_cancel of the call has completed.
+/* deadline_ms is the caller's: at it the call completes with TERRACE_DEADLINE_EXCEEDED whatever the
+ * daemon does. A lease in an answer that comes later is given back by itself. A get into or put
+ * from a region that ends so is cancelled at the daemon, which may still be copying: don't reuse
+ * its blocks before terrace_unregister_region has returned TERRACE_OK, or before a
+ * terrace_submit_cancel of the call has completed.
  *
- * Every submit that returns TERRACE_OK is followed by exactly one completion; *call_id (may be NULL) names it for
- * terrace_submit_cancel. Other results: nothing was submitted, no completion follows; TERRACE_RESOURCE_EXHAUSTED: too
- * many calls in flight. An absent daemon is no such result: its completion comes with TERRACE_UNAVAILABLE. */
+ * Every submit that returns TERRACE_OK is followed by exactly one completion; *call_id (may be
+ * NULL) names it for terrace_submit_cancel. Other results: nothing was submitted, no completion
+ * follows; TERRACE_RESOURCE_EXHAUSTED: too many calls in flight. An absent daemon is no such
+ * result: its completion comes with TERRACE_UNAVAILABLE. So does that of a call whose session a
+ * living daemon has ended, and then nothing can touch its blocks any more. */
 TERRACE_API terrace_status terrace_submit_probe(terrace_client* client, const terrace_call* call, uint32_t hold_ms,
                                                 int prefetch, uint64_t* call_id);
 /* deadline_ms also bounds the movement that the prefetch starts, up to 60,000; 0: 10,000. */

@@ -69,13 +69,23 @@ class SavedTest : public GpuRoomTest {
       EXPECT_TRUE(ReadBlock(memory_, 32 + block) == payloads_[block]) << block;
     }
   }
-  // A session that is gone, whose load of key 100 into block 9 is held back; and a new one.
-  void LeaveALoadBehind() {
-    ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0));
+  // The load of key 100 into block 9 is held back.
+  void HoldALoad(FrontRoomOptions options = {}) {
+    ASSERT_NO_FATAL_FAILURE(OpenAndSave(HoldScript(), 0, std::move(options)));
     ASSERT_TRUE(Put(PutOf({100}, {0})).ok());
     Hold();
     client_->Send(v1::METHOD_GET, GetOf({100}, {9}));
     ASSERT_TRUE(EventuallyCopying());
+  }
+  // It sends what ends its session.
+  void BreakARule() {
+    client_->SendBytes(std::string(24, '\xff'));
+    ASSERT_TRUE(Eventually(
+        [this] { return room_->observer().Connections(Carrier::kSession, "closed") == 1; }));
+  }
+  // A session that is gone, whose load of key 100 into block 9 is held back; and a new one.
+  void LeaveALoadBehind() {
+    ASSERT_NO_FATAL_FAILURE(HoldALoad());
     client_ = NewSession();
     ASSERT_EQ(OpenNamespace(*client_), digest_);
   }
@@ -263,6 +273,52 @@ TEST_F(SavedTest, MemoryOfItsOwnWaitsForNobody) {
   EXPECT_TRUE(Register(*client_, RegionOf(Allocate())).ok());
   EXPECT_EQ(DeviceFigures().copies_in_flight, 1U);
   LetGo();
+}
+
+// The client gives its memory to somebody else as soon as it sees the end.
+TEST_F(SavedTest, TheEndOfASessionIsSeenWhenTheWorkerCopiesNoMore) {
+  ASSERT_NO_FATAL_FAILURE(HoldALoad());
+  ASSERT_NO_FATAL_FAILURE(BreakARule());
+  ASSERT_TRUE(Eventually([this] { return Figures().regions == 0; }));
+  EXPECT_FALSE(client_->SeesEnd(absl::ZeroDuration()));
+  EXPECT_EQ(DeviceFigures().copies_in_flight, 1U);
+  LetGo();
+  EXPECT_TRUE(client_->SeesEnd());
+  EXPECT_EQ(DeviceFigures().copies_in_flight, 0U);
+}
+
+TEST_F(SavedTest, TheEndOfASessionIsSeenWhenItsRegionHasBeenUnregistered) {
+  ASSERT_NO_FATAL_FAILURE(HoldALoad());
+  v1::UnregisterRegionRequest request;
+  request.set_region_id(1);
+  client_->Send(v1::METHOD_UNREGISTER_REGION, request);
+  ASSERT_NO_FATAL_FAILURE(BreakARule());
+  EXPECT_FALSE(client_->SeesEnd(absl::ZeroDuration()));
+  LetGo();
+  EXPECT_TRUE(client_->SeesEnd());
+  EXPECT_EQ(DeviceFigures().copies_in_flight, 0U);
+}
+
+TEST_F(SavedTest, TheEndOfASessionIsSeenWhenTheWorkerThatHungIsGone) {
+  FrontRoomOptions options;
+  options.gpus.emplace();
+  options.gpus->staging_bytes = uint64_t{64} << 20;
+  options.gpus->cancel_deadline = absl::Milliseconds(100);
+  ASSERT_NO_FATAL_FAILURE(HoldALoad(std::move(options)));
+  const int worker = DeviceFigures().worker_pid;
+  kill(worker, SIGSTOP);
+  ASSERT_NO_FATAL_FAILURE(BreakARule());
+  EXPECT_TRUE(client_->SeesEnd());
+  EXPECT_EQ(DeviceFigures().workers_lost, 1U);
+  EXPECT_NE(kill(worker, 0), 0) << "reaped";
+}
+
+TEST_F(SavedTest, AStopDoesNotWaitForACopyThatHangs) {
+  ASSERT_NO_FATAL_FAILURE(HoldALoad());
+  room_->StopFront();
+  EXPECT_FALSE(client_->SeesEnd(absl::ZeroDuration()));
+  room_.reset();
+  EXPECT_TRUE(client_->SeesEnd());
 }
 
 TEST_F(SavedTest, AWorkerThatIsKilledIsReplacedAndTheRegionsAreOpenedAgain) {
