@@ -39,7 +39,7 @@ Session::Session(Options options)
       frame_began_(opened_at_) {}
 
 Session::Turn Session::OnReadable(absl::Span<char> scratch, google::protobuf::Arena& arena) {
-  if (!reading_) {
+  if (ended_ || !reading_) {
     return Turn::kIdle;
   }
   size_t bytes = 0;

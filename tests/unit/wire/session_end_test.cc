@@ -1,6 +1,7 @@
 // What a client may rely on when the daemon ends its session: that it sees the end of its socket
 // only when nothing can touch the memory of its regions any more, because that is when it gives the
 // memory to somebody else.
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 
 #include <gtest/gtest.h>
 
+#include "daemon/wire/session.h"
 #include "tests/doubles/front_room.h"
 #include "tests/doubles/manual_clock.h"
 #include "tests/doubles/step_executor.h"
@@ -308,6 +310,33 @@ TEST_F(SessionEndTest, AConnectionIsGivenBackWhenItsSocketIs) {
   LetGo();
   EXPECT_TRUE(client_->SeesEnd());
   EXPECT_TRUE(Eventually([this] { return room_->NewSession().ok(); }));
+}
+
+// An event may say two things, and the session end with the first; its descriptor may be another's
+// by then.
+TEST_F(SessionEndTest, ASessionThatHasEndedReadsNothing) {
+  ASSERT_NO_FATAL_FAILURE(Open());
+  CountingObserver observer;
+  PeerLedger ledger(PeerLimits{});
+  int ends[2] = {-1, -1};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+  const Descriptor peer(ends[1]);
+  const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC));
+  AcceptedSession accepted;
+  accepted.socket = Descriptor(ends[0]);
+  accepted.permit = ledger.Admit(getuid());
+  const auto session = std::make_shared<Session>(
+      Session::Options{std::make_shared<FrontShared>(room_->store(), nullptr, clock_, observer,
+                                                     FrontLimits(), uint64_t{1}),
+                       std::move(accepted), epoll.get(), 1});
+  ASSERT_TRUE(session->Watch().ok());
+  ASSERT_EQ(write(peer.get(), "frame", 5), 5);
+  session->End();
+  EXPECT_EQ(ledger.connections(), 0U);
+  google::protobuf::Arena arena;
+  std::vector<char> scratch(4096);
+  EXPECT_EQ(session->OnReadable(absl::MakeSpan(scratch), arena), Session::Turn::kIdle);
+  EXPECT_EQ(observer.Connections(Carrier::kSession, "protocol_error"), 0);
 }
 
 }  // namespace
