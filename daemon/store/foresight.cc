@@ -17,6 +17,11 @@ uint32_t TokensUpTo(const StorePart& part, uint32_t block_tokens, uint32_t keys)
   return static_cast<uint32_t>(std::min<uint64_t>(end, UINT32_MAX));
 }
 
+bool TellsSomething(const RequestHints& hints) {
+  return hints.output_tokens != 0 || hints.stop != StopReason::kUnknown || hints.session_end ||
+         hints.expected_return > absl::ZeroDuration();
+}
+
 }  // namespace
 
 EvictionPolicy* Store::LearningPolicyLocked(TenantId tenant, uint64_t payload_bytes) {
@@ -72,11 +77,13 @@ void Store::NoteUseLocked(const Caller& caller, const ProbeCall& call) {
   }
 }
 
-// The new blocks of a chain have a place in the policy's books before any of them is copied.
+// The new blocks of a chain have a place in the policy's books before any of them is copied. A put
+// of what is here already may still say how the request ended.
 void Store::NoteGrowthLocked(PutOperation& put) {
   const StorePart& part = put.call.part;
   const bool begins = put.call.parent.empty();
-  if (!learns_ || put.targets.empty() || part.rule != Rule::kPrefix) {
+  const bool is_news = !put.targets.empty() || TellsSomething(put.call.hints);
+  if (!learns_ || !is_news || part.rule != Rule::kPrefix) {
     return;
   }
   const uint64_t slot_bytes = SlotBytesFor(put.call.payload_bytes[0]);

@@ -19,6 +19,13 @@ class ForesightTest : public StoreTest {
     Make(options);
   }
   uint32_t HitsOf(const std::vector<uint64_t>& keys) { return Probe({Part(keys)}).part_hits[0]; }
+  // Three blocks from `first` on, as a request that ends its session or does not.
+  static std::vector<uint64_t> Chain(uint64_t first) { return {first, first + 1, first + 2}; }
+  PutResult PutChainOf(uint64_t first, bool session_end) {
+    PutCall call = InlinePut(Chain(first), kBig);
+    call.hints.session_end = session_end;
+    return Put(std::move(call));
+  }
 };
 
 TEST_F(ForesightTest, TheOldestChainGoesFirstAndItsSuffixBeforeItsPrefix) {
@@ -63,6 +70,43 @@ TEST_F(ForesightTest, WhatIsWorthLessIsDeclinedWithAReasonPerKey) {
   EXPECT_GT(declined, 10U);
   EXPECT_EQ(store_->Usage().counters.put_reasons[static_cast<size_t>(Reason::kAdmission)],
             declined);
+}
+
+// It was seen often that what ends a session is not asked for again, and the rest is.
+TEST_F(ForesightTest, APutOfWhatIsHereAlreadyMaySayHowTheRequestEnded) {
+  const auto round = [&](uint64_t first) {
+    for (const bool session_end : {false, true}) {
+      const uint64_t chain = first + (session_end ? 5 : 0);
+      HitsOf(Chain(chain));
+      PutChainOf(chain, session_end);
+    }
+    clock_.Advance(absl::Seconds(10));
+    store_->Tick();
+    HitsOf(Chain(first));
+  };
+  for (uint64_t i = 0; i < 100; ++i) {
+    round(10'000 + i * 10);
+  }
+  const uint64_t older = 100;
+  const uint64_t newer = 200;
+  for (const uint64_t chain : {older, newer}) {
+    HitsOf(Chain(chain));
+    PutChainOf(chain, false);
+    clock_.Advance(absl::Milliseconds(10));
+  }
+  const PutResult again = PutChainOf(newer, true);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(OutcomeAt(again, i), PutOutcome::kDuplicate);
+  }
+  const auto whole = [&](uint64_t first) {
+    return store_->InDram(tenant_, Part(Chain(first))) == std::string(3, '\1');
+  };
+  for (uint64_t chain = 1'000; whole(older) && whole(newer); chain += 10) {
+    ASSERT_LT(chain, 5'000U);
+    HitsOf(Chain(chain));
+    PutChainOf(chain, false);
+  }
+  EXPECT_TRUE(whole(older));
 }
 
 }  // namespace
