@@ -383,6 +383,9 @@ TEST(StoreModel, TheSameHoldsOverPoolsThatAreSick) {
     pool.ReleaseOne();
     pool.EndOne(random() % 512 == 0 ? WriteOutcome::kFault : WriteOutcome::kWritten);
     pool.EndOneRead(random() % 4 == 0 ? ReadOutcome::kFault : ReadOutcome::kVerified);
+    if (pools[0]->published() == 0) {
+      return;  // or bad luck keeps it away until the end, and nothing was tried
+    }
     switch (random() % 256) {
       case 0:
         pool.HoldPublishes(random() % 2 == 0);
