@@ -128,7 +128,8 @@ class Client:
     def _part(self, namespace, region, keys, blocks):
         return terrace.Part(namespace, keys, terrace.Rule.PREFIX, region=region, blocks=list(blocks))
 
-    def _await(self, what, call):
+    def finish(self, what, call):
+        """The answer, or Refused."""
         if not self._session.wait(call, DEADLINE_S + 30):
             raise Refused(f"{what}: no answer")
         if not call.answer.ok:
@@ -139,17 +140,19 @@ class Client:
         """All blocks reach the level, or Refused."""
         part = self._part(namespace, region, keys, blocks)
         call = self._session.put(part, parent=parent or b"", wait_for=level, deadline_s=DEADLINE_S)
-        answer = self._await("put", call)
+        answer = self.finish("put", call)
         if not all(answer.kept()):
             raise Refused(f"put: {answer.kept().count(False)} blocks were not stored")
         if any(reached < level for reached in answer.levels):
             raise Refused(f"put: {sum(reached < level for reached in answer.levels)} blocks did not reach level {level}")
 
+    def submit_get(self, namespace, region, keys, blocks):
+        return self._session.get([self._part(namespace, region, keys, blocks)], deadline_s=DEADLINE_S)
+
     def get(self, namespace, region, keys, blocks):
         """How many of the blocks were delivered."""
-        part = self._part(namespace, region, keys, blocks)
-        answer = self._await("get", self._session.get([part], deadline_s=DEADLINE_S))
-        return sum(answer.delivered())
+        call = self.submit_get(namespace, region, keys, blocks)
+        return sum(self.finish("get", call).delivered())
 
 
 def find_built(here, packed, built):

@@ -91,11 +91,6 @@ class KilledDaemonTest(unittest.TestCase):
         self.driver.read(ctypes.addressof(seen), self.memory, COUNT)
         return seen.raw
 
-    def submit_load(self):
-        call = self.client._call(self.namespace, self.region, self.keys, range(BLOCKS))
-        options = terrace_calls.sized(terrace_calls.GetOptions(delivery=terrace_calls.DELIVER_REGION, wait_pending=1))
-        self.client._check("terrace_submit_get", self.client._client, ctypes.byref(call), ctypes.byref(options), None)
-
     def load_all(self):
         """As soon as the daemon has the region again."""
         until = time.monotonic() + 60
@@ -117,10 +112,10 @@ class KilledDaemonTest(unittest.TestCase):
             worker = worker_of(self.daemon)
             self.assertIsNotNone(worker)
             self.hold.touch()
-            self.submit_load()
+            load = self.client.submit_get(self.namespace, self.region, self.keys, range(BLOCKS))
             self.daemon.send_signal(signal.SIGKILL)
             with self.assertRaisesRegex(terrace_calls.Refused, f"status {UNAVAILABLE}"):
-                self.client._await("get")
+                self.client.finish("get", load)
             self.assertTrue(has_ended(worker), "its copies may still touch the memory")
             self.daemon.wait()
             self.hold.unlink()
