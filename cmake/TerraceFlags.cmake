@@ -37,11 +37,12 @@ if(TERRACE_SANITIZE)
   target_link_options(terrace_instrumentation INTERFACE -fsanitize=${TERRACE_SANITIZE})
 endif()
 if(TERRACE_SANITIZE MATCHES thread)
-  # Without it every object behind an absl::Mutex is reported as a race: the distribution's Abseil is not instrumented.
+  # Without it every object behind an absl::Mutex, and every reactor of gRPC, is reported as a race: the distribution's
+  # libraries are not instrumented.
   add_subdirectory(${CMAKE_CURRENT_LIST_DIR}/tsan ${PROJECT_BINARY_DIR}/cmake/tsan)
   target_sources(
     terrace_instrumentation
-    INTERFACE "$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:$<TARGET_OBJECTS:terrace_tsan_mutex>>")
+    INTERFACE "$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:$<TARGET_OBJECTS:terrace_tsan_edges>>")
   target_link_libraries(terrace_instrumentation INTERFACE absl::synchronization)
   target_compile_options(
     terrace_instrumentation
