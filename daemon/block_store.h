@@ -245,7 +245,7 @@ struct SharedTierPolicy {
 
 struct BlockStoreOptions {
   uint64_t dram_bytes = uint64_t{1} << 30;
-  std::string policy = "lru";  // see MakeEvictionPolicy
+  std::string policy = "phl";  // see MakeEvictionPolicy
   uint32_t verify_one_in =
       64;                   // region and inline gets re-check this share of blocks; 1: all, 0: none
   double pin_share = 0.25;  // of the tenant's DRAM

@@ -88,9 +88,10 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Start(const BenchO
   absl::Status status;
   if (options.runtime_dir.empty()) {
     daemon = Prepare(options, dram_bytes, local_bytes,
-                     {"local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B",
-                      "dram.policy=" + options.policy});
+                     {"local.max_block=" + std::to_string(kOwnLocalMaxBlock) + "B"});
     status = daemon.ok() ? (*daemon)->StartAgain() : daemon.status();
+  } else if (options.policy != BenchOptions{}.policy) {
+    return absl::InvalidArgumentError("--policy: only a daemon of the bench's own is told");
   } else {
     daemon = std::unique_ptr<DaemonProcess>(new DaemonProcess);
     (*daemon)->runtime_dir_ = options.runtime_dir;
@@ -143,6 +144,7 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Prepare(
   daemon->args_ = {*program, "--data", *folder + "/data", "--runtime", daemon->runtime_dir_};
   std::vector<std::string> all = {
       "dram.capacity=" + std::to_string(daemon->dram_bytes_) + "B",
+      "dram.policy=" + options.policy,
       "daemon.copy_threads=" + std::to_string(options.copy_threads),
   };
   if (config_text.empty()) {

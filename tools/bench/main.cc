@@ -58,6 +58,13 @@ void AddOptions(CLI::App& app, CommandLine& line) {
       ->transform(CLI::AsSizeValue(false));
   app.add_option("--local", bench.local_bytes, "local tier of the own daemon, e.g. 8GiB")
       ->transform(CLI::AsSizeValue(false));
+  std::vector<std::string> policies;
+  for (const std::string_view name : EvictionPolicyNames()) {
+    policies.emplace_back(name);
+  }
+  app.add_option("--policy", bench.policy, "placement policy of the own daemon")
+      ->check(CLI::IsMember(policies))
+      ->capture_default_str();
   app.add_option("--terraced", bench.terraced, "the daemon's program")->envname("TERRACE_TERRACED");
   app.add_option("--copy-threads", bench.copy_threads,
                  "copy threads of the own daemon and of what it is compared with")
@@ -80,13 +87,6 @@ void AddReplayOptions(CLI::App& app, CommandLine& line) {
   CLI::Option* in_process = app.add_flag(
       "--in-process", line.in_process,
       "no daemon: the store itself, in this process, on a clock that follows the trace");
-  std::vector<std::string> policies;
-  for (const std::string_view name : EvictionPolicyNames()) {
-    policies.emplace_back(name);
-  }
-  app.add_option("--policy", bench.policy, "placement policy of the store, or of the own daemon")
-      ->check(CLI::IsMember(policies))
-      ->capture_default_str();
   app.add_option("--trace", bench.trace, "JSON lines, plain or gzip")->required();
   CLI::Option* speed =
       app.add_option("--speed", bench.speed,

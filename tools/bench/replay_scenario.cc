@@ -495,9 +495,6 @@ absl::Status RunReplay(const BenchOptions& options, Report& report, Progress& pr
     return absl::InvalidArgumentError(
         "--returns: a replay as fast as possible has no time to tell");
   }
-  if (options.policy != BenchOptions{}.policy && !options.runtime_dir.empty()) {
-    return absl::InvalidArgumentError("--policy: only a daemon of the bench's own is told");
-  }
   if (options.where == BenchOptions::Where::kInProcess) {
     if (options.local_bytes != 0) {
       return absl::InvalidArgumentError("--local: not in process");

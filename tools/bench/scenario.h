@@ -36,7 +36,7 @@ struct BenchOptions {
   // e to the power of so much, up and down at random.
   double return_spread = -1;
   enum class Where : uint8_t { kDaemon, kInProcess } where = Where::kDaemon;
-  std::string policy = "lru";  // of the own daemon, or of the store in process
+  std::string policy = "phl";  // of the own daemon, or of the store in process
   // torture
   uint64_t kills = 300;
   // ttft

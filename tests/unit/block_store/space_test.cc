@@ -16,6 +16,11 @@ std::vector<uint64_t> Range(uint64_t begin, uint64_t end) {
 
 class SpaceTest : public StoreTest {
  protected:
+  void SetUp() override {
+    BlockStoreOptions options;
+    options.policy = "lru";  // which block goes is asserted here, and nothing is learnt so soon
+    Make(options);
+  }
   // One chain per call, in puts of three blocks so that each fits into one inline message.
   void PutChain(const std::vector<uint64_t>& keys, uint32_t bytes = kBig) {
     std::string parent;

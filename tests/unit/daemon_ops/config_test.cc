@@ -36,7 +36,7 @@ capacity = "3GiB"
 huge_pages = false
 touch_threads = 7
 verify_one_in = 1
-policy = "phl"
+policy = "lru"
 fetch_returns = false
 lease_share = 0.1
 pin_share = 1
@@ -162,7 +162,7 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_FALSE(c.huge_pages);
   EXPECT_EQ(c.touch_threads, 7U);
   EXPECT_EQ(c.store.verify_one_in, 1U);
-  EXPECT_EQ(c.store.policy, "phl");
+  EXPECT_EQ(c.store.policy, "lru");
   EXPECT_FALSE(c.store.fetch_returns);
   EXPECT_EQ(c.store.lease_share, 0.1);
   EXPECT_EQ(c.store.pin_share, 1.0);
