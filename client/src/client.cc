@@ -140,6 +140,7 @@ Verdict Client::SubmitLocked(Request* request, Call call, uint64_t* call_id) {
     return verdict;
   }
   const Instant now = Now();
+  EnsureConnectedLocked(now);  // first, as calls of a session have numbers from where it began
   const uint64_t id = next_call_id_++;
   const uint32_t deadline_ms =
       request->deadline_ms == 0 ? options_.default_deadline_ms : request->deadline_ms;
@@ -150,7 +151,6 @@ Verdict Client::SubmitLocked(Request* request, Call call, uint64_t* call_id) {
   if (call_id != nullptr) {
     *call_id = id;
   }
-  EnsureConnectedLocked(now);
   RetryRefusedLocked(*request, call, now);
   ResetProgressLocked(*request);
   const Verdict obstacle = is_release ? Verdict{} : ObstacleLocked(*request, call, now);
@@ -437,12 +437,17 @@ Verdict Client::Cancel(Request* request, uint64_t* call_id) {
   // A call that has ended here may not have ended there: it may have expired while the daemon was
   // still copying.
   const bool here = target != calls_.end() && target->second.stage != Stage::kSent;
+  // Sessions before this one are none of its daemon's business.
+  const bool up = link_.connected() && !lost_;
+  const bool of_session = up && request->target_call_id >= first_call_of_session_;
+  call.confirms = request->target_call_id != 0;
   if (here && target->second.stage == Stage::kOutlived) {
     call.regions = target->second.regions;
     call.session = target->second.session;
     CancelOutlivedLocked(request, std::move(call), call_id);
-  } else if (!here && !(call.regions = StillTouchedLocked()).empty()) {
-    call.session = sessions_;
+  } else if (!here && call.confirms && !of_session) {
+    // sessions_ counts those that were greeted.
+    call.session = up && greeted_ ? sessions_ - 1 : sessions_;
     CancelOutlivedLocked(request, std::move(call), call_id);
   } else if (!here) {
     verdict = SubmitLocked(request, std::move(call), call_id);

@@ -5,9 +5,9 @@
 // is no thread: work moves on in Submit and Drain. A call is in exactly one of three places: kept
 // until its namespaces' digests are known (kWaitingForNamespace), on its way (kSent), or waiting
 // for slabs to map (kWaitingForSlabs). Its completion exists from the submit on, so that ending it
-// cannot fail. One that a GPU's worker may still copy for when its session is lost is kept until
-// that process has ended (kOutlived): a daemon that dies takes its workers with it, but a moment
-// later.
+// cannot fail. When its session is over, one whose memory may still be touched is kept until that
+// has an end (kOutlived): a daemon that dies takes the workers of its GPUs with it, but a moment
+// later; and where this side has given a session up, the daemon copies on until it has noticed.
 //
 // Functions that end in Locked need mutex_. What throws (std::bad_alloc alone) says so; the ABI
 // catches it.
@@ -31,6 +31,7 @@
 #include "client/src/copying_process.h"
 #include "client/src/instant.h"
 #include "client/src/link.h"
+#include "client/src/parted_sessions.h"
 #include "client/src/patience.h"
 #include "client/src/process_mark.h"
 #include "client/src/reply.h"
@@ -127,6 +128,7 @@ class Client {
     Descriptor page_fd;              // of the counters of a GPU's region, in this session
     Mapping page;
     std::vector<CopyingProcess> workers;  // of a GPU's region, that may touch it
+    uint64_t parted_before = 0;           // sessions that had been given up when it was made
     Mapping staging;
     bool is_staging = false;
     enum class State { kActive, kUnregistering, kGone } state = State::kActive;
@@ -146,6 +148,7 @@ class Client {
       return method == Method::kPut || (method == Method::kGet && !by_lease);
     }
     std::vector<terrace_region> regions;  // that it copies from or into
+    bool confirms = false;                // a cancel of a call, which without regions is for all
     uint64_t session = 0;                 // kOutlived: which was lost
     // kWaitingForNamespace: the whole frame and where digests go.
     std::string frame;
@@ -196,17 +199,17 @@ class Client {
   void TakeUnregisteredLocked(const Call& call, const ReceivedFrame& frame, Instant now);
   void SendWaitingLocked(Instant now);
 
-  // ---- client_workers.cc: processes that copy for the daemon, and calls that outlive it
+  // ---- client_workers.cc: who may still touch memory for a session that is over, and its calls
   bool TakeWorkerLocked(ReceivedFrame* frame);
-  // Whether one of the session, or of an earlier one, may still touch the region.
+  // Whether a worker or daemon of the session, or of an earlier one, may still touch the region.
   [[nodiscard]] bool MayBeTouchedLocked(terrace_region region, uint64_t session) const;
   [[nodiscard]] bool OutlivesLocked(const Call& call) const;
   // After the session is lost: which calls are kept. Needs no memory.
   void KeepOutlivedLocked();
+  void EndLostLocked(Call* call, bool was_with_daemon, std::string_view text);
   void EndOutlivedLocked();
   void RegisterAgainLocked(Instant now);
-  // Regions that workers of sessions which are over may touch.
-  [[nodiscard]] std::vector<terrace_region> StillTouchedLocked() const;
+  // A cancel that no daemon has to be asked for: ends when nothing touches the call's memory.
   void CancelOutlivedLocked(Request* request, Call call, uint64_t* call_id);
   // Nothing of the sessions up to `session` with this daemon touches the region any more.
   void LetGoLocked(RegionEntry* entry, uint64_t session);
@@ -226,6 +229,7 @@ class Client {
   // The other end takes nothing any more; what it said before may still be there.
   void GiveUpSendingLocked();
   void LoseLocked(Instant now);
+  void EndLinkLocked();
   void HearOutLocked(Instant now);
   void ReceiveLocked(Instant now);
   // False: garbage.
@@ -265,6 +269,7 @@ class Client {
 
   // The session.
   Link link_;
+  PartedSessions parted_;
   Wakeup wakeup_;
   bool greeted_ = false;  // Hello was answered
   bool draining_ = false;
@@ -285,6 +290,7 @@ class Client {
   // Calls.
   Calls calls_;
   uint64_t next_call_id_ = 1;
+  uint64_t first_call_of_session_ = 1;
   uint32_t callers_in_flight_ = 0;      // of them with a completion
   std::deque<uint64_t> waiting_calls_;  // kWaitingForNamespace, in order of submission
   size_t waiting_bytes_ = 0;

@@ -78,6 +78,9 @@ void Client::WaitLocked(std::unique_lock<std::mutex>* lock, Instant now, Instant
 void Client::AdvanceLocked(Instant now) {
   try {
     wakeup_.ClearTimer(now);
+    if (parted_.Any()) {
+      parted_.HearOut(&wakeup_);
+    }
     EnsureConnectedLocked(now);
     if (link_.connected() && !lost_) {
       // First, so that what a dying daemon still said is not lost with the first failed send.
@@ -158,7 +161,7 @@ void Client::RetryOwedLocked(Instant) {
 
 Instant Client::NextWakeLocked() const {
   Instant next = std::min({next_expiry_, owed_at_, register_again_at_});
-  if (!link_.connected()) {
+  if (!link_.connected() && !parted_.Full()) {
     next = std::min(next, next_attempt_);
   }
   return next;

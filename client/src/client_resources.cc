@@ -218,6 +218,7 @@ Verdict Client::RegisterRegion(const terrace_region_spec& spec,
     return Verdict::Invalid("planes: the geometry exceeds 4 MiB");
   }
   EnsureConnectedLocked(Now());
+  entry.parted_before = parted_.total();
   regions_.emplace(region, std::move(entry));
   RegisterRegionLocked(region);
   *out = region;

@@ -27,7 +27,7 @@ Descriptor OwnPidDescriptor() {
 }  // namespace
 
 void Client::EnsureConnectedLocked(Instant now) {
-  if (link_.connected() || now < next_attempt_) {
+  if (link_.connected() || now < next_attempt_ || parted_.Full()) {
     return;
   }
   const int error = link_.Connect(options_.socket_path);
@@ -38,6 +38,7 @@ void Client::EnsureConnectedLocked(Instant now) {
     return;
   }
   lost_ = false;
+  first_call_of_session_ = next_call_id_;
   wakeup_.Add(link_.fd());
   GreetLocked();
 }
@@ -121,15 +122,24 @@ void Client::HearOutLocked(Instant now) {
   trouble_ = trouble;
 }
 
-// Ends the session: every call in flight completes, or waits for the end of a process that copies
-// for it; nothing of the daemon's is valid any more but the mapped memory. Needs no memory.
+// A daemon that has not closed its end may be copying into regions.
+void Client::EndLinkLocked() {
+  wakeup_.Remove(link_.fd());
+  if (link_.ended() || regions_.empty()) {
+    link_.Close();
+  } else {
+    parted_.Add(link_.Part(), sessions_, &wakeup_);
+  }
+}
+
+// Ends the session: every call in flight completes, or waits until nothing copies for it any more;
+// nothing of the daemon's is valid any more but the mapped memory. Needs no memory.
 void Client::LoseLocked(Instant now) {
   if (std::exchange(may_have_said_more_, false) && link_.connected()) {
     HearOutLocked(now);
   }
   if (link_.connected()) {
-    wakeup_.Remove(link_.fd());
-    link_.Close();
+    EndLinkLocked();
   }
   lost_ = false;
   greeted_ = false;

@@ -1,5 +1,6 @@
-// Client: the processes that copy from and to the memory of GPUs for the daemon, and what has to
-// wait for their end when the daemon itself is gone.
+// Client: who may touch memory of this process for sessions that are over, and what has to wait
+// until they don't: processes that copy from and to the memory of GPUs for the daemon, and daemons
+// whose session was given up here.
 #include <algorithm>
 #include <utility>
 
@@ -35,7 +36,7 @@ template <typename Which>
 void Client::DropWorkersLocked(RegionEntry* entry, Which which) {
   for (auto worker = entry->workers.begin(); worker != entry->workers.end();) {
     if (which(*worker)) {
-      wakeup_.RemoveProcess(worker->pidfd());
+      wakeup_.RemoveOther(worker->pidfd());
       worker = entry->workers.erase(worker);
     } else {
       ++worker;
@@ -54,9 +55,9 @@ void Client::WatchWorkersLocked(bool watch) {
   for (const auto& [region, entry] : regions_) {
     for (const CopyingProcess& worker : entry.workers) {
       if (watch) {
-        wakeup_.AddProcess(worker.pidfd());
+        wakeup_.AddOther(worker.pidfd());
       } else {
-        wakeup_.RemoveProcess(worker.pidfd());
+        wakeup_.RemoveOther(worker.pidfd());
       }
     }
   }
@@ -64,14 +65,23 @@ void Client::WatchWorkersLocked(bool watch) {
 
 bool Client::MayBeTouchedLocked(terrace_region region, uint64_t session) const {
   const auto found = regions_.find(region);
-  return found != regions_.end() &&
-         std::any_of(found->second.workers.begin(), found->second.workers.end(),
+  if (found == regions_.end()) {
+    return false;
+  }
+  const RegionEntry& entry = found->second;
+  return parted_.MayTouch(entry.parted_before, session) ||
+         std::any_of(entry.workers.begin(), entry.workers.end(),
                      [session](const CopyingProcess& worker) {
                        return worker.session() <= session && !worker.Ended();
                      });
 }
 
 bool Client::OutlivesLocked(const Call& call) const {
+  if (call.confirms && call.regions.empty()) {
+    return std::any_of(regions_.begin(), regions_.end(), [&](const auto& region) {
+      return MayBeTouchedLocked(region.first, call.session);
+    });
+  }
   return std::any_of(call.regions.begin(), call.regions.end(), [&](terrace_region region) {
     return MayBeTouchedLocked(region, call.session);
   });
@@ -89,7 +99,7 @@ void Client::KeepOutlivedLocked() {
     }
     const bool was_with_daemon = call.stage == Stage::kSent || call.stage == Stage::kOutlived;
     if (call.completion == nullptr || !was_with_daemon || !OutlivesLocked(call)) {
-      FailLocked(&call, TERRACE_UNAVAILABLE, trouble_.data());
+      EndLostLocked(&call, was_with_daemon, trouble_.data());
       it = calls_.erase(it);
       continue;
     }
@@ -105,6 +115,14 @@ void Client::KeepOutlivedLocked() {
   }
 }
 
+void Client::EndLostLocked(Call* call, bool was_with_daemon, std::string_view text) {
+  if (call->confirms && was_with_daemon) {
+    CompleteLocked(call);  // what it asks for has come to pass
+  } else {
+    FailLocked(call, TERRACE_UNAVAILABLE, text);
+  }
+}
+
 void Client::EndOutlivedLocked() {
   std::vector<uint64_t> over;
   for (const auto& [id, call] : calls_) {
@@ -115,11 +133,7 @@ void Client::EndOutlivedLocked() {
   std::sort(over.begin(), over.end());
   for (const uint64_t id : over) {
     Call call = TakeCallLocked(calls_.find(id));
-    if (call.method == Method::kCancel) {
-      CompleteLocked(&call);
-    } else {
-      FailLocked(&call, TERRACE_UNAVAILABLE, "terraced ended during the call");
-    }
+    EndLostLocked(&call, true, "the session ended during the call");
   }
   if (outlived_calls_ == 0) {
     WatchWorkersLocked(false);  // one that has ended is readable for good
@@ -147,18 +161,6 @@ void Client::RegisterAgainLocked(Instant now) {
   }
 }
 
-std::vector<terrace_region> Client::StillTouchedLocked() const {
-  // sessions_ counts those that were greeted: a session that is up is none that is over.
-  const uint64_t over = link_.connected() && !lost_ && greeted_ ? sessions_ - 1 : sessions_;
-  std::vector<terrace_region> touched;
-  for (const auto& [region, entry] : regions_) {
-    if (MayBeTouchedLocked(region, over)) {
-      touched.push_back(region);
-    }
-  }
-  return touched;
-}
-
 void Client::CancelOutlivedLocked(Request* request, Call call, uint64_t* call_id) {
   const Instant now = Now();
   const uint32_t deadline_ms =
@@ -171,6 +173,10 @@ void Client::CancelOutlivedLocked(Request* request, Call call, uint64_t* call_id
   call.completion->tag = request->tag;
   if (call_id != nullptr) {
     *call_id = id;
+  }
+  if (!OutlivesLocked(call)) {
+    CompleteLocked(&call);
+    return;
   }
   const Instant deadline = call.deadline;
   calls_.emplace(id, std::move(call));

@@ -43,6 +43,18 @@ void Link::Close() {
     ::shutdown(socket_.get(), SHUT_RDWR);
   }
   socket_.Reset();
+  Forget();
+}
+
+Descriptor Link::Part() {
+  Descriptor socket = std::move(socket_);
+  ::shutdown(socket.get(), SHUT_WR);
+  Forget();
+  return socket;
+}
+
+void Link::Forget() {
+  ended_ = false;
   queue_.clear();
   backlog_bytes_ = 0;
   begin_ = 0;
@@ -168,6 +180,7 @@ Link::Received Link::Receive(bool* drained) {
     got = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
   } while (got < 0 && errno == EINTR);
   if (got < 0) {
+    ended_ = errno == ECONNRESET;
     return errno == EAGAIN ? Received::kNothing : Received::kLost;
   }
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr;
@@ -183,8 +196,8 @@ Link::Received Link::Receive(bool* drained) {
       arrived_.emplace_back(fd);
     }
   }
-  if (got == 0 || (message.msg_flags & MSG_CTRUNC) != 0 ||
-      arrived_.size() > kMaxArrivedDescriptors) {
+  ended_ = got == 0;
+  if (ended_ || (message.msg_flags & MSG_CTRUNC) != 0 || arrived_.size() > kMaxArrivedDescriptors) {
     return Received::kLost;
   }
   if (static_cast<size_t>(got) == part.iov_len) {

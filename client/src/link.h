@@ -31,8 +31,13 @@ class Link {
   int Connect(const std::string& path);
   // Ends the connection; also wakes whoever polls it. Queued frames are dropped.
   void Close();
+  // Ends it for this side alone: nothing more is sent, queued frames are dropped, and the socket
+  // tells when the other end closes.
+  Descriptor Part();
 
   [[nodiscard]] bool connected() const { return socket_.valid(); }
+  // Receive has come to the other end's close.
+  [[nodiscard]] bool ended() const { return ended_; }
   [[nodiscard]] int fd() const { return socket_.get(); }
   [[nodiscard]] size_t backlog_bytes() const { return backlog_bytes_; }
 
@@ -59,9 +64,11 @@ class Link {
   enum class Written { kAll, kPart, kLost };
   Written Write(std::string_view bytes, int passed, size_t* written);
   bool Enqueue(std::string_view bytes, int passed);
+  void Forget();
   void MakeRoom();
 
   Descriptor socket_;
+  bool ended_ = false;
   std::deque<Queued> queue_;
   size_t backlog_bytes_ = 0;
   std::vector<char> buffer_;

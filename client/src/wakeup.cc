@@ -46,12 +46,12 @@ void Wakeup::Remove(int socket) {
   Control(epoll_.get(), EPOLL_CTL_DEL, socket, 0);
 }
 
-void Wakeup::AddProcess(int pidfd) {
-  Control(epoll_.get(), EPOLL_CTL_ADD, pidfd, EPOLLIN);
+void Wakeup::AddOther(int fd) {
+  Control(epoll_.get(), EPOLL_CTL_ADD, fd, EPOLLIN);
 }
 
-void Wakeup::RemoveProcess(int pidfd) {
-  Control(epoll_.get(), EPOLL_CTL_DEL, pidfd, 0);
+void Wakeup::RemoveOther(int fd) {
+  Control(epoll_.get(), EPOLL_CTL_DEL, fd, 0);
 }
 
 void Wakeup::WatchWritable(int socket, bool writable) {

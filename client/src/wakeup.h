@@ -20,9 +20,9 @@ class Wakeup {
 
   void Add(int socket);
   void Remove(int socket);
-  // A pidfd, beside the socket.
-  void AddProcess(int pidfd);
-  void RemoveProcess(int pidfd);
+  // Beside the session's socket: a pidfd, or the socket of a session that is over for this side.
+  void AddOther(int fd);
+  void RemoveOther(int fd);
   // Whether Wait also returns when the socket takes bytes again.
   void WatchWritable(int socket, bool writable);
 

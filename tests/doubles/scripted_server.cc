@@ -238,6 +238,7 @@ void ScriptedServer::Stop() {
   ::unlink((folder_ + "/session.sock").c_str());
   const std::lock_guard<std::mutex> lock(mutex_);
   connections_.clear();
+  kept_.clear();
 }
 
 void ScriptedServer::Start() {
@@ -268,6 +269,22 @@ void ScriptedServer::DropConnections() {
   for (const auto& connection : connections_) {
     connection->Shutdown();
   }
+}
+
+void ScriptedServer::KeepEnds() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  keeps_ends_ = true;
+}
+
+void ScriptedServer::LetGo() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  keeps_ends_ = false;
+  kept_.clear();
+}
+
+size_t ScriptedServer::connections_kept() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return kept_.size();
 }
 
 void ScriptedServer::On(v1::Method method, Script script) {
@@ -437,6 +454,9 @@ void ScriptedServer::Forget(const std::shared_ptr<Connection>& connection) {
   const std::lock_guard<std::mutex> lock(mutex_);
   connections_.erase(std::remove(connections_.begin(), connections_.end(), connection),
                      connections_.end());
+  if (keeps_ends_) {
+    kept_.push_back(connection);
+  }
   store_->EndOfSession(connection.get());
 }
 

@@ -92,6 +92,10 @@ class ScriptedServer {
   void Resume();
   // Ends all connections and goes on with the same boot id.
   void DropConnections();
+  // From now on, and until LetGo, keeps its end of a connection whose client has shut down its own,
+  // as a daemon does while a copy is under way.
+  void KeepEnds();
+  void LetGo();
 
   // ---- scripts
   void On(v1::Method method, Script script);
@@ -111,6 +115,7 @@ class ScriptedServer {
   [[nodiscard]] size_t connections_accepted() const { return accepted_; }
   // Whose descriptors are still open here.
   [[nodiscard]] size_t connections_open() const;
+  [[nodiscard]] size_t connections_kept() const;
   [[nodiscard]] size_t live_leases() const;
   [[nodiscard]] size_t live_regions() const;
   [[nodiscard]] std::string last_client_name() const;
@@ -144,6 +149,8 @@ class ScriptedServer {
   mutable std::mutex mutex_;
   bool stopping_ = false;
   std::vector<std::shared_ptr<Connection>> connections_;
+  bool keeps_ends_ = false;
+  std::vector<std::shared_ptr<Connection>> kept_;  // whose clients say no more
   std::map<v1::Method, Script> scripts_;
   std::function<void(v1::HelloReply*)> change_hello_;
   std::vector<v1::Method> order_;

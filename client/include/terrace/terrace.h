@@ -113,7 +113,9 @@ typedef struct terrace_options {
 
 /* Never waits for the daemon, which may be absent. *out is NULL unless TERRACE_OK. */
 TERRACE_API terrace_status terrace_open(const terrace_options* options, terrace_client** out);
-/* Ends the session: leases, holds and regions are given back. Calls in flight are dropped. NULL is allowed. */
+/* Ends the session: leases, holds and regions are given back. Calls in flight are dropped, and what
+ * is being copied for them goes on for a moment: unregister regions first whose memory is to be
+ * used again. NULL is allowed. */
 TERRACE_API void terrace_close(terrace_client* client);
 /* Of the calling thread's last failed call, never NULL, valid until its next call. */
 TERRACE_API const char* terrace_last_error(void);
@@ -283,13 +285,13 @@ typedef struct terrace_call {
  * daemon does. A lease in an answer that comes later is given back by itself. A get into or put
  * from a region that ends so is cancelled at the daemon, which may still be copying: don't reuse
  * its blocks before terrace_unregister_region has returned TERRACE_OK, or before a
- * terrace_submit_cancel of the call has completed.
+ * terrace_submit_cancel of the call has completed with TERRACE_OK.
  *
  * Every submit that returns TERRACE_OK is followed by exactly one completion; *call_id (may be
  * NULL) names it for terrace_submit_cancel. Other results: nothing was submitted, no completion
  * follows; TERRACE_RESOURCE_EXHAUSTED: too many calls in flight. An absent daemon is no such
- * result: its completion comes with TERRACE_UNAVAILABLE. So does that of a call whose session a
- * living daemon has ended, and then nothing can touch its blocks any more. */
+ * result: its completion comes with TERRACE_UNAVAILABLE. So does that of a call whose session has
+ * ended, whoever ended it, and then nothing can touch its blocks any more. */
 TERRACE_API terrace_status terrace_submit_probe(terrace_client* client, const terrace_call* call, uint32_t hold_ms,
                                                 int prefetch, uint64_t* call_id);
 /* deadline_ms also bounds the movement that the prefetch starts, up to 60,000; 0: 10,000. */
@@ -335,8 +337,10 @@ TERRACE_API terrace_status terrace_submit_clear_namespace(terrace_client* client
 TERRACE_API terrace_status terrace_submit_pin(terrace_client* client, const terrace_call* call, uint32_t ttl_s,
                                               uint64_t* call_id);
 TERRACE_API terrace_status terrace_submit_unpin(terrace_client* client, const terrace_call* call, uint64_t* call_id);
-/* Cancels a call or (call 0) a ticket; the target completes too, when no copy can touch its memory any more. A call that
- * has expired here may still be named: the cancel completes when the daemon has let go of it. */
+/* Cancels a call or (call 0) a ticket; the target completes too, when no copy can touch its memory
+ * any more. A call that has expired here may still be named: the cancel completes with TERRACE_OK
+ * when the daemon has let go of it, or, where its session is over, when nothing can touch its
+ * memory any more. */
 TERRACE_API terrace_status terrace_submit_cancel(terrace_client* client, uint64_t target_call_id, uint64_t ticket,
                                                  uint64_t tag, uint64_t* call_id);
 

@@ -76,7 +76,6 @@ class Call:
         "context",
         "answer",
         "done",
-        "epoch",
         "in_region",
         "then",
     )
@@ -88,7 +87,6 @@ class Call:
         self.context = context
         self.answer: Optional[Answer] = None
         self.done = False
-        self.epoch = 0  # sessions begun when it was submitted
         self.in_region = in_region
         self.then: Optional[Callable[["Call"], None]] = None
 
@@ -183,7 +181,6 @@ class CallsInFlight:
                 self._calls[call.tag] = call
                 status = submit(call)
                 error = "" if status == Status.OK else self.last_error()
-                call.epoch = self.state().reconnects if call.in_region else 0
             if status != Status.OK:
                 self._calls.pop(call.tag, None)
                 if status == Status.INVALID_ARGUMENT:
@@ -294,16 +291,12 @@ class CallsInFlight:
             self._confirmed(call, False)
 
     def _confirmed(self, call: Call, let_go: bool) -> None:
-        # A daemon that is gone, or has begun another session, copies nothing for this one.
-        if let_go or self._session_is_over(call):
+        # The library says so too of a session that is over, when nothing copies for it any more.
+        if let_go:
             self._finish(call)
         else:
             self._unconfirmed.append(call)
             self._confirm_at = time.monotonic() + _CONFIRM_AGAIN_S
-
-    def _session_is_over(self, call: Call) -> bool:
-        state = self.state()
-        return state.connection == abi.Connection.DOWN or state.reconnects != call.epoch
 
     def _finish(self, call: Call) -> None:
         call.done = True
