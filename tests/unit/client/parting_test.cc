@@ -70,8 +70,10 @@ class Parting : public ClientCase {
     ASSERT_EQ(done->call_id, probe);
     EXPECT_EQ(done->status, TERRACE_UNAVAILABLE);
     server_->On(v1::METHOD_PROBE, nullptr);
-    ASSERT_TRUE(
-        ScriptedServer::Eventually([&] { return server_->connections_kept() == kept + 1; }));
+    ASSERT_TRUE(ScriptedServer::Eventually([&] {
+      terrace_drain(client_, nullptr, 0, 0);  // what is still said, so that the daemon gets on
+      return server_->connections_kept() == kept + 1;
+    }));
   }
   void ExpectMissOf(uint64_t call) {
     const Completed done = Next();
