@@ -328,8 +328,15 @@ class BlockStore {
   [[nodiscard]] virtual uint64_t LeaseLimitBytes(SessionId session) const = 0;
 
   // ---- namespaces
-  virtual absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant,
+  // A private one (IsPrivate) is forgotten, its blocks with it, some time after the last of the
+  // sessions that opened it is over and its process gone; where the latter is not known by a pidfd,
+  // after the session. One that somebody opened without a session stays. INVALID_ARGUMENT,
+  // RESOURCE_EXHAUSTED; FAILED_PRECONDITION: the digest is another record's.
+  virtual absl::StatusOr<OpenedNamespace> OpenNamespace(const Caller& caller,
                                                         const NamespaceRecord& record) = 0;
+  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId tenant, const NamespaceRecord& record) {
+    return OpenNamespace(Caller{tenant, kNoSession}, record);
+  }
   // `done` gets the new generation, once it outlives the process and a loss of power. The blocks of
   // older ones are misses as soon as the call returns. NOT_FOUND. UNAVAILABLE: cleared, but the
   // local tier could not note it (or, where there is none, a pool), so that a restart may bring the

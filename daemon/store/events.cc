@@ -328,9 +328,14 @@ EventBatch Store::Watcher::Next() {
 void Store::Watcher::TellLocked(StoreEvent event, EventBatch& batch) {
   const Digest128 digest = event.namespace_digest;
   if (event.key_bytes > 0 || event.kind == StoreEventKind::kCleared) {
-    if (described_.insert(digest).second) {
-      const Namespace& ns = *store_.FindNamespaceLocked(tenant_, digest);
-      batch.namespaces.push_back({ns.digest, ns.family, ns.record});
+    const Namespace* ns = store_.FindNamespaceLocked(tenant_, digest);
+    if (ns == nullptr && !described_.contains(digest)) {
+      return;  // forgotten meanwhile, and nothing is left of what happened in it
+    }
+    if (ns == nullptr && event.kind == StoreEventKind::kCleared) {
+      described_.erase(digest);
+    } else if (ns != nullptr && described_.insert(digest).second) {
+      batch.namespaces.push_back({ns->digest, ns->family, ns->record});
     }
   }
   batch_bytes_ += event.bytes();

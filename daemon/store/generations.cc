@@ -73,7 +73,8 @@ absl::Status Store::LearnGenerations(const std::vector<SegmentTier::Note>& notes
     // What was removed in this life was removed from what had been noted, too, and it is not known
     // which blocks of that generation these were.
     const Namespace* opened = FindOpenedLocked(digest);
-    const bool removed = opened != nullptr && opened->removed_from;
+    const bool removed =
+        opened != nullptr ? opened->removed_from : private_.removed_from.contains(digest);
     const uint64_t known = RaiseHereLocked(digest, generation + (removed ? 1 : 0));
     if (known != generation) {
       generations_.unnoted[digest] = known;
@@ -349,7 +350,9 @@ void Store::TickGenerationsLocked(DeferredCalls& deferred) {
   const bool sees = std::all_of(outlets_.begin(), outlets_.end(),
                                 [](const Outlet& outlet) { return outlet.has_caught_up; });
   for (const std::unique_ptr<Namespace>& ns : namespaces_) {
-    ns->cleared_blindly = ns->cleared_blindly && !sees;
+    if (ns != nullptr) {
+      ns->cleared_blindly = ns->cleared_blindly && !sees;
+    }
   }
   for (Outlet& outlet : outlets_) {
     PumpRaisesLocked(outlet, deferred);

@@ -92,7 +92,7 @@ StoreUsage Store::Usage() const {
   }
   usage.local_budget = local_budget_.usage();
   for (const std::unique_ptr<Namespace>& ns : namespaces_) {
-    usage.blocks += ns->blocks;
+    usage.blocks += ns == nullptr ? 0 : ns->blocks;
   }
   usage.payload_bytes = payload_bytes_;
   usage.used_slot_bytes = arena_->used_slot_bytes();
@@ -145,7 +145,9 @@ std::vector<TierCost> Store::TierCosts() const {
   {
     Lock lock(&mutex_);
     for (const std::unique_ptr<Namespace>& ns : namespaces_) {
-      shapes.push_back({ns->digest, ns->record.block_bytes, ns->record.block_tokens});
+      if (ns != nullptr) {
+        shapes.push_back({ns->digest, ns->record.block_bytes, ns->record.block_tokens});
+      }
     }
     for (const ReadQueue& reads : reads_) {
       queued.push_back(reads.bytes);
@@ -191,6 +193,9 @@ std::vector<NamespaceUsage> Store::Namespaces() const {
   Lock lock(&mutex_);
   std::vector<NamespaceUsage> result;
   for (const std::unique_ptr<Namespace>& ns : namespaces_) {
+    if (ns == nullptr) {
+      continue;
+    }
     result.push_back({tenants_[static_cast<uint32_t>(ns->tenant)]->alias, ns->record, ns->digest,
                       ns->family, ns->generation, ns->blocks, ns->bytes});
   }

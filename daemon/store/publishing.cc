@@ -114,7 +114,9 @@ void Store::SetNamespaceRules(std::vector<NamespaceRule> rules) {
   Lock lock(&mutex_);
   namespace_rules_ = std::move(rules);
   for (const std::unique_ptr<Namespace>& ns : namespaces_) {
-    RuleNamespaceLocked(*ns);
+    if (ns != nullptr) {
+      RuleNamespaceLocked(*ns);
+    }
   }
 }
 

@@ -49,6 +49,12 @@ struct Namespace {
   uint64_t own_clear = 0;
   uint64_t blocks = 0;
   uint64_t bytes = 0;
+  // Of a private one; see private_namespaces.cc.
+  uint32_t openers = 0;  // sessions that are not forgotten
+  bool stays = false;    // opened without a session
+  // What names it by its number, or will again by its digest.
+  uint32_t scopes = 0;
+  uint32_t deletes = 0;
 };
 
 // (namespace, generation, salt). Lives while blocks or operations use it.
@@ -124,6 +130,16 @@ struct StoreSession {
   std::shared_ptr<MemoryUse> memory_use = std::make_shared<MemoryUse>();  // see Region::session_use
   std::map<uint64_t, std::shared_ptr<Operation>>
       operations;  // by call id, those that can be cancelled
+  absl::flat_hash_set<NamespaceId> private_namespaces;  // that it opened
+};
+
+// Private namespaces on their way out, and what is left of those that are gone.
+struct PrivateBook {
+  absl::flat_hash_set<NamespaceId> going;
+  absl::Duration look_again_at;                 // for their blocks
+  std::vector<NamespaceId> free;                // numbers
+  absl::flat_hash_set<Digest128> removed_from;  // as Namespace has it
+  uint64_t forgotten = 0;
 };
 
 struct Lease {

@@ -41,12 +41,14 @@ void Store::Delete(const Caller& caller,
     if (begin == 0) {
       deletion->generation = ns->generation;
       ns->removed_from = true;
+      ++ns->deletes;
       ++in_flight_;  // until the answer has been given
     }
     HideForDeleteLocked(*deletion, *ns, begin, std::min(keys, begin + kDeleteSlice));
   }
   DeferredCalls deferred;
   Lock lock(&mutex_);
+  --FindNamespaceLocked(caller.tenant, part.namespace_digest)->deletes;
   const auto go_on = [this, deletion](DeferredCalls& later) {
     later.Add([this, deletion] {
       deletion->names.empty() ? AnswerDelete(deletion) : DeleteBelow(deletion);

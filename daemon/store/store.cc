@@ -266,6 +266,7 @@ void Store::ForgetSessionLocked(SessionId id, DeferredCalls& deferred) {
   for (const SlabId slab : session->mapped) {
     --slab_mappings_[slab];
   }
+  LeavePrivateLocked(*session);
   sessions_.erase(id);
   ReleaseRetiredLocked(deferred);
 }
@@ -283,47 +284,66 @@ uint64_t Store::LeaseLimitBytes(SessionId session) const {
 
 // ---------------------------------------------------------------- namespaces and scopes
 
-absl::StatusOr<OpenedNamespace> Store::OpenNamespace(TenantId tenant,
+absl::StatusOr<OpenedNamespace> Store::OpenNamespace(const Caller& caller,
                                                      const NamespaceRecord& record) {
   if (const absl::Status status = ValidateRecord(record); !status.ok()) {
     return status;
   }
   const bool may_hold = MayHoldOfEarlierLives();
+  const bool is_private = IsPrivate(record);
   Lock lock(&mutex_);
-  Tenant& owner = TenantOf(tenant);
+  Tenant& owner = TenantOf(caller.tenant);
   const Digest128 digest = DigestOf(record, owner.alias);
-  if (const Namespace* found = FindNamespaceLocked(tenant, digest); found != nullptr) {
-    if (const std::string_view field = FirstDifference(found->record, record); !field.empty()) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "record.", std::string(field), ": differs from the namespace of this digest"));
+  auto known = owner.namespaces.find(digest);
+  if (known == owner.namespaces.end()) {
+    if (owner.namespaces.size() >= options_.max_namespaces_per_tenant) {
+      TickPrivateLocked();
     }
-    return OpenedNamespace{found->digest, found->family, found->generation,
-                           IsClearPendingLocked(*found)};
+    if (owner.namespaces.size() >= options_.max_namespaces_per_tenant) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("namespaces: at most ", options_.max_namespaces_per_tenant));
+    }
+    const bool held_before = is_private && private_.forgotten > 0 && local_ != nullptr;
+    known = owner.namespaces.emplace(digest, MakeNamespaceLocked(caller.tenant, record)).first;
+    if (may_hold || held_before) {
+      TellOpenedLocked(caller.tenant);
+    }
   }
-  if (owner.namespaces.size() >= options_.max_namespaces_per_tenant) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("namespaces: at most ", options_.max_namespaces_per_tenant));
+  const Namespace& ns = *namespaces_[static_cast<uint32_t>(known->second)];
+  if (const std::string_view field = FirstDifference(ns.record, record); !field.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("record.", std::string(field), ": differs from the namespace of this digest"));
   }
-  const NamespaceId id{static_cast<uint32_t>(namespaces_.size())};
+  if (is_private) {
+    UsePrivateLocked(known->second, caller.session);
+  }
+  return OpenedNamespace{ns.digest, ns.family, ns.generation, IsClearPendingLocked(ns)};
+}
+
+NamespaceId Store::MakeNamespaceLocked(TenantId tenant, const NamespaceRecord& record) {
+  const std::string& alias = TenantOf(tenant).alias;
+  const Digest128 digest = DigestOf(record, alias);
   auto ns = std::make_unique<Namespace>();
   ns->tenant = tenant;
   ns->record = record;
   ns->digest = digest;
-  ns->family = FamilyDigestOf(record, owner.alias);
+  ns->family = FamilyDigestOf(record, alias);
+  ns->removed_from = private_.removed_from.erase(digest) > 0;
   if (const auto noted = generations_.noted.find(digest); noted != generations_.noted.end()) {
     ns->generation = noted->second;
   }
   RuleNamespaceLocked(*ns);
+  NamespaceId id{static_cast<uint32_t>(namespaces_.size())};
+  if (private_.free.empty()) {
+    namespaces_.emplace_back();
+  } else {
+    id = private_.free.back();
+    private_.free.pop_back();
+  }
   families_[ns->family].push_back(id);
   namespace_ids_.emplace(digest, id);
-  owner.namespaces.emplace(digest, id);
-  namespaces_.push_back(std::move(ns));
-  if (may_hold) {
-    TellOpenedLocked(tenant);
-  }
-  const Namespace& opened = *namespaces_.back();
-  return OpenedNamespace{opened.digest, opened.family, opened.generation,
-                         IsClearPendingLocked(opened)};
+  namespaces_[static_cast<uint32_t>(id)] = std::move(ns);
+  return id;
 }
 
 Namespace* Store::FindNamespaceLocked(TenantId tenant, const Digest128& digest) {
@@ -368,6 +388,7 @@ std::optional<ScopeId> Store::UseScopeLocked(TenantId tenant, const StorePart& p
     scopes_[static_cast<uint32_t>(*id)] =
         Scope{ns->second, generation, part.salt, 0, NameSeedOf(part)};
     scope_ids_.emplace(ScopeName{ns->second, generation, part.salt}, *id);
+    ++NamespaceOf(*id).scopes;
   }
   ++scopes_[static_cast<uint32_t>(*id)].users;
   return id;
@@ -377,6 +398,7 @@ void Store::UnuseScopeLocked(ScopeId id) {
   Scope& scope = scopes_[static_cast<uint32_t>(id)];
   TERRACE_CHECK(scope.users > 0);
   if (--scope.users == 0) {
+    --NamespaceOf(id).scopes;
     scope_ids_.erase(ScopeName{scope.ns, scope.generation, scope.salt});
     free_scopes_.push_back(id);
   }
@@ -463,7 +485,8 @@ void Store::Tick() {
   TickTicketsLocked(deferred);
   CancelOrphanReadsLocked(deferred);
   PumpReadsLocked(deferred);
-  SweepStaleLocked(deferred);
+  TickPrivateLocked();
+  SweepStaleLocked();
   TickOutletsLocked(states, deferred);
   TickLocalLocked(deferred);
   for (std::unique_ptr<SlabMemory>& memory : dying_memory_) {
@@ -474,9 +497,8 @@ void Store::Tick() {
 }
 
 // Blocks of raised generations are misses at once; their room comes back here, a slice of the table
-// a tick.
-void Store::SweepStaleLocked(DeferredCalls& deferred) {
-  static_cast<void>(deferred);
+// a tick, and that of blocks of namespaces that are going.
+void Store::SweepStaleLocked() {
   constexpr uint32_t kSlice = 4096;
   for (uint32_t i = 0; i < kSlice && stale_rounds_ > 0; ++i) {
     if (stale_cursor_ >= blocks_.end()) {
@@ -489,8 +511,8 @@ void Store::SweepStaleLocked(DeferredCalls& deferred) {
     if (block.state != BlockState::kReady) {
       continue;
     }
-    if (scopes_[static_cast<uint32_t>(block.scope)].generation !=
-        NamespaceOf(block.scope).generation) {
+    const NamespaceId ns = scopes_[static_cast<uint32_t>(block.scope)].ns;
+    if (!IsCurrentLocked(block) || (!private_.going.empty() && private_.going.contains(ns))) {
       HideLocked(id, PublishDrop::kCleared);
     }
   }

@@ -1,5 +1,6 @@
 // The class behind the door BlockStore, cut by concern into the .cc files of this folder:
 //   store.cc        creation, tenants, sessions, namespaces, time
+//   private_namespaces.cc  what is forgotten with the processes that opened it
 //   probe.cc        probe, the legal boundary; probe_load.h, load_costs.h: what loading is worth
 //   get.cc          get: resolve, wait, deliver
 //   put.cc          put: admit, copy, commit
@@ -71,7 +72,7 @@ class Store final : public BlockStore {
   void CloseSession(SessionId session, std::function<void()> done) override;
   void ProcessGone(SessionId session) override;
   [[nodiscard]] uint64_t LeaseLimitBytes(SessionId session) const override;
-  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override;
+  absl::StatusOr<OpenedNamespace> OpenNamespace(const Caller&, const NamespaceRecord&) override;
   void ClearNamespace(TenantId, const Digest128& digest, Done<ClearedNamespace> done) override;
   absl::StatusOr<uint64_t> RegisterRegion(SessionId session, RegionSpec spec) override;
   void UnregisterRegion(SessionId session, uint32_t region_id, std::function<void()> done) override;
@@ -119,6 +120,8 @@ class Store final : public BlockStore {
   StoreSession* FindSessionLocked(SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Namespace* FindNamespaceLocked(TenantId tenant, const Digest128& digest)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  NamespaceId MakeNamespaceLocked(TenantId tenant, const NamespaceRecord& record)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Namespace& NamespaceOf(ScopeId scope) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // nullopt: nothing was ever stored under it.
   std::optional<ScopeId> FindScopeLocked(TenantId tenant, const StorePart& part)
@@ -126,16 +129,20 @@ class Store final : public BlockStore {
   std::optional<ScopeId> UseScopeLocked(TenantId tenant, const StorePart& part)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnuseScopeLocked(ScopeId scope) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EndSessionLocked(SessionId id, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ForgetSessionLocked(SessionId id, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SweepStaleLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void TrackLocked(const std::shared_ptr<Operation>& operation)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndSessionLocked(SessionId, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetSessionLocked(SessionId, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SweepStaleLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TrackLocked(const std::shared_ptr<Operation>&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The operation is over: unlinks it and answers those who cancelled it.
   void EndOperationLocked(Operation& operation, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // ---- private_namespaces.cc
+  void UsePrivateLocked(NamespaceId ns, SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LeavePrivateLocked(const StoreSession&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TickPrivateLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] bool IsIdleLocked(const Namespace&) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ForgetNamespaceLocked(NamespaceId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- probe.cc
   ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call, ProbeView& view)
@@ -166,8 +173,7 @@ class Store final : public BlockStore {
   void EndReading(TenantId tenant, absl::Span<const BlockId> blocks) ABSL_LOCKS_EXCLUDED(mutex_);
   void PrepareTargetLocked(GetOperation& get, GetTarget& target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FinishGetLocked(GetOperation& get, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void FinishGetLocked(GetOperation&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunGetJob(const std::shared_ptr<GetOperation>& get);
   void PlanSlicesLocked(GetOperation& get, uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CopySlice(GetOperation& get, const GetSlice& slice);
@@ -271,8 +277,7 @@ class Store final : public BlockStore {
   // ---- regions.cc
   std::shared_ptr<Region> UseRegionLocked(SessionId session, uint32_t region)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void UnuseRegionLocked(Region& region, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void UnuseRegionLocked(Region&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReleaseRetiredLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // ---- space.cc
@@ -317,8 +322,7 @@ class Store final : public BlockStore {
   bool MoveBlockLocked(BlockId block, const SlabView& from, std::vector<SlotRef>& inside)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool EmptySlabLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void RetireSlabLocked(const SlabView& slab, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetireSlabLocked(const SlabView&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] absl::Span<char> PayloadLocked(const Block& block) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
@@ -343,8 +347,7 @@ class Store final : public BlockStore {
   void CompleteBelowLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLocalBudget() ABSL_LOCKS_EXCLUDED(mutex_);
   void PumpLocalWritesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void BeginLocalWriteLocked(BlockId block, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void BeginLocalWriteLocked(BlockId, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LocalWriteEnded(BlockId block, WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
   void EndLocalWriteLocked(BlockId block, WriteOutcome outcome, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -363,8 +366,7 @@ class Store final : public BlockStore {
   // Keeps the next victims of the pool written, so that evictions need not wait.
   void WriteAheadLocked(Pool& pool, DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // False: nothing keeps it where it is.
-  bool WriteAheadOneLocked(BlockId block, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool WriteAheadOneLocked(BlockId, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeRoomWaitersLocked(size_t count, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLocalLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -388,8 +390,7 @@ class Store final : public BlockStore {
   void RequestPublishLocked(Outlet& outlet, BlockId block, WriteWaiter waiter, DeferredCalls&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PumpUrgentLocked(Outlet&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void PumpOutletLocked(Outlet& outlet, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpOutletLocked(Outlet&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginPublishLocked(Outlet& outlet, const std::string& name, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void GiveSlotBackLocked(Outlet& outlet, Publication& publication)
@@ -461,8 +462,7 @@ class Store final : public BlockStore {
   void RetryNotesLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginNoteLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteEnded(bool is_durable) ABSL_LOCKS_EXCLUDED(mutex_);
-  void PumpRaisesLocked(Outlet& outlet, DeferredCalls& deferred)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void PumpRaisesLocked(Outlet&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RaiseEnded(size_t outlet, const RaisedGeneration& raised, bool is_recorded)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void TickGenerationsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -584,6 +584,7 @@ class Store final : public BlockStore {
   // What lower tiers may still find although a Delete has begun; how many Deletes name it.
   absl::flat_hash_map<std::string, uint32_t> deleting_ ABSL_GUARDED_BY(mutex_);
   GenerationBook generations_ ABSL_GUARDED_BY(mutex_);
+  PrivateBook private_ ABSL_GUARDED_BY(mutex_);
   EventBook events_ ABSL_GUARDED_BY(mutex_);
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t in_flight_ ABSL_GUARDED_BY(mutex_) = 0;

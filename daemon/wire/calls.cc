@@ -1,11 +1,14 @@
 // Namespaces and the small verbs. Reading is in calls_read.cc, storing in calls_write.cc.
 #include "daemon/wire/calls.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+
 #include "daemon/wire/call_status.h"
 #include "daemon/wire/part_checks.h"
 
@@ -63,13 +66,14 @@ void Calls::OpenNamespace(CallContext& context,
   if (absl::Status status = ValidateRecord(record); !status.ok()) {
     return Refuse(status, done);
   }
-  absl::StatusOr<OpenedNamespace> opened = store_.OpenNamespace(context.caller.tenant, record);
+  absl::StatusOr<OpenedNamespace> opened = store_.OpenNamespace(context.caller, record);
   if (!opened.ok()) {
     return Refuse(opened.status(), done);
   }
   {
     absl::MutexLock lock(&opened_mutex_);
     opened_[{context.caller.tenant, opened->digest}] = {record.block_bytes, record.block_tokens};
+    DropForgottenLocked();
   }
   v1::OpenNamespaceReply reply;
   reply.set_boot_id(boot_id_);
@@ -78,6 +82,19 @@ void Calls::OpenNamespace(CallContext& context,
   reply.set_generation(opened->generation);
   reply.set_pending(opened->pending);
   done(absl::OkStatus(), reply);
+}
+
+void Calls::DropForgottenLocked() {
+  if (opened_.size() < look_at_) {
+    return;
+  }
+  absl::flat_hash_set<Digest128> known;
+  for (const NamespaceUsage& ns : store_.Namespaces()) {
+    known.insert(ns.digest);
+  }
+  absl::erase_if(opened_,
+                 [&known](const auto& opened) { return !known.contains(opened.first.second); });
+  look_at_ = std::max(kLeastOpened, 2 * opened_.size());
 }
 
 void Calls::ClearNamespace(CallContext& context,

@@ -135,7 +135,11 @@ class Calls {
   const FrontLimits limits_;
   const uint64_t boot_id_;
 
-  // What was opened, for puts that name no payload_bytes. As large as the store lets namespaces be.
+  // What the store has forgotten is forgotten here when as much as it had last time has come to it.
+  void DropForgottenLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(opened_mutex_);
+
+  // What was opened, for puts that name no payload_bytes. At most twice as large as the store lets
+  // namespaces be, and kLeastOpened.
   using OpenedKey = std::pair<TenantId, Digest128>;
   struct OpenedBlocks {
     uint64_t bytes = 0;
@@ -143,6 +147,8 @@ class Calls {
   };
   absl::Mutex opened_mutex_;
   absl::flat_hash_map<OpenedKey, OpenedBlocks> opened_ ABSL_GUARDED_BY(opened_mutex_);
+  static constexpr size_t kLeastOpened = 1024;
+  size_t look_at_ ABSL_GUARDED_BY(opened_mutex_) = kLeastOpened;
 };
 
 // What the server does, for Hello and Status.

@@ -254,6 +254,11 @@ class LocalRoom {
     return *result;
   }
   OpenedNamespace OpenAgain() { return *store_->OpenNamespace(caller_.tenant, Record()); }
+  // What follows is of a namespace of this record, and said by this session.
+  void Use(const NamespaceRecord& record, SessionId session) {
+    caller_.session = session;
+    ns_ = store_->OpenNamespace(caller_, record)->digest;
+  }
   absl::Status Flush(Level level, absl::Duration timeout = absl::Seconds(30)) {
     std::optional<absl::Status> result;
     store_->Flush(caller_.tenant, level, clock_.Now() + timeout,

@@ -196,6 +196,10 @@ absl::Status ValidateRecord(const NamespaceRecord& record) {
   return CheckLabels(record);
 }
 
+bool IsPrivate(const NamespaceRecord& record) {
+  return record.labels.contains(std::string(kPrivateLabel));
+}
+
 std::string EncodeRecord(const NamespaceRecord& record, std::string_view tenant) {
   return Encode(record, tenant, Scope::kNamespace);
 }

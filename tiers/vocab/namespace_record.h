@@ -40,10 +40,15 @@ struct NamespaceRecord {
   Sharding sharding = Sharding::kSharded;
   std::string parallel;
   std::string key_suffix;
-  std::map<std::string, std::string> labels;
+  std::map<std::string, std::string> labels;  // kPrivateLabel among them: see IsPrivate
 
   friend bool operator==(const NamespaceRecord&, const NamespaceRecord&) = default;
 };
+
+// Whether it is of the processes that opened it alone, and forgotten with the last of them: a label
+// of this name, whatever its value, which those who open it choose so that nobody else does.
+inline constexpr std::string_view kPrivateLabel = "private";
+bool IsPrivate(const NamespaceRecord& record);
 
 // OK, or INVALID_ARGUMENT naming the field and its limit.
 absl::Status ValidateRecord(const NamespaceRecord& record);

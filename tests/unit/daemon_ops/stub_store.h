@@ -76,7 +76,8 @@ class StubStore final : public BlockStore {
   void CloseSession(SessionId, std::function<void()>) override { std::abort(); }
   void ProcessGone(SessionId) override { std::abort(); }
   [[nodiscard]] uint64_t LeaseLimitBytes(SessionId) const override { std::abort(); }
-  absl::StatusOr<OpenedNamespace> OpenNamespace(TenantId, const NamespaceRecord&) override {
+  using BlockStore::OpenNamespace;
+  absl::StatusOr<OpenedNamespace> OpenNamespace(const Caller&, const NamespaceRecord&) override {
     std::abort();
   }
   void ClearNamespace(TenantId,

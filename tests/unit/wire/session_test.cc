@@ -1,6 +1,5 @@
 // The session protocol on the real socket: Hello, the rules of frames, descriptors, the process behind.
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -11,7 +10,11 @@
 #include <functional>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include <gtest/gtest.h>
+
 #include "tests/doubles/front_room.h"
+#include "tests/doubles/in_child.h"
 
 namespace terrace::doubles {
 namespace {
@@ -291,6 +294,41 @@ TEST_F(SessionTest, TheEndOfTheSocketEndsTheSession) {
   client.reset();
   EXPECT_TRUE(Eventually([&] { return room_->store().Usage().sessions == 0; }));
   EXPECT_TRUE(Eventually([&] { return room_->observer().Connections(Carrier::kSession, "closed") == 1; }));
+}
+
+// As engines do that are started over and over and do not tell their weights' revision: more of
+// them than a tenant has places.
+TEST_F(SessionTest, PrivateNamespacesGiveTheirPlacesBack) {
+  constexpr int kProcesses = 18;
+  constexpr int kNamespaces = 64;  // of each
+  for (int process = 0; process < kProcesses; ++process) {
+    const int served = InChild([&] {
+      const absl::StatusOr<std::unique_ptr<FrameClient>> client = room_->NewSession();
+      int stored = 0;
+      for (int i = 0; client.ok() && i < kNamespaces; ++i) {
+        v1::OpenNamespaceRequest open;
+        *open.mutable_record() = TestRecord(8192);
+        (*open.mutable_record()->mutable_labels())["private"] = absl::StrCat(process, "/", i);
+        absl::StatusOr<v1::OpenNamespaceReply> opened;
+        // The process before this one may not have been taken leave of yet.
+        Eventually([&] {
+          opened = (*client)->Call<v1::OpenNamespaceReply>(v1::METHOD_OPEN_NAMESPACE, open);
+          return opened.ok();
+        });
+        v1::PutRequest put;
+        put.mutable_part()->set_namespace_digest(opened.ok() ? opened->namespace_digest() : "");
+        put.mutable_part()->set_keys(TestKey(1));
+        put.set_payload(TestPayload(static_cast<uint64_t>(i), 8192));
+        const auto reply = (*client)->Call<v1::PutReply>(v1::METHOD_PUT, put);
+        stored +=
+            reply.ok() && reply->outcomes()[0] == static_cast<char>(v1::PUT_OUTCOME_STORED) ? 1 : 0;
+      }
+      return stored;
+    });
+    ASSERT_EQ(served, kNamespaces) << process;
+  }
+  EXPECT_TRUE(Eventually([&] { return room_->store().Namespaces().empty(); }));
+  EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U);
 }
 
 TEST_F(SessionTest, PushesReachTheirSession) {
