@@ -1,6 +1,7 @@
 // A mirror that hears events alone, against what the store says of every key: blocks are stored,
 // read, evicted, deleted, cleared, reclaimed and found again at random, while the watcher leaves,
-// comes back, falls behind and begins anew.
+// comes back, falls behind and begins anew. With every third seed the namespace is private, and its
+// engine ends and comes back, in time or not.
 //
 // TERRACE_MODEL_STEPS sets the steps of each seed, TERRACE_MODEL_SEED the first seed.
 #include <cstdlib>
@@ -40,7 +41,10 @@ class Model {
       // Not all, so that some blocks are lost and some lie in the pool alone.
       room_.store_options.shared = {{.publish = PublishWhen::kOnReuse}};
     }
-    room_.Open();
+    if (seed % 3 == 0) {
+      record_.labels[std::string(kPrivateLabel)] = "engine";
+    }
+    Open();
     mirror_.Watch(room_.store(), room_.caller().tenant, true);
   }
   ~Model() { mirror_.Leave(); }
@@ -69,6 +73,8 @@ class Model {
       case 5:
         if (choice_.Below(12) == 0) {
           Restart();
+        } else if (choice_.Below(3) == 0) {
+          RestartEngine();
         }
         break;
       case 6:
@@ -103,7 +109,7 @@ class Model {
       ASSERT_FALSE(mirror_.gapped());
     }
     const Digest128 ns = room_.Part({}).namespace_digest;
-    const uint64_t generation = room_.OpenAgain().generation;
+    const uint64_t generation = room_.store().OpenNamespace(room_.caller(), record_)->generation;
     size_t held = 0;
     for (uint64_t key = 0; key < kKeys; ++key) {
       const std::string name = LocalRoom::KeyOf(key);
@@ -120,6 +126,29 @@ class Model {
   [[nodiscard]] uint64_t gaps() const { return gaps_; }
 
  private:
+  void Open() {
+    room_.Open();
+    BeginEngine();
+  }
+  void BeginEngine() {
+    room_.Use(record_, room_.store().OpenSession(room_.caller().tenant,
+                                                 BlockStore::LeaseRight::kProvenByPidfd));
+  }
+  // A put of its last moments is under way.
+  void RestartEngine() {
+    const LocalRoom::PutAnswer last = room_.StartPut(
+        Some(), choice_.Below(2) == 0 ? Level::kDram : Level::kLocalWritten, kPayload);
+    for (uint64_t i = choice_.Below(6); i > 0; --i) {
+      room_.Step();
+    }
+    room_.store().ProcessGone(room_.caller().session);
+    for (uint64_t i = choice_.Below(3); i > 0; --i) {
+      choice_.Below(2) == 0 ? room_.Settle() : room_.Tick(absl::Milliseconds(10));
+      mirror_.Step();
+    }
+    BeginEngine();
+    room_.RunUntil([&] { return last->has_value(); });
+  }
   std::vector<uint64_t> Some() {
     std::vector<uint64_t> keys(choice_.Below(12) + 1);
     std::iota(keys.begin(), keys.end(), choice_.Below(kKeys - keys.size()));
@@ -152,11 +181,12 @@ class Model {
     } else {
       room_.Kill();
     }
-    room_.Open();
+    Open();
     mirror_.Watch(room_.store(), room_.caller().tenant, gapped);
   }
 
   Seeded choice_;
+  NamespaceRecord record_ = LocalRoom::Record();
   doubles::SharedPoolDouble pool_;
   std::unique_ptr<SharedTier> shared_;
   LocalRoom room_;
