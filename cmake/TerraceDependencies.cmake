@@ -4,6 +4,7 @@
 #   tomlplusplus::tomlplusplus             CLI11::CLI11               OpenSSL::Crypto
 #   RocksDB::rocksdb-shared
 #   PkgConfig::LIBURING PkgConfig::XXHASH PkgConfig::SYSTEMD          ZLIB::ZLIB
+#   PkgConfig::ZMQ
 #   GTest::gtest GTest::gmock (tests only) Threads::Threads
 # protozero is header-only and lies in the default include path.
 
@@ -28,6 +29,7 @@ endif()
 pkg_check_modules(LIBURING REQUIRED IMPORTED_TARGET GLOBAL liburing)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET GLOBAL libsystemd)
+pkg_check_modules(ZMQ REQUIRED IMPORTED_TARGET GLOBAL libzmq)
 
 find_path(TERRACE_PROTOZERO_DIR protozero/pbf_reader.hpp REQUIRED)
 find_program(TERRACE_GRPC_PLUGIN grpc_cpp_plugin REQUIRED)

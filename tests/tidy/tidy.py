@@ -61,6 +61,7 @@ THIRD_PARTY = [
     (r"systemd/", ("daemon/",), False),
     (r"openssl/", ("daemon/", "tools/", "tests/"), False),
     (r"cuda|nvml", ("tiers/gpu/", "tests/"), False),
+    (r"zmq", ("daemon/events/event_sockets.cc", "tests/"), False),
     (r"nlohmann/", ("tools/", "tests/"), True),
     (r"xxhash", ("tiers/", "daemon/", "client/", "tools/", "tests/"), False),
     (r"fuse", ("tests/",), False),
