@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 
 #include "daemon/block_store.h"
+#include "daemon/events/event_publisher.h"
 #include "daemon/front.h"
 #include "daemon/log.h"
 
@@ -109,6 +110,8 @@ struct Config {
   UnlistedPeers unlisted = UnlistedPeers::kPerUid;
   // [metrics]
   std::string metrics_listen = "127.0.0.1:9464";  // "": off
+  // [[events]]
+  std::vector<EventPublisherOptions> events;
   // [[tier]]
   std::vector<TierConfig> tiers;
   // [[tenant]]
@@ -144,6 +147,7 @@ struct LoadedConfig {
   std::vector<std::string> tier_origins;    // one a tier: "FILE:LINE"
   std::vector<std::string> tenant_origins;  // one a tenant, likewise
   std::vector<std::string> namespace_origins;  // likewise
+  std::vector<std::string> events_origins;     // likewise
 };
 
 // Without a file the daemon is embedded: the folders default to DIR/run and DIR/data below
@@ -159,8 +163,8 @@ absl::StatusOr<LoadedConfig> ParseConfig(std::string_view text, std::string_view
 // A TOML file that ParseConfig accepts and that says everything, each line with its origin as a
 // comment.
 std::string PrintConfig(const LoadedConfig& loaded);
-// {"file", "settings": [{"name", "value", "origin"}], "tiers": [...], "tenants": [...]}, one line.
-// Both leave out what [local] says of the one drive where there are tiers.
+// {"file", "settings": [{"name", "value", "origin"}], "tiers": [...], "tenants": [...], ...}, one
+// line. Both leave out what [local] says of the one drive where there are tiers.
 std::string PrintConfigJson(const LoadedConfig& loaded);
 
 // What a reload would do.

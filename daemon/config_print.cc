@@ -1,8 +1,12 @@
 // Printing, comparing and applying of configurations that are known to be valid.
 #include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_format.h"
 
 #include "daemon/concat.h"
 #include "daemon/config.h"
+#include "daemon/config_events.h"
 #include "daemon/config_recompute.h"
 #include "daemon/quoted_text.h"
 #include "daemon/settings.h"
@@ -60,6 +64,38 @@ void AppendNamespace(std::string* out, const NamespaceConfig& rule, std::string_
   if (!rule.recompute.empty()) {
     AppendLine(out, "recompute", QuotedText(RecomputeText(rule.recompute)), origin);
   }
+}
+
+// What PrintConfig and PrintConfigJson say of a publisher: keys and values that are TOML and JSON.
+std::vector<std::pair<std::string_view, std::string>> ValuesOf(
+    const EventPublisherOptions& events) {
+  std::vector<std::pair<std::string_view, std::string>> values = {
+      {"tenant", QuotedText(events.tenant)}, {"zmq_endpoint", QuotedText(events.zmq_endpoint)}};
+  if (!events.zmq_replay_endpoint.empty()) {
+    values.emplace_back("zmq_replay_endpoint", QuotedText(events.zmq_replay_endpoint));
+  }
+  values.emplace_back("topic", QuotedText(events.topic));
+  if (!events.model.empty()) {
+    values.emplace_back("model", QuotedText(events.model));
+  }
+  values.emplace_back("dram_medium", QuotedText(events.dram_medium));
+  values.emplace_back("local_medium", QuotedText(events.local_medium));
+  values.emplace_back("format", QuotedText(EventFormatText(events.format)));
+  values.emplace_back("hashes", QuotedText(EventHashesText(events.hashes)));
+  values.emplace_back("data_parallel_rank", Concat(events.data_parallel_rank));
+  values.emplace_back("buffer_steps", Concat(events.buffer_steps));
+  values.emplace_back("buffer", QuotedText(SizeText(events.buffer_bytes)));
+  values.emplace_back("high_water_mark", Concat(events.high_water_mark));
+  values.emplace_back("socket_mode", QuotedText(absl::StrFormat("%04o", events.socket_mode)));
+  return values;
+}
+
+std::string EventsJson(const EventPublisherOptions& events, std::string_view origin) {
+  std::string text = "{";
+  for (const auto& [key, value] : ValuesOf(events)) {
+    text.append(Concat(QuotedText(key), ":", value, ","));
+  }
+  return text.append(Concat("\"origin\":", QuotedText(origin), "}"));
 }
 
 void AppendTier(std::string* out, const TierConfig& tier, std::string_view origin) {
@@ -170,6 +206,12 @@ std::string PrintConfig(const LoadedConfig& loaded) {
   for (size_t i = 0; i < loaded.config.namespaces.size(); ++i) {
     AppendNamespace(&out, loaded.config.namespaces[i], loaded.namespace_origins[i]);
   }
+  for (size_t i = 0; i < loaded.config.events.size(); ++i) {
+    out.append("\n[[events]]\n");
+    for (const auto& [key, value] : ValuesOf(loaded.config.events[i])) {
+      AppendLine(&out, key, value, loaded.events_origins[i]);
+    }
+  }
   return out;
 }
 
@@ -209,6 +251,11 @@ std::string PrintConfigJson(const LoadedConfig& loaded) {
                       QuotedText(rule.model), PublishJson(rule.publish), RecomputeJson(rule),
                       ",\"origin\":", QuotedText(loaded.namespace_origins[i]), "}"));
   }
+  out.append("],\"events\":[");
+  for (size_t i = 0; i < loaded.config.events.size(); ++i) {
+    out.append(
+        Concat(i == 0 ? "" : ",", EventsJson(loaded.config.events[i], loaded.events_origins[i])));
+  }
   return out + "]}";
 }
 
@@ -225,6 +272,9 @@ ConfigDifference CompareConfigs(const Config& running, const Config& wanted) {
   Compare("tier", &TierConfig::path, wanted.tiers, running.tiers, &difference.needs_restart);
   Compare("tenant", &TenantConfig::alias, running.tenants, wanted.tenants, &difference.live);
   Compare("tenant", &TenantConfig::alias, wanted.tenants, running.tenants, &difference.live);
+  if (running.events != wanted.events) {
+    difference.needs_restart.emplace_back("events");
+  }
   if (running.namespaces != wanted.namespaces) {  // their order counts too
     difference.live.emplace_back("namespace");
   }

@@ -11,6 +11,7 @@
 #include <grp.h>
 
 #include "daemon/concat.h"
+#include "daemon/config_events.h"
 #include "daemon/config_recompute.h"
 #include "daemon/config_tiers.h"
 #include "daemon/quoted_text.h"
@@ -21,6 +22,7 @@ namespace {
 
 constexpr std::string_view kNamespaceKeys[] = {"tenant", "model", "publish", "recompute"};
 constexpr std::string_view kNamespaceForm = "namespace: write [[namespace]], once for each rule";
+constexpr std::string_view kEventsForm = "events: write [[events]], once for each publisher";
 constexpr size_t kMaxModelBytes = 256;
 constexpr size_t kMaxNamespaceRules = 256;
 constexpr std::string_view kTenantKeys[] = {"alias",      "uids",  "gids",
@@ -110,11 +112,15 @@ class FileReader {
     if (entry.section == "namespace") {
       return ApplyNamespace(entry);
     }
+    if (entry.section == "events") {
+      return ApplyEvents(entry);
+    }
     if (!Contains(sections_, entry.section)) {
       std::vector<std::string_view> known = sections_;
       known.emplace_back("tenant");
       known.emplace_back("tier");
       known.emplace_back("namespace");
+      known.emplace_back("events");
       return RefuseAt(entry, Concat("unknown section [", Shown(entry.section), "]",
                                     Suggestion(entry.section, known)));
     }
@@ -197,6 +203,9 @@ class FileReader {
     }
     if (entry.key == "namespace") {
       return RefuseAt(entry, kNamespaceForm);
+    }
+    if (entry.key == "events") {
+      return RefuseAt(entry, kEventsForm);
     }
     if (Contains(sections_, entry.key)) {
       return RefuseAt(entry, Concat(entry.key, ": must be a section, not ", TomlKind(entry.value)));
@@ -314,6 +323,29 @@ class FileReader {
     return status.ok() ? status
                        : RefuseAt(entry, Concat("namespace.", entry.key, ": ",
                                                 std::string(status.message())));
+  }
+
+  absl::Status ApplyEvents(const TomlEntry& entry) {
+    if (entry.element < 0) {
+      return RefuseAt(entry, kEventsForm);
+    }
+    const auto element = static_cast<size_t>(entry.element);
+    if (element >= loaded_.config.events.size()) {
+      loaded_.config.events.resize(element + 1);
+      loaded_.events_origins.resize(element + 1, OriginOf(entry));
+    }
+    if (entry.opens_section) {
+      return absl::OkStatus();
+    }
+    if (!Contains(kEventsKeys, entry.key)) {
+      return RefuseAt(entry, Concat("unknown key ", ShownValue(entry.key), " in [[events]]",
+                                    Suggestion(entry.key, kEventsKeys)));
+    }
+    const absl::Status status =
+        SetEventsKey(entry.key, entry.value, &loaded_.config.events[element]);
+    return status.ok()
+               ? status
+               : RefuseAt(entry, Concat("events.", entry.key, ": ", std::string(status.message())));
   }
 
   static absl::Status SetPlainText(const TomlValue& value, size_t most, std::string* out) {
@@ -519,7 +551,10 @@ absl::Status CheckTogether(LoadedConfig* loaded) {
     }
     config.socket_gid = *gid;
   }
-  return CheckTenants(*loaded);
+  if (absl::Status status = CheckTenants(*loaded); !status.ok()) {
+    return status;
+  }
+  return CheckEvents(*loaded);
 }
 
 }  // namespace terrace

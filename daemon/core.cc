@@ -16,7 +16,9 @@
 
 #include "daemon/block_store.h"
 #include "daemon/concat.h"
+#include "daemon/config_events.h"
 #include "daemon/config_secrets.h"
+#include "daemon/events/event_publisher.h"
 #include "daemon/folders.h"
 #include "daemon/gpu_handoff.h"
 #include "daemon/identity_files.h"
@@ -26,6 +28,7 @@
 #include "daemon/observer_relay.h"
 #include "daemon/process_facts.h"
 #include "daemon/quotas.h"
+#include "daemon/reporting_slabs.h"
 #include "daemon/settings.h"
 #include "daemon/shared_tier.h"
 #include "daemon/thread_executor.h"
@@ -36,7 +39,6 @@
 namespace terrace {
 namespace {
 
-constexpr absl::Duration kProgressInterval = absl::Seconds(1);
 constexpr absl::Duration kLookInterval = absl::Seconds(1);  // at drives and pools
 // What closing the local tier may take of the time that stopping has.
 constexpr absl::Duration kCloseShare = absl::Seconds(1);
@@ -49,52 +51,6 @@ int ThreadsOrCores(uint32_t configured) {
   }
   return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
-
-// Says how far the arena is while it is made.
-class ReportingSlabSource final : public SlabSource {
- public:
-  ReportingSlabSource(std::unique_ptr<SlabSource> source,
-                      uint64_t total_bytes,
-                      Log& log,
-                      const ServiceNotify& notify)
-      : source_(std::move(source)), total_bytes_(total_bytes), log_(log), notify_(notify) {}
-
-  absl::StatusOr<std::unique_ptr<SlabMemory>> Make(uint64_t bytes) override {
-    absl::StatusOr<std::unique_ptr<SlabMemory>> made = source_->Make(bytes);
-    if (made.ok() && !started_.load()) {
-      Report(made_bytes_.fetch_add(bytes) + bytes);
-    }
-    return made;
-  }
-
-  // Later slabs replace retired ones, which is no progress.
-  void Started() { started_.store(true); }
-
- private:
-  void Report(uint64_t made_bytes) {
-    const absl::Duration now = BootClock().Now();
-    {
-      absl::MutexLock lock(&mutex_);
-      if (now - last_report_ < kProgressInterval) {
-        return;
-      }
-      last_report_ = now;
-    }
-    const std::string percent = Concat(made_bytes * 100 / std::max<uint64_t>(total_bytes_, 1), "%");
-    log_.Info("preparing memory", {{"done", percent}, {"of", SizeText(total_bytes_)}});
-    notify_.Status(Concat("preparing memory: ", percent, " of ", SizeText(total_bytes_)));
-    notify_.ExtendStart(absl::Seconds(60));
-  }
-
-  const std::unique_ptr<SlabSource> source_;
-  const uint64_t total_bytes_;
-  Log& log_;
-  const ServiceNotify& notify_;
-  std::atomic<bool> started_{false};
-  std::atomic<uint64_t> made_bytes_{0};
-  absl::Mutex mutex_;
-  absl::Duration last_report_ ABSL_GUARDED_BY(mutex_) = BootClock().Now();
-};
 
 // Makes time pass for the store, and feeds the watchdog while the copy threads and the front turn
 // over.
@@ -232,6 +188,9 @@ class DaemonCore final : public Core {
     if (absl::Status s = BuildFront(*config); !s.ok()) {
       return s;
     }
+    if (absl::Status s = BuildEvents(*config); !s.ok()) {
+      return s;
+    }
     metrics_->SetStore(store_.get());
     ticker_ =
         std::make_unique<Ticker>(*store_, gpu_.get(), *executor_, notify_, [this] { LogTiers(); });
@@ -283,6 +242,7 @@ class DaemonCore final : public Core {
     if (metrics_ != nullptr) {
       metrics_->SetStore(nullptr);
     }
+    StopEvents();
     gpu_.reset();
     if (local_ != nullptr) {
       const absl::Duration left = std::max(kCloseShare, deadline - BootClock().Now());
@@ -309,6 +269,13 @@ class DaemonCore final : public Core {
     };
     options.gpu_figures = [this] {
       return gpu_ == nullptr ? std::nullopt : std::optional<GpuFigures>(gpu_->figures());
+    };
+    options.event_figures = [this] {
+      std::vector<EventPublisherFigures> figures;
+      for (const std::unique_ptr<EventPublisher>& publisher : publishers_) {
+        figures.push_back(publisher->figures());
+      }
+      return figures;
     };
     absl::StatusOr<std::unique_ptr<Metrics>> metrics =
         Metrics::Start(std::move(options), BootClock());
@@ -524,6 +491,37 @@ class DaemonCore final : public Core {
     return absl::OkStatus();
   }
 
+  absl::Status BuildEvents(const Config& config) {
+    for (const EventPublisherOptions& options : config.events) {
+      absl::StatusOr<std::unique_ptr<EventPublisher>> publisher =
+          EventPublisher::Start(options, {store_.get(), &BootClock()});
+      if (!publisher.ok()) {
+        return publisher.status();
+      }
+      log_.Info("publishing events", {{"tenant", options.tenant},
+                                      {"endpoint", (*publisher)->endpoint()},
+                                      {"replay", (*publisher)->replay_endpoint()}});
+      if (IsOffHost(options.zmq_endpoint) || IsOffHost(options.zmq_replay_endpoint)) {
+        log_.Warning("whoever reaches this host can read hashes and tokens of a tenant's blocks",
+                     {{"tenant", options.tenant}, {"endpoint", options.zmq_endpoint}});
+      }
+      publishers_.push_back(*std::move(publisher));
+    }
+    return absl::OkStatus();
+  }
+
+  // All at once, because each may wait for its subscribers.
+  void StopEvents() {
+    std::vector<std::thread> stopping;
+    for (std::unique_ptr<EventPublisher>& publisher : publishers_) {
+      stopping.emplace_back([&publisher] { publisher.reset(); });
+    }
+    for (std::thread& thread : stopping) {
+      thread.join();
+    }
+    publishers_.clear();
+  }
+
   absl::StatusOr<AdminHooks::ReloadResult> ReloadAlone() {
     const absl::StatusOr<LoadedConfig> loaded = LoadConfig(request_);
     if (!loaded.ok()) {
@@ -578,6 +576,7 @@ class DaemonCore final : public Core {
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<GpuHandoff> gpu_;  // nullptr: GPU regions are not served
   std::unique_ptr<Front> front_;
+  std::vector<std::unique_ptr<EventPublisher>> publishers_;
   std::unique_ptr<Ticker> ticker_;
   std::unique_ptr<LearntKeeper> learnt_keeper_;
 };

@@ -21,6 +21,7 @@
 #include "daemon/call_counts.h"
 #include "daemon/concat.h"
 #include "daemon/metric_families.h"
+#include "daemon/metrics_events.h"
 #include "daemon/metrics_gpu.h"
 #include "daemon/metrics_local.h"
 #include "daemon/metrics_shared.h"
@@ -54,6 +55,7 @@ struct Snapshot {
   std::vector<TenantUsage> tenants;
   std::optional<IoFacts> io;
   std::optional<GpuFigures> gpu;
+  std::vector<EventPublisherFigures> publishers;
 };
 
 ClientMetric MetricOf(const MetricPoint& point, MetricKind kind) {
@@ -380,6 +382,7 @@ class Collector final : public prometheus::Collectable {
       if (snapshot->gpu.has_value()) {
         AddGpus(*snapshot->gpu, &families);
       }
+      AddEvents(snapshot->publishers, &families);
     }
     std::vector<MetricFamily> taken;
     for (const MetricSeries& series : families.Take()) {
@@ -408,9 +411,13 @@ class Collector final : public prometheus::Collectable {
     const absl::Duration now = clock_.Now();
     const bool fresh = snapshot_.has_value() && now - snapshot_->taken < kSnapshotAge;
     if (!fresh && store_ != nullptr) {
-      snapshot_ = Snapshot{now, store_->Usage(), store_->Tenants(),
-                           options_.io_facts ? options_.io_facts() : std::nullopt,
-                           options_.gpu_figures ? options_.gpu_figures() : std::nullopt};
+      snapshot_ = Snapshot{
+          now,
+          store_->Usage(),
+          store_->Tenants(),
+          options_.io_facts ? options_.io_facts() : std::nullopt,
+          options_.gpu_figures ? options_.gpu_figures() : std::nullopt,
+          options_.event_figures ? options_.event_figures() : std::vector<EventPublisherFigures>()};
     }
     return snapshot_;
   }

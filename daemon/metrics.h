@@ -11,12 +11,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
+#include "daemon/events/event_publisher.h"
 #include "daemon/gpu_handoff.h"
 #include "tiers/os/async_io.h"
 #include "tiers/vocab/clock.h"
@@ -43,6 +45,7 @@ struct MetricsOptions {
   // Nullable; asked only between SetStore(a store) and SetStore(nullptr).
   std::function<std::optional<IoFacts>()> io_facts = nullptr;
   std::function<std::optional<GpuFigures>()> gpu_figures = nullptr;
+  std::function<std::vector<EventPublisherFigures>()> event_figures = nullptr;
 };
 
 // Thread-safe.

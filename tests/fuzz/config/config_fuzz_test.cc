@@ -94,6 +94,10 @@ std::vector<std::string> Seeds() {
   seeds.push_back(
       "[[tenant]]\nalias = \"a\"\ngids = [1]\n[[tenant]]\nalias = \"b\"\nuids = [3]\nlimit = "
       "4096\n");
+  seeds.push_back(
+      "[[events]]\ntenant = \"uid-1\"\nzmq_endpoint = \"tcp://127.0.0.1:5557\"\nmodel = \"m\"\n"
+      "format = \"array\"\nbuffer = \"2MiB\"\nsocket_mode = \"0660\"\n[[events]]\ntenant = "
+      "\"uid-2\"\nzmq_endpoint = \"ipc:///x\"\n");
   seeds.push_back("daemon.io_threads = 3\ndram = { capacity = \"64MiB\", huge_pages = false }\n");
   return seeds;
 }

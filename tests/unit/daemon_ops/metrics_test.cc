@@ -177,6 +177,37 @@ TEST_F(MetricsTest, ShowWhoWatches) {
   }
 }
 
+TEST_F(MetricsTest, ShowWhatPublishersOfEventsSay) {
+  EXPECT_THAT(FullText(), Not(HasSubstr("terrace_events_published_total")));
+  std::vector<EventPublisherFigures> figures(2);
+  figures[0].tenant = "search";
+  figures[0].stored = 41;
+  figures[0].clears = 42;
+  figures[1].tenant = "batch";
+  figures[1].removed = 43;
+  figures[1].batches = 44;
+  figures[1].unsent = 45;
+  figures[1].replays = 46;
+  figures[1].bad_requests = 47;
+  figures[1].snapshots = 48;
+  MetricsOptions options;
+  options.event_figures = [figures] { return figures; };
+  const std::unique_ptr<Metrics> metrics = *Metrics::Start(std::move(options), clock_);
+  metrics->SetStore(&store_);
+  const std::string text = metrics->Text();
+  for (const char* line :
+       {"terrace_events_published_total{publisher=\"0\",tenant=\"search\",kind=\"stored\"} 41\n",
+        "terrace_events_published_total{publisher=\"0\",tenant=\"search\",kind=\"cleared\"} 42\n",
+        "terrace_events_published_total{publisher=\"1\",tenant=\"batch\",kind=\"removed\"} 43\n",
+        "terrace_events_batches_total{publisher=\"1\",tenant=\"batch\"} 44\n",
+        "terrace_events_unsent_batches_total{publisher=\"1\",tenant=\"batch\"} 45\n",
+        "terrace_events_replays_total{publisher=\"1\",tenant=\"batch\"} 46\n",
+        "terrace_events_bad_requests_total{publisher=\"1\",tenant=\"batch\"} 47\n",
+        "terrace_events_snapshots_total{publisher=\"1\",tenant=\"batch\"} 48\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST_F(MetricsTest, ShowFromWhichPrefixOnATierPays) {
   EXPECT_THAT(FullText(), Not(HasSubstr("terrace_tier_break_even_tokens")));
   store_.usage.costs = {{.name = "g3", .break_even_tokens = 512, .never_pays = false},
