@@ -50,8 +50,7 @@ void AddEvents(const std::vector<EventPublisherFigures>& publishers, Families* o
       &EventPublisherFigures::replays_ended);
   add("events_replayed_batches_total", "Messages that replays sent.",
       &EventPublisherFigures::replayed_batches);
-  add("events_bad_requests_total",
-      "Messages at a replay socket that were no request, or one too many.",
+  add("events_bad_requests_total", "Messages at a replay socket that were no request.",
       &EventPublisherFigures::bad_requests);
 }
 

@@ -46,7 +46,9 @@ class ZmqEventPublisher final : public EventPublisher {
             },
             *parts.clock),
         writer_(options.format, options.hashes, options.data_parallel_rank),
-        kept_(options.buffer_steps, options.buffer_bytes) {
+        kept_(options.buffer_steps,
+              options.buffer_bytes,
+              static_cast<uint64_t>(absl::ToUnixMicros(absl::Now()))) {
     figures_.tenant = options.tenant;
     shown_ = figures_;
     thread_ = std::thread([this] { Run(); });
@@ -136,15 +138,28 @@ class ZmqEventPublisher final : public EventPublisher {
           ++figures_.bad_requests;
           break;
         case EventSockets::Asked::kRequest:
-          if (replays_.size() >= kMaxReplays) {
-            ++figures_.bad_requests;
-            break;
-          }
-          ++figures_.replays;
-          replays_.push_back({request.peer, request.first, clock_.Now()});
+          BeginReplay(request);
           break;
       }
     }
+  }
+
+  // One at a time for a peer: who asks again begins again. Where there are too many, the one goes
+  // that has stood longest.
+  void BeginReplay(const ReplayQuestion& request) {
+    ++figures_.replays;
+    const auto same = std::find_if(replays_.begin(), replays_.end(), [&](const Replay& replay) {
+      return replay.peer == request.peer;
+    });
+    if (same != replays_.end()) {
+      replays_.erase(same);
+    } else if (replays_.size() >= kMaxReplays) {
+      replays_.erase(std::min_element(
+          replays_.begin(), replays_.end(),
+          [](const Replay& one, const Replay& other) { return one.moved_at < other.moved_at; }));
+      ++figures_.replays_ended;
+    }
+    replays_.push_back({request.peer, request.first, clock_.Now()});
   }
 
   // Whether anything was sent.
@@ -162,10 +177,8 @@ class ZmqEventPublisher final : public EventPublisher {
   // Whether it is over, one way or the other.
   bool Serve(Replay& replay) {
     for (int i = 0; i < kRepliesAtOnce; ++i) {
-      replay.next = std::max(replay.next, kept_.oldest());
       const bool is_end = replay.next >= kept_.end();
-      switch (is_end ? sockets_->Reply(replay.peer, kEndOfReplay, "")
-                     : sockets_->Reply(replay.peer, replay.next, kept_.at(replay.next))) {
+      switch (SendNext(replay)) {
         case EventSockets::Sent::kSent:
           if (is_end) {
             return true;
@@ -188,9 +201,28 @@ class ZmqEventPublisher final : public EventPublisher {
     return false;
   }
 
+  // Where not all is kept that it wants, what its reader knew may be wrong.
+  EventSockets::Sent SendNext(Replay& replay) {
+    if (replay.next >= kept_.end()) {
+      return sockets_->Reply(replay.peer, kEndOfReplay, "");
+    }
+    if (replay.next >= kept_.oldest()) {
+      return sockets_->Reply(replay.peer, replay.next, kept_.at(replay.next));
+    }
+    if (kept_.oldest() == kept_.first()) {  // of an earlier life; this one begins with a clear
+      replay.next = kept_.first();
+      return sockets_->Reply(replay.peer, replay.next, kept_.at(replay.next));
+    }
+    replay.next = kept_.oldest() - 1;
+    writer_.Add(RouterEvent());
+    return sockets_->Reply(replay.peer, replay.next,
+                           writer_.Finish(absl::Now() - absl::UnixEpoch()));
+  }
+
   void Show() {
     figures_.snapshots = feed_.figures().snapshots;
     figures_.watch_refusals = feed_.figures().watch_refusals;
+    figures_.next_sequence = kept_.end();
     absl::MutexLock lock(&mutex_);
     shown_ = figures_;
   }

@@ -2,11 +2,15 @@
 // so that a router which knows vLLM's engines knows what a node holds beside their GPUs.
 //
 // One publisher is one tenant, one PUB socket, one topic and one sequence; tenants never share any
-// of them. Messages have three frames: topic, sequence (8 bytes, big-endian, from 0 in each life of
-// the publisher, without holes) and a batch in msgpack (event_encoding.h). Who missed some asks the
-// replay socket (ROUTER): an empty frame and the first sequence wanted, 8 bytes big-endian;
-// answered by (empty, sequence, batch) for each batch that is still kept, and sequence -1 with an
-// empty batch at the end.
+// of them. Messages have three frames: topic, sequence (8 bytes, big-endian) and a batch in msgpack
+// (event_encoding.h). Sequences are without holes and begin with the microseconds since the epoch
+// at which the publisher began, so that they rise from life to life, too.
+//
+// Who missed some asks the replay socket (ROUTER): an empty frame and the first sequence wanted, 8
+// bytes big-endian; answered by (empty, sequence, batch) for each batch that is still kept, and
+// sequence -1 with an empty batch at the end. Who missed more than is kept is first told
+// AllBlocksCleared, and who asks with a number of an earlier life is given this one from its
+// beginning: thus it knows too little, and never too much.
 //
 // What routers are told (router_feed.h): a life begins with AllBlocksCleared and all that is held;
 // so does it again where Watch has a gap, and after the clear of one of several namespaces. It ends
@@ -68,12 +72,13 @@ struct EventPublisherFigures {
   uint64_t snapshots = 0;
   uint64_t watch_refusals = 0;  // by the store: too many watch; tried again
   uint64_t batches = 0;
+  uint64_t next_sequence = 0;
   uint64_t bytes = 0;
   uint64_t unsent = 0;   // batches that ZeroMQ did not take
   uint64_t replays = 0;  // that were asked for
   uint64_t replayed_batches = 0;
   uint64_t replays_ended = 0;  // before their end: their readers are gone or do not read
-  uint64_t bad_requests = 0;   // at the replay socket, not understood or one too many
+  uint64_t bad_requests = 0;   // at the replay socket, not understood
 };
 
 class EventPublisher {

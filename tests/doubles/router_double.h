@@ -54,8 +54,6 @@ class RouterDouble {
   bool Hear(absl::Duration wait = absl::Milliseconds(20));
   // Asks for everything from the next sequence on. False: no end within a minute.
   bool CatchUp();
-  // Takes the publisher for another one: nothing is known of it.
-  void Forget();
 
   // By (group, hash): the media at which it is.
   using Blocks = std::map<std::pair<uint64_t, std::string>, std::set<std::string>>;
@@ -64,7 +62,8 @@ class RouterDouble {
   [[nodiscard]] uint64_t next() const { return next_; }    // sequence
   [[nodiscard]] uint64_t heard() const { return heard_; }  // messages by subscription
   [[nodiscard]] uint64_t gaps() const { return gaps_; }    // found by the sequence
-  [[nodiscard]] uint64_t lost() const { return lost_; }    // messages that no replay had
+  // Messages that no replay had, and that were not made up for by AllBlocksCleared.
+  [[nodiscard]] uint64_t lost() const { return lost_; }
   [[nodiscard]] const std::vector<HeardEvent>& events() const { return events_; }
   void ForgetEvents() { events_.clear(); }
 
@@ -81,6 +80,7 @@ class RouterDouble {
   uint64_t heard_ = 0;
   uint64_t gaps_ = 0;
   uint64_t lost_ = 0;
+  uint64_t last_heard_ = 0;
 };
 
 }  // namespace terrace::doubles

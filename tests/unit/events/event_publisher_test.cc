@@ -166,19 +166,22 @@ TEST_F(EventPublisherTest, AReplayBeginsWhereItIsAskedToAndWithWhatIsKept) {
   ASSERT_TRUE(late.CatchUp());
   EXPECT_EQ(late.next(), next);
   EXPECT_EQ(late.blocks().size(), 3U);
-  EXPECT_EQ(late.lost(), next - 3);
+  EXPECT_EQ(late.events().size(), 4U);
+  EXPECT_EQ(late.events().front().type, "AllBlocksCleared") << "what it knew is of no use";
   ASSERT_TRUE(late.CatchUp()) << "nothing is missed: the end alone";
   EXPECT_EQ(late.next(), next);
 }
 
-TEST_F(EventPublisherTest, WithoutABufferAReplayIsItsEnd) {
+TEST_F(EventPublisherTest, WithoutABufferAReplaySaysThatNothingIsKnown) {
   EventPublisherOptions options;
   options.buffer_steps = 0;
   Start(options);
   ListenFromNowOn();
   RouterDouble late({Endpoint("events"), Endpoint("replay"), "", 0});
   ASSERT_TRUE(late.CatchUp());
-  EXPECT_EQ(late.next(), 0U);
+  EXPECT_GE(late.next(), router_->next());
+  ASSERT_EQ(late.events().size(), 1U);
+  EXPECT_EQ(late.events()[0].type, "AllBlocksCleared");
 }
 
 TEST_F(EventPublisherTest, ASubscriberThatDoesNotReadHoldsUpNobody) {
@@ -240,12 +243,53 @@ TEST_F(EventPublisherTest, WhatASubscriberLostItsSequenceShowsAndAReplayGives) {
       absl::Minutes(2)));
   ASSERT_TRUE(Eventually([&] {
     EXPECT_TRUE(router_->CatchUp());
-    return router_->next() >= publisher_->figures().batches;
+    return router_->next() == publisher_->figures().next_sequence;
   }));
   EXPECT_EQ(router_->lost(), 0U);
   for (uint64_t i = 0; i < key; ++i) {
     EXPECT_EQ(At(i), Media{"CPU"}) << i;
   }
+}
+
+TEST_F(EventPublisherTest, WhoAsksForReplaysAndReadsNothingHoldsUpNobody) {
+  Start();
+  ListenFromNowOn();
+  for (uint64_t round = 1; round <= 10; ++round) {
+    PutCall call = InlinePut(Range(round * 64, 64), kSmall);
+    call.metadata.assign(64, {std::vector<uint32_t>(16, 1), std::string(60'000, 'l'), ""});
+    Put(std::move(call));
+    ASSERT_TRUE(Becomes([&] { return At(round * 64 + 63) == Media{"CPU"}; }));
+  }
+  void* context = zmq_ctx_new();
+  std::vector<void*> sockets;
+  const int one = 1;
+  const int none = 0;
+  for (int i = 0; i < 40; ++i) {
+    void* const socket = sockets.emplace_back(zmq_socket(context, ZMQ_DEALER));
+    zmq_setsockopt(socket, ZMQ_RCVHWM, &one, sizeof(one));
+    zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof(none));
+    ASSERT_EQ(zmq_connect(socket, Endpoint("replay").c_str()), 0);
+    for (int times = 0; times < 3; ++times) {
+      zmq_send(socket, "", 0, ZMQ_SNDMORE);
+      zmq_send(socket, "\0\0\0\0\0\0\0\0", 8, 0);
+    }
+  }
+  ASSERT_TRUE(Eventually([&] { return publisher_->figures().replays >= 120; }));
+  RouterDouble late({Endpoint("events"), Endpoint("replay"), "", 0});
+  ASSERT_TRUE(late.CatchUp());
+  EXPECT_GE(late.next(), router_->next());
+  EXPECT_EQ(late.lost(), 0U);
+  EXPECT_EQ(late.blocks().size(), 640U);
+  EXPECT_GE(publisher_->figures().replays_ended, 8U) << "there are 32 at a time";
+  PutKeys({9'999}, kSmall);
+  ASSERT_TRUE(Becomes([&] { return At(9'999) == Media{"CPU"}; }));
+  clock_.Advance(absl::Seconds(11));
+  ASSERT_TRUE(Eventually([&] { return publisher_->figures().replays_ended >= 40; }))
+      << "nobody waits for them for ever";
+  for (void* socket : sockets) {
+    zmq_close(socket);
+  }
+  zmq_ctx_term(context);
 }
 
 TEST_F(EventPublisherTest, AfterAClearWhatOtherNamespacesHoldIsToldAnew) {
@@ -283,6 +327,28 @@ TEST_F(EventPublisherTest, TenantsHearNothingOfEachOther) {
   EXPECT_EQ(router_->blocks().size(), 1U);
   EXPECT_EQ(router_->events().size(), 1U);
   store_->CloseSession(session, [] {});
+}
+
+TEST_F(EventPublisherTest, TheNextLifeIsHeardFromItsBeginning) {
+  PutKeys({1, 2}, kSmall);
+  Start();
+  Listen();
+  ASSERT_TRUE(Eventually([&] {
+    EXPECT_TRUE(router_->CatchUp());
+    return router_->blocks().size() == 2;
+  }));
+  const uint64_t next = router_->next();
+  publisher_.reset();
+  Make({});  // another store
+  Start();
+  PutKeys({3}, kSmall);
+  ASSERT_TRUE(Eventually([&] {
+    EXPECT_TRUE(router_->CatchUp());
+    return At(3) == Media{"CPU"};
+  }));
+  EXPECT_EQ(router_->blocks().size(), 1U);
+  EXPECT_GT(router_->next(), next);
+  EXPECT_EQ(router_->lost(), 0U);
 }
 
 TEST_F(EventPublisherTest, TheEndIsSaid) {
