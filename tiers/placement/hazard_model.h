@@ -1,8 +1,8 @@
 // When will it be used again? A discrete-time hazard over buckets of age, half an octave each, as a
 // logistic sum over features: a feature with a value is a row of weights, found by hashing. Weights
-// are learnt online by AdaGrad from what happened to an instance (one use of a run of blocks) in
-// each bucket that it lived to see. Nothing known: 10 % per octave at every age for everything,
-// which ranks like LRU.
+// are learnt online, in the way of AdaGrad, from what happened to an instance (one use of a run of
+// blocks) in each bucket that it lived to see. Nothing known: 10 % per octave at every age for
+// everything, which ranks like LRU.
 //
 // A row has a weight for every second bucket, with straight lines between them, and one that counts
 // at all ages: what is learnt at one age says something about its neighbours.

@@ -8,7 +8,8 @@
 //     of all blocks at most, and a small allowance; by a larger one where the fall is no more than
 //     chance would make, as one long prompt does;
 //   - when request after request hits less than with LRU, before PHL is far ahead;
-//   - when enough requests were a difference, and they add up to no more than chance would.
+//   - when enough requests were a difference, and they add up to no more than chance would; the
+//     more of them, the more LRU misses, for the more there is to win.
 // After the latter three it rules until a shadow of PHL has won against LRU by several times the
 // allowance, and by more than chance would; by twice as much after each loss, and by less more
 // where there was nothing to show.
@@ -62,11 +63,12 @@ class LruGuard {
   static constexpr double kLeadShare = 0.5;          // of the best lead, that may be lost
   static constexpr double kMostLost = 0.01;          // of all blocks, that may be lost of it
   static constexpr double kFallen = 2;               // standard deviations of what chance does
-  static constexpr double kByChance = 4;             // allowances, where it may be chance
+  static constexpr double kByChance = 6;             // allowances, where it may be chance
   static constexpr double kLosses = 8;               // requests, net of those that hit more
   static constexpr double kLossDecay = 0.995;        // a request
   static constexpr double kFarAhead = 0.005;         // of all blocks
-  static constexpr double kTrial = 8;                // requests, if all made the same difference
+  static constexpr double kTrial = 24;               // requests, if all made the same difference
+  static constexpr double kLeastTrial = 5;           // where LRU misses little
   static constexpr double kShown = 1;                // standard deviations of what chance does
   static constexpr double kWinBack = 3;              // allowances
   static constexpr double kWonBack = 1.5;            // standard deviations
@@ -78,6 +80,7 @@ class LruGuard {
     const auto own = static_cast<double>(hits.own);
     const auto lru = static_cast<double>(hits.lru);
     blocks_ += static_cast<double>(hits.blocks);
+    lru_hits_ += lru;
     lead_ += own - lru;
     best_lead_ = std::max(best_lead_, lead_);
     fall_squares_ = lead_ >= best_lead_ ? 0 : fall_squares_ + (own - lru) * (own - lru);
@@ -90,6 +93,7 @@ class LruGuard {
     won_squares_ = won_back_ > 0 ? won_squares_ + won * won : 0;
     if (blocks_ > kMostBlocks) {
       blocks_ /= 2;
+      lru_hits_ /= 2;
       lead_ /= 2;
       best_lead_ /= 2;
       first_lead_ /= 2;
@@ -100,16 +104,18 @@ class LruGuard {
   }
   [[nodiscard]] bool HasFallen(double allowance) const {
     const double fall = best_lead_ - lead_;
-    const double may_lose = std::min(kLeadShare * best_lead_, kMostLost * blocks_);
+    const double may_lose = std::clamp(kLeadShare * best_lead_, 0.0, kMostLost * blocks_);
     if (fall < kFallen * std::sqrt(fall_squares_)) {
-      return fall > may_lose + kByChance * allowance - first_lead_;
+      return fall > may_lose + kByChance * allowance;
     }
-    return fall > may_lose + allowance - first_lead_ ||
+    return fall > may_lose + allowance ||
            (fall > allowance && losses_ >= kLosses && lead_ < kFarAhead * blocks_);
   }
   // A few long prompts among many short ones say as little as those few alone.
   [[nodiscard]] bool HasNothingToShow() const {
-    const bool tried = squares_ > 0 && differences_ * differences_ >= kTrial * squares_;
+    const double missed = blocks_ > 0 ? 1 - lru_hits_ / blocks_ : 1;
+    const double trial = std::max(kLeastTrial, kTrial * missed * missed);
+    const bool tried = squares_ > 0 && differences_ * differences_ >= trial * squares_;
     return tried && lead_ - first_lead_ < kShown * std::sqrt(squares_);
   }
   [[nodiscard]] bool HasWonBack(double allowance) const {
@@ -125,7 +131,7 @@ class LruGuard {
   void LetPhlRule() {
     lru_rules_ = false;
     first_lead_ = std::min(lead_, 0.0);
-    best_lead_ = std::max(lead_, 0.0);
+    best_lead_ = lead_;
     fall_squares_ = 0;
     losses_ = 0;
     differences_ = 0;
@@ -135,8 +141,9 @@ class LruGuard {
   bool lru_rules_ = false;
   bool skilled_ = true;
   double blocks_ = 0;
+  double lru_hits_ = 0;  // of them
   double lead_ = 0;  // of what was hit over what LRU would have hit
-  double best_lead_ = 0;
+  double best_lead_ = 0;     // since PHL's rule began
   double first_lead_ = 0;    // when PHL's rule began, where it was below 0
   double fall_squares_ = 0;  // of what requests gained or lost since the best lead
   double losses_ = 0;

@@ -11,9 +11,9 @@
 
 namespace terrace {
 
-// Raised when the list changes: weights are kept over restarts, and those of another list say
-// nothing.
-inline constexpr uint32_t kFeatureVersion = 2;
+// Raised when the list changes, or how weights are learnt: they are kept over restarts, and those
+// of another list say nothing.
+inline constexpr uint32_t kFeatureVersion = 3;
 
 inline constexpr size_t kMostFeatures = 13;
 

@@ -115,7 +115,7 @@ void Differ(LruGuard& guard, int times, uint64_t won, uint64_t lost) {
 
 TEST(LruGuard, WhatPhlGainsByChanceIsNotEnough) {
   LruGuard guard;
-  Differ(guard, 3, 8, 8);
+  Differ(guard, 11, 8, 8);
   EXPECT_FALSE(guard.lru_rules());  // too few to tell
   Differ(guard, 1, 8, 8);
   EXPECT_TRUE(guard.lru_rules());
@@ -126,8 +126,32 @@ TEST(LruGuard, AFewLongPromptsAmongManyShortOnesAreNoTrial) {
   Differ(guard, 1, 100, 100);
   Differ(guard, 20, 1, 1);
   EXPECT_FALSE(guard.lru_rules());
-  Differ(guard, 200, 1, 1);
+  Differ(guard, 300, 1, 1);
   EXPECT_TRUE(guard.lru_rules());
+}
+
+TEST(LruGuard, TheTrialIsShortWhereLruMissesLittle) {
+  LruGuard guard;
+  for (int i = 0; i < 2; ++i) {
+    guard.Count({.blocks = 100, .own = 98, .lru = 90}, kSkilled);
+    guard.Count({.blocks = 100, .own = 90, .lru = 98}, kSkilled);
+  }
+  EXPECT_FALSE(guard.lru_rules());
+  guard.Count({.blocks = 100, .own = 98, .lru = 90}, kSkilled);
+  guard.Count({.blocks = 100, .own = 90, .lru = 98}, kSkilled);
+  EXPECT_TRUE(guard.lru_rules());
+}
+
+// PHL begins again where it stood: it may lose no more than at first, and one long prompt that it
+// loses is chance.
+TEST(LruGuard, WhatWasLostBeforeIsNoPartOfTheNextFall) {
+  LruGuard guard;
+  RequestsUntilLruRules(guard, 50);
+  RequestsUntilPhlRules(guard, 50);
+  ASSERT_FALSE(guard.lru_rules());
+  guard.Count({.blocks = 100, .own = 0, .lru = 90}, kSkilled);
+  EXPECT_FALSE(guard.lru_rules());
+  EXPECT_LE(RequestsUntilLruRules(guard, 50), 3);
 }
 
 TEST(LruGuard, WhatPhlGainsByMoreThanChanceIsEnough) {
