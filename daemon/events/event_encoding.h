@@ -3,8 +3,7 @@
 //
 //   batch         [ts: float, [event...], data_parallel_rank: int]
 //   BlockStored   block_hashes, parent_block_hash, token_ids, block_size, lora_id, medium,
-//   lora_name,
-//                 extra_keys, group_idx, kv_cache_spec_kind
+//                 lora_name, extra_keys, group_idx, kv_cache_spec_kind
 //   BlockRemoved  block_hashes, medium, group_idx
 //   AllBlocksCleared
 //

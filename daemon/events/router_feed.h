@@ -1,10 +1,9 @@
 // Turns what one StoreWatcher tells into what routers understand. Routers know hashes and media and
 // nothing else, so:
 //
-// - A block is named by its hash and its group. What differs in salt or label alone has one name;
-// of
-//   namespaces that differ in their shard, only the first shard is told of, because the others of
-//   its family come and go with it.
+// - A block is named by its hash and its group. What differs in salt or label alone has one name.
+//   Of namespaces that differ in their shard only the first shard is told of, because the others
+//   of its family come and go with it.
 // - kMoved is stored at the new medium, then removed at the old one. kRemoved is removed at every
 //   medium at which something was told. kStored says nothing of the other medium: a router may hold
 //   a block to be on the drive, too, until the block's next event.
@@ -13,8 +12,7 @@
 //   consist of these, as metadata is not kept. Several of them may share an event, which then says
 //   nothing of their order.
 // - kCleared is AllBlocksCleared, which has no namespace. Where others had been told of, all that
-// is
-//   held is told again. So it is after kGap, and at the beginning.
+//   is held is told again. So it is after kGap, and at the beginning.
 //
 // Between AllBlocksCleared and the end of the snapshot routers know too little, and never too much.
 // Snapshots begin kSnapshotPause apart, however often there is a reason for one.
