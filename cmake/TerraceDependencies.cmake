@@ -4,7 +4,7 @@
 #   tomlplusplus::tomlplusplus             CLI11::CLI11               OpenSSL::Crypto
 #   RocksDB::rocksdb-shared
 #   PkgConfig::LIBURING PkgConfig::XXHASH PkgConfig::SYSTEMD          ZLIB::ZLIB
-#   PkgConfig::ZMQ
+#   ZeroMQ::zmq
 #   GTest::gtest GTest::gmock (tests only) Threads::Threads
 # protozero is header-only and lies in the default include path.
 
@@ -29,7 +29,12 @@ endif()
 pkg_check_modules(LIBURING REQUIRED IMPORTED_TARGET GLOBAL liburing)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
 pkg_check_modules(SYSTEMD REQUIRED IMPORTED_TARGET GLOBAL libsystemd)
-pkg_check_modules(ZMQ REQUIRED IMPORTED_TARGET GLOBAL libzmq)
+# Not by pkg-config, which adds the folders of Kerberos and others that libzmq itself uses, and differs from run to run.
+find_path(TERRACE_ZMQ_DIR zmq.h REQUIRED)
+find_library(TERRACE_ZMQ_LIBRARY zmq REQUIRED)
+add_library(ZeroMQ::zmq UNKNOWN IMPORTED GLOBAL)
+set_target_properties(ZeroMQ::zmq PROPERTIES IMPORTED_LOCATION ${TERRACE_ZMQ_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES
+                                                                                      ${TERRACE_ZMQ_DIR})
 
 find_path(TERRACE_PROTOZERO_DIR protozero/pbf_reader.hpp REQUIRED)
 find_program(TERRACE_GRPC_PLUGIN grpc_cpp_plugin REQUIRED)
