@@ -18,7 +18,6 @@
 
 #include "absl/time/time.h"
 
-#include "daemon/events/event_publisher.h"
 #include "daemon/events/router_event.h"
 
 namespace terrace {

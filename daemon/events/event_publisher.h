@@ -33,17 +33,13 @@
 #include "absl/time/time.h"
 
 #include "daemon/block_store.h"
+#include "daemon/events/router_event.h"
 #include "tiers/vocab/clock.h"
 
 namespace terrace {
 
 inline constexpr size_t kMaxEventPublishers = 16;
 inline constexpr uint32_t kMaxTopicBytes = 256;
-
-// How an event is written: kMap as vLLM does since June 2026, kArray as it did before.
-enum class EventFormat : uint8_t { kMap = 0, kArray = 1 };
-// kInt: the low 64 bits of the hash, as vLLM does unless told otherwise; kBytes: all of it.
-enum class EventHashes : uint8_t { kInt = 0, kBytes = 1 };
 
 // An [[events]] section.
 struct EventPublisherOptions {

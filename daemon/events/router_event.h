@@ -1,4 +1,5 @@
-// What a router is told, before it is written down in one of vLLM's formats. Values.
+// What a router is told, before it is written down, and in which of vLLM's formats that is done.
+// Values.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,11 @@
 #include <vector>
 
 namespace terrace {
+
+// How an event is written: kMap as vLLM does since June 2026, kArray as it did before.
+enum class EventFormat : uint8_t { kMap = 0, kArray = 1 };
+// kInt: the low 64 bits of the hash, as vLLM does unless told otherwise; kBytes: all of it.
+enum class EventHashes : uint8_t { kInt = 0, kBytes = 1 };
 
 struct RouterEvent {
   enum class Kind : uint8_t { kStored, kRemoved, kAllCleared };

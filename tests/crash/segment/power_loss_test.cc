@@ -4,7 +4,6 @@
 // TERRACE_CRASH_SEEDS says how many random histories are run (default: a few hundred). A failure
 // names its seed, which TERRACE_CRASH_FIRST_SEED replays.
 #include <cstdint>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +14,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/memory_block_index.h"
 #include "tests/unit/segment/tier_room.h"
 
@@ -29,7 +29,7 @@ struct Promise {
   bool written_synced = false;  // and a later Sync was reported
   bool deleted = false;         // reported, and not written again since
   bool deleted_synced = false;
-  bool pending = false;  // an operation is under way
+  bool pending = false;    // an operation is under way
   uint64_t operation = 0;  // the last one; what covers an earlier one says nothing of it
 };
 
@@ -274,11 +274,6 @@ class History {
   TierRoom room_;  // last: its end still reports to the members above
 };
 
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* const wanted = std::getenv(name);
-  return wanted == nullptr ? otherwise : std::strtoull(wanted, nullptr, 10);
-}
-
 class CrashTest : public testing::TestWithParam<std::tuple<Ending, bool, bool>> {
  protected:
   [[nodiscard]] Ending ending() const { return std::get<0>(GetParam()); }
@@ -320,8 +315,8 @@ TEST_P(CrashTest, AtEveryStepOfALife) {
 TEST_P(CrashTest, InRandomHistoriesOfSeveralLives) {
   uint64_t lives = 0;
   uint64_t without_room = 0;
-  const uint64_t first = FromEnvironment("TERRACE_CRASH_FIRST_SEED", 0);
-  const uint64_t end = first + FromEnvironment("TERRACE_CRASH_SEEDS", 60);
+  const uint64_t first = doubles::FromEnvironment("TERRACE_CRASH_FIRST_SEED", 0);
+  const uint64_t end = first + doubles::FromEnvironment("TERRACE_CRASH_SEEDS", 60);
   for (uint64_t seed = first; seed < end; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     doubles::Seeded seeded(seed + 1000);

@@ -9,12 +9,12 @@
 #include <algorithm>
 #include <atomic>
 #include <csignal>
-#include <cstdlib>
 #include <functional>
 
 #include "absl/time/clock.h"
 #include <gtest/gtest.h>
 
+#include "tests/doubles/from_environment.h"
 #include "tests/e2e/clients_die/payload.h"
 #include "tests/e2e/clients_die/witness.h"
 #include "tests/e2e/daemon/program.h"
@@ -29,11 +29,6 @@ constexpr uint32_t kKeyCount = 800;
 constexpr uint32_t kTogether = 5;
 constexpr absl::Duration kBaselineLimit = absl::Seconds(5);  // five times the promise of one second
 constexpr absl::Duration kLimit = absl::Seconds(60);
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr || *text == '\0' ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 // A doomed client and the count of what it has done.
 class Victim {
@@ -168,8 +163,8 @@ class ClientsDie : public testing::Test {
     }
   }
 
-  const uint64_t seed_ =
-      FromEnvironment("TERRACE_SEED", static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())));
+  const uint64_t seed_ = doubles::FromEnvironment(
+      "TERRACE_SEED", static_cast<uint64_t>(absl::ToUnixNanos(absl::Now())));
   Dice dice_{seed_};
   std::unique_ptr<StartedDaemon> daemon_;
   std::unique_ptr<Witness> witness_;
@@ -178,7 +173,7 @@ class ClientsDie : public testing::Test {
 };
 
 TEST_F(ClientsDie, AndTheDaemonHoldsWhatItHeldBefore) {
-  const uint64_t kills = FromEnvironment("TERRACE_KILLS", 200);
+  const uint64_t kills = doubles::FromEnvironment("TERRACE_KILLS", 200);
   std::printf("seed %llu, %llu kills\n", static_cast<unsigned long long>(seed_),
               static_cast<unsigned long long>(kills));
   ASSERT_TRUE(witness_->Pause(kLimit));

@@ -12,6 +12,7 @@
 
 #include "daemon/config.h"
 #include "daemon/settings.h"
+#include "tests/doubles/from_environment.h"
 
 #ifndef TERRACE_LIBFUZZER
 #include <gtest/gtest.h>
@@ -69,11 +70,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 namespace terrace {
 namespace {
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 std::vector<std::string> Seeds() {
   const std::ifstream file(TERRACE_EXAMPLE_CONFIG);
@@ -233,8 +229,8 @@ class Mutator {
 };
 
 TEST(ConfigFuzz, AnyTextIsAConfigurationOrOneLineOfError) {
-  const uint64_t seed = FromEnvironment("TERRACE_FUZZ_SEED", std::random_device()());
-  const uint64_t iterations = FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20000);
+  const uint64_t seed = doubles::FromEnvironment("TERRACE_FUZZ_SEED", std::random_device()());
+  const uint64_t iterations = doubles::FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20000);
   std::printf("TERRACE_FUZZ_SEED=%llu\n", static_cast<unsigned long long>(seed));
   RecordProperty("seed", std::to_string(seed));
   const std::vector<std::string> seeds = Seeds();

@@ -1,7 +1,6 @@
 // Mutated requests, frames and handshakes against a front on a real socket: it may refuse and hang up, with codes that
 // the contract knows; it may not fall over, hang, leak, or trouble a bystander.
 #include <fcntl.h>
-#include <gtest/gtest.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -14,7 +13,10 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "tests/doubles/carrier_client.h"
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/front_room.h"
 #include "tests/fuzz/frames/message_mutator.h"
 
@@ -24,11 +26,6 @@ namespace {
 constexpr uint32_t kBlockBytes = 4096;
 // A session's peer is paused after a hundred refusals: before that a new one goes on.
 constexpr int kRequestsPerSession = 60;
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 size_t OpenDescriptors() {
   size_t count = 0;
@@ -149,8 +146,9 @@ bool IsDocumented(absl::StatusCode code) {
 class FramesFuzz : public ::testing::Test {
  protected:
   void SetUp() override {
-    iterations_ = FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20'000);
-    seed_ = FromEnvironment("TERRACE_FUZZ_SEED", static_cast<uint64_t>(absl::ToInt64Nanoseconds(BootClock().Now())));
+    iterations_ = doubles::FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20'000);
+    seed_ = doubles::FromEnvironment(
+        "TERRACE_FUZZ_SEED", static_cast<uint64_t>(absl::ToInt64Nanoseconds(BootClock().Now())));
     std::printf("TERRACE_FUZZ_SEED=%llu TERRACE_FUZZ_ITERATIONS=%llu\n",
                 static_cast<unsigned long long>(seed_), static_cast<unsigned long long>(iterations_));
     absl::StatusOr<std::unique_ptr<FrontRoom>> room = FrontRoom::Open();

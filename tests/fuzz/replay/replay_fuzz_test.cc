@@ -4,7 +4,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <string>
@@ -14,6 +13,7 @@
 #include <zmq.h>
 
 #include "daemon/events/event_publisher.h"
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/heap_slab_source.h"
 #include "tests/doubles/manual_clock.h"
 #include "tests/doubles/private_folder.h"
@@ -27,11 +27,6 @@ namespace {
 
 using doubles::RouterDouble;
 using doubles::Seeded;
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 class ReplayFuzz : public ::testing::Test {
  protected:
@@ -132,9 +127,9 @@ class ReplayFuzz : public ::testing::Test {
 };
 
 TEST_F(ReplayFuzz, GarbageHoldsUpNobody) {
-  const uint64_t seed = FromEnvironment("TERRACE_FUZZ_SEED", std::random_device()());
+  const uint64_t seed = doubles::FromEnvironment("TERRACE_FUZZ_SEED", std::random_device()());
   std::printf("TERRACE_FUZZ_SEED=%llu\n", static_cast<unsigned long long>(seed));
-  const uint64_t connections = FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20'000) / 40;
+  const uint64_t connections = doubles::FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20'000) / 40;
   Seeded random(seed);
   for (uint64_t i = 0; i < connections; ++i) {
     random.OneIn(3) ? ByBytes(random) : ByZmq(random);

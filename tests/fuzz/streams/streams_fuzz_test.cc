@@ -3,7 +3,6 @@
 // stays.
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <set>
 #include <string>
 #include <vector>
@@ -16,6 +15,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/front_room.h"
 #include "tests/fuzz/frames/message_mutator.h"
 
@@ -24,11 +24,6 @@ namespace {
 
 constexpr uint32_t kBlockBytes = 4096;
 constexpr uint64_t kStreamsPerConnection = 30;  // below the refusals that earn a pause
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 bool IsDocumented(grpc::StatusCode code) {
   static const std::set<grpc::StatusCode> kCodes = {
@@ -95,9 +90,9 @@ grpc::Status Play(grpc::GenericStub& stub, const Plan& plan) {
 class StreamsFuzz : public ::testing::Test {
  protected:
   void SetUp() override {
-    streams_ = FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20'000) / 20;
-    seed_ = FromEnvironment("TERRACE_FUZZ_SEED",
-                            static_cast<uint64_t>(absl::ToInt64Nanoseconds(BootClock().Now())));
+    streams_ = doubles::FromEnvironment("TERRACE_FUZZ_ITERATIONS", 20'000) / 20;
+    seed_ = doubles::FromEnvironment(
+        "TERRACE_FUZZ_SEED", static_cast<uint64_t>(absl::ToInt64Nanoseconds(BootClock().Now())));
     std::printf("TERRACE_FUZZ_SEED=%llu\n", static_cast<unsigned long long>(seed_));
     absl::StatusOr<std::unique_ptr<FrontRoom>> room = FrontRoom::Open();
     ASSERT_TRUE(room.ok()) << room.status();

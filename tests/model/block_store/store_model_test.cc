@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -24,6 +23,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/thread_executor.h"
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/shared_pool_double.h"
 #include "tiers/dram/arena.h"
 #include "tiers/vocab/clock.h"
@@ -34,11 +34,6 @@ namespace {
 constexpr uint32_t kKeys = 400;
 constexpr uint32_t kKeyBytes = 32;
 constexpr uint32_t kMaxPayload = 1 << 20;
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
-}
 
 std::string KeyOf(uint32_t n) {
   std::string key(kKeyBytes, '\1');
@@ -297,8 +292,8 @@ void RunModel(BlockStoreOptions options,
               const std::vector<SharedTier*>& shared,
               const std::function<void(std::mt19937_64& random)>& meanwhile,
               const std::function<void()>& last) {
-  const uint64_t seed = FromEnvironment("TERRACE_MODEL_SEED", std::random_device{}());
-  const uint64_t steps = FromEnvironment("TERRACE_MODEL_STEPS", 600);
+  const uint64_t seed = doubles::FromEnvironment("TERRACE_MODEL_SEED", std::random_device{}());
+  const uint64_t steps = doubles::FromEnvironment("TERRACE_MODEL_STEPS", 600);
   std::printf("seed %llu, %llu steps a thread\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(steps));
   const std::unique_ptr<SlabSource> slabs = MakeSealedSlabSource(false, 1);

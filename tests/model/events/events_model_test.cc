@@ -4,7 +4,6 @@
 // engine ends and comes back, in time or not.
 //
 // TERRACE_MODEL_STEPS sets the steps of each seed, TERRACE_MODEL_SEED the first seed.
-#include <cstdlib>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/doubles/event_mirror.h"
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/local_room.h"
 #include "tests/doubles/shared_pool_double.h"
 
@@ -24,11 +24,6 @@ using doubles::Seeded;
 
 constexpr uint64_t kKeys = 1200;
 constexpr uint32_t kPayload = 100'000;
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
-}
 
 class Model {
  public:
@@ -195,8 +190,8 @@ class Model {
 };
 
 TEST(EventsModel, AMirrorThatHearsEventsAloneKnowsWhereEveryBlockIs) {
-  const uint64_t first = FromEnvironment("TERRACE_MODEL_SEED", 1);
-  const uint64_t steps = FromEnvironment("TERRACE_MODEL_STEPS", 300);
+  const uint64_t first = doubles::FromEnvironment("TERRACE_MODEL_SEED", 1);
+  const uint64_t steps = doubles::FromEnvironment("TERRACE_MODEL_STEPS", 300);
   uint64_t reclaimed = 0;
   uint64_t gaps = 0;
   for (uint64_t seed = first; seed < first + 4; ++seed) {

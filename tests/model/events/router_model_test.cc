@@ -3,7 +3,6 @@
 // while the router's queue overflows and the publisher begins anew.
 //
 // TERRACE_MODEL_STEPS sets the steps of each seed, TERRACE_MODEL_SEED the first seed.
-#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <set>
@@ -14,6 +13,7 @@
 
 #include "daemon/events/event_publisher.h"
 #include "tests/doubles/eventually.h"
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/local_room.h"
 #include "tests/doubles/private_folder.h"
 #include "tests/doubles/router_double.h"
@@ -27,11 +27,6 @@ using doubles::Seeded;
 
 constexpr uint64_t kKeys = 600;
 constexpr uint32_t kPayload = 100'000;
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
-}
 
 class Model {
  public:
@@ -221,8 +216,8 @@ class Model {
 };
 
 TEST(RouterModel, ARouterThatHearsEventsAloneKnowsWhereEveryBlockIs) {
-  const uint64_t first = FromEnvironment("TERRACE_MODEL_SEED", 1);
-  const uint64_t steps = FromEnvironment("TERRACE_MODEL_STEPS", 200);
+  const uint64_t first = doubles::FromEnvironment("TERRACE_MODEL_SEED", 1);
+  const uint64_t steps = doubles::FromEnvironment("TERRACE_MODEL_STEPS", 200);
   uint64_t snapshots = 0;
   for (uint64_t seed = first; seed < first + 4; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));

@@ -21,6 +21,7 @@
 
 #include "tests/doubles/cuda/gpu_room.h"
 #include "tests/doubles/eventually.h"
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/seeded.h"
 #include "tiers/gpu/kernel_image.h"
 
@@ -29,11 +30,6 @@ namespace {
 
 constexpr uint64_t kKeys = 100;
 constexpr size_t kMostTogether = 6;
-
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? otherwise : std::strtoull(value, nullptr, 10);
-}
 
 // A payload is known by the seed that it is made from.
 using PayloadSeed = uint64_t;
@@ -463,8 +459,9 @@ class GpuSessionsModelTest : public GpuRoomTest {
 };
 
 TEST_F(GpuSessionsModelTest, RandomOperationsOfTwoEnginesNeverMoveAWrongByteAndLeaveNothingBehind) {
-  const uint64_t operations = FromEnvironment("TERRACE_MODEL_OPERATIONS", 10'000);
-  ASSERT_NO_FATAL_FAILURE(Run("delay=20", FromEnvironment("TERRACE_MODEL_SEED", 1), operations));
+  const uint64_t operations = doubles::FromEnvironment("TERRACE_MODEL_OPERATIONS", 10'000);
+  ASSERT_NO_FATAL_FAILURE(
+      Run("delay=20", doubles::FromEnvironment("TERRACE_MODEL_SEED", 1), operations));
   if (operations >= 2000) {
     ExpectThatItHasBeenBusy(operations);
   }
@@ -476,9 +473,9 @@ TEST_F(GpuSessionsModelTest, GatheredPiecesOfTwoEnginesNeverMoveAWrongByteEither
   }
   setenv("TERRACE_GATHER_PIECE_BYTES", "65536", 1);
   gathers_ = true;
-  const uint64_t operations = FromEnvironment("TERRACE_MODEL_OPERATIONS", 2'000);
+  const uint64_t operations = doubles::FromEnvironment("TERRACE_MODEL_OPERATIONS", 2'000);
   ASSERT_NO_FATAL_FAILURE(
-      Run("kernels;delay=1", FromEnvironment("TERRACE_MODEL_SEED", 2), operations));
+      Run("kernels;delay=1", doubles::FromEnvironment("TERRACE_MODEL_SEED", 2), operations));
 }
 
 }  // namespace

@@ -6,10 +6,10 @@
 // cleared since, or nothing; what was reported written is there after a death, what was reported
 // synced after a loss of power too (where the medium is sound); what was deleted or cleared stays
 // away; every call ends.
-#include <cstdlib>
 #include <map>
 #include <set>
 
+#include "tests/doubles/from_environment.h"
 #include "tests/doubles/local_room.h"
 
 namespace terrace {
@@ -276,14 +276,9 @@ class History {
   std::shared_ptr<bool> dying_;
 };
 
-uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
-
 void RunHistories(bool is_faulty) {
-  const uint64_t one = FromEnvironment("TERRACE_MODEL_SEED", 0);
-  const uint64_t seeds = FromEnvironment("TERRACE_MODEL_SEEDS", 6);
+  const uint64_t one = doubles::FromEnvironment("TERRACE_MODEL_SEED", 0);
+  const uint64_t seeds = doubles::FromEnvironment("TERRACE_MODEL_SEEDS", 6);
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
     if (one != 0 && seed != one) {
       continue;

@@ -30,6 +30,8 @@ expect 1 'absent' replay --trace "$folder/absent"
 echo '{"timestamp":0}' >"$folder/bad.jsonl"
 expect 1 'bad.jsonl: line 1: ' replay --trace "$folder/bad.jsonl"
 expect 1 'session.sock' dram --runtime "$folder"
+expect 1 '--policy' dram --policy lru --runtime "$folder"
+expect 2 '--policy' dram --policy parrot
 expect 2 '--kills' torture --kills 0
 expect 1 '--runtime' torture --runtime "$folder"
 expect 1 '--runtime' ttft --runtime "$folder"
