@@ -66,7 +66,13 @@ class ClientCase : public ::testing::Test {
       server_ = std::make_unique<ScriptedServer>(folder_.path());
     }
   }
-  void TearDown() override { terrace_close(client_); }
+  // Scripts use what the test has; none runs on when that goes.
+  void TearDown() override {
+    terrace_close(client_);
+    if (server_ != nullptr) {
+      server_->Stop();
+    }
+  }
 
   terrace_client* Open(uint32_t reconnect_ms = 20, uint32_t default_deadline_ms = kPatienceMs) {
     terrace_options options{};
