@@ -54,14 +54,29 @@ void ChainTree::GiveBack(RunId id) {
   SetBlocks(At(id), nullptr);
   SetPrints(At(id), nullptr, 0);
   At(id) = Run{};
-  InstanceOf(id) = Instance{};
+  PageOf(id).standings[id % kPageRuns] = Standing{};
   EndOf(id) = RequestEnd{};
-  AgeOf(id) = 0;
-  for (size_t chain = 0; chain < kRunChains; ++chain) {
-    LinkOf(id, static_cast<RunChain>(chain)) = {};
-  }
+  LinkOf<RunChain::kSiblings>(id) = {};
+  LinkOf<RunChain::kLru>(id) = {};
   free_.push_back(id);
   --runs_;
+}
+
+void ChainTree::Describe(RunId run, const InstanceRows& rows) {
+  PageOf(run).rows[run % kPageRuns] = rows;
+  Instance& instance = InstanceOf(run);
+  instance.described = 1;
+  instance.priced = 0;
+  instance.priced_age = 0;
+}
+
+void ChainTree::CopyInstance(RunId from, RunId to) {
+  Instance& instance = InstanceOf(to);
+  const Instance before = instance;
+  instance = InstanceOf(from);
+  instance.rank_list = before.rank_list;
+  instance.listed = before.listed;
+  PageOf(to).rows[to % kPageRuns] = PageOf(from).rows[from % kPageRuns];
 }
 
 void ChainTree::SetPrints(Run& run, std::unique_ptr<uint32_t[]> prints, uint32_t length) {
@@ -82,9 +97,9 @@ void ChainTree::LinkChild(RunId parent, RunId child) {
   Run& above = At(parent);
   Run& below = At(child);
   below.parent = parent;
-  LinkOf(child, RunChain::kSiblings) = {kNoRun, above.first_child};
+  LinkOf<RunChain::kSiblings>(child) = {kNoRun, above.first_child};
   if (above.first_child != kNoRun) {
-    LinkOf(above.first_child, RunChain::kSiblings).before = child;
+    LinkOf<RunChain::kSiblings>(above.first_child).before = child;
   }
   above.first_child = child;
   ++above.children;
@@ -97,11 +112,11 @@ void ChainTree::LinkChild(RunId parent, RunId child) {
 void ChainTree::UnlinkChild(RunId child) {
   Run& below = At(child);
   Run& above = At(below.parent);
-  const RunLink sibling = LinkOf(child, RunChain::kSiblings);
+  const RunLink sibling = LinkOf<RunChain::kSiblings>(child);
   (sibling.before == kNoRun ? above.first_child
-                            : LinkOf(sibling.before, RunChain::kSiblings).after) = sibling.after;
+                            : LinkOf<RunChain::kSiblings>(sibling.before).after) = sibling.after;
   if (sibling.after != kNoRun) {
-    LinkOf(sibling.after, RunChain::kSiblings).before = sibling.before;
+    LinkOf<RunChain::kSiblings>(sibling.after).before = sibling.before;
   }
   --above.children;
   if (!below.anonymous) {
@@ -245,7 +260,7 @@ void ChainTree::Join(RunId id) {
   run.children = 0;
   run.first_child = kNoRun;
   for (RunId at = child.first_child; at != kNoRun;) {
-    const RunId next = LinkOf(at, RunChain::kSiblings).after;
+    const RunId next = LinkOf<RunChain::kSiblings>(at).after;
     if (!At(at).anonymous) {
       children_.erase(at);
     }

@@ -3,8 +3,8 @@
 // block. Every resident block knows its run and its position there.
 //
 // For every run there are also places in PHL's lists, what PHL keeps of its last use (Instance) and
-// of the last request that ended there (RequestEnd). Each kind lies apart from the others, by run:
-// a walk through a list reads the links and little else.
+// of the last request that ended there (RequestEnd). What is looked at together lies together,
+// apart from the rest.
 //
 // Thread-compatible. Nothing moves: references to runs stay good until the run is dropped.
 #pragma once
@@ -39,7 +39,6 @@ struct RunLink {
   RunId after = kNoRun;
 };
 enum class RunChain : uint8_t { kSiblings, kUse, kRank, kLru };
-inline constexpr size_t kRunChains = 4;
 
 // What is remembered of the last request that ended at the end of a run.
 struct RequestEnd {
@@ -47,22 +46,42 @@ struct RequestEnd {
   RequestFacts facts;
 };
 
+// What PHL knows of the last use of a run, and what the run is worth for it. From priced_age on the
+// first ranks are of an age each; the last one is the least of those of all ages that follow, until
+// the run has to be priced again.
 struct Instance {
-  static constexpr uint32_t kPricedAges = 4;
+  static constexpr uint32_t kRanks = 4;
+  static constexpr uint32_t kMostHits = 7;
   double last_s = 0;
-  std::array<uint8_t, kPricedAges> rank{};  // from priced_age on; larger is worth more
+  std::array<uint8_t, kRanks> rank{};  // larger is worth more
+  uint8_t rank_list = 0;               // while `listed`: in which of the lists of kRank
+  uint8_t age = 0;                     // see BucketOfAge in instance_price.h
   uint8_t priced_age = 0;
-  uint8_t rows_used = 0;
-  uint8_t hits = 0;      // uses after the first, counted up to a limit
-  bool learning = true;  // what happens to it is learnt from
-  std::array<HazardModel::Row, kMostFeatures> rows;
-  // Known for fewer ages than have passed: the last one counts.
-  [[nodiscard]] uint32_t RankAt(uint32_t age) const {
-    return rank[std::min(age - priced_age, kPricedAges - 1)];
+  uint8_t hits : 3 = 0;       // uses after the first, counted up to kMostHits
+  uint8_t learning : 1 = 1;   // what happens to it is learnt from
+  uint8_t described : 1 = 0;  // its rows are known
+  uint8_t priced : 1 = 0;
+  uint8_t exact : 1 = 0;  // its ranks are what they should be; else they may be too low
+  uint8_t listed : 1 = 0;
+
+  // For so many ages it is priced at a time.
+  [[nodiscard]] uint32_t PricedAges() const { return exact != 0 ? kRanks : 2 * kRanks; }
+  // At its age.
+  [[nodiscard]] uint32_t Rank() const { return rank[std::min(age - priced_age, kLastRank)]; }
+  // The least rank from its age on until it is to be priced again.
+  [[nodiscard]] uint32_t LeastRank() const {
+    uint32_t least = Rank();
+    for (uint32_t i = age + 1U - priced_age; i < kRanks; ++i) {
+      least = std::min<uint32_t>(least, rank[i]);
+    }
+    return least;
   }
-  [[nodiscard]] bool IsRankStaleAt(uint32_t age) const { return age >= priced_age + kPricedAges; }
-  [[nodiscard]] absl::Span<const HazardModel::Row> Rows() const { return {rows.data(), rows_used}; }
+  [[nodiscard]] bool IsStale() const { return priced == 0 || age >= priced_age + PricedAges(); }
+
+ private:
+  static constexpr int kLastRank = kRanks - 1;
 };
+using InstanceRows = std::array<HazardModel::Row, kFeatures>;
 
 struct alignas(64) Run {  // a line of the cache
   RunId parent = kNoRun;
@@ -76,7 +95,6 @@ struct alignas(64) Run {  // a line of the cache
   uint32_t shadow = 0;        // leading blocks that an LRU of the same size would hold
   uint32_t phl_shadow = 0;    // leading blocks that PHL would hold, while LRU rules
   uint32_t phl_children = 0;  // children of which it holds any
-  int16_t rank_list = -1;     // of PHL's lists of kRank the one that it is in; -1: none
   bool in_lru = false;        // it is in PHL's list of kLru
   bool anonymous = false;     // not found by name
   std::unique_ptr<uint32_t[]> prints;  // `length` of them
@@ -89,7 +107,7 @@ struct alignas(64) Run {  // a line of the cache
   }
 };
 
-static_assert(sizeof(Run) == 64 && sizeof(Instance) <= 48 && sizeof(RequestEnd) <= 48);
+static_assert(sizeof(Run) == 64 && sizeof(Instance) == 16 && sizeof(RequestEnd) <= 48);
 
 class ChainTree {
  public:
@@ -119,44 +137,46 @@ class ChainTree {
 
   [[nodiscard]] Run& At(RunId run) { return PageOf(run).runs[run % kPageRuns]; }
   [[nodiscard]] const Run& At(RunId run) const { return PageOf(run).runs[run % kPageRuns]; }
-  [[nodiscard]] Instance& InstanceOf(RunId run) { return PageOf(run).instances[run % kPageRuns]; }
-  [[nodiscard]] const Instance& InstanceOf(RunId run) const {
-    return PageOf(run).instances[run % kPageRuns];
+  [[nodiscard]] Instance& InstanceOf(RunId run) {
+    return PageOf(run).standings[run % kPageRuns].instance;
   }
+  [[nodiscard]] const Instance& InstanceOf(RunId run) const {
+    return PageOf(run).standings[run % kPageRuns].instance;
+  }
+  // Of its instance; none before it is described.
+  [[nodiscard]] absl::Span<const HazardModel::Row> RowsOf(RunId run) const {
+    return absl::MakeConstSpan(PageOf(run).rows[run % kPageRuns])
+        .first(InstanceOf(run).described != 0 ? kFeatures : 0);
+  }
+  // Another instance than before, which has no price yet.
+  void Describe(RunId run, const InstanceRows& rows);
+  // `to` gets the instance of `from`, and stays where it is in PHL's lists.
+  void CopyInstance(RunId from, RunId to);
   [[nodiscard]] RequestEnd& EndOf(RunId run) { return PageOf(run).ends[run % kPageRuns]; }
   [[nodiscard]] const RequestEnd& EndOf(RunId run) const {
     return PageOf(run).ends[run % kPageRuns];
   }
-  // Of its instance; see BucketOfAge in instance_price.h.
-  [[nodiscard]] uint8_t& AgeOf(RunId run) { return PageOf(run).ages[run % kPageRuns]; }
-  [[nodiscard]] uint8_t AgeOf(RunId run) const { return PageOf(run).ages[run % kPageRuns]; }
-  [[nodiscard]] RunLink& LinkOf(RunId run, RunChain chain) {
-    return PageOf(run).links[static_cast<size_t>(chain)][run % kPageRuns];
+  template <RunChain kChain>
+  [[nodiscard]] RunLink& LinkOf(RunId run) {
+    return LinkIn<kChain>(PageOf(run), run % kPageRuns);
   }
-  [[nodiscard]] const RunLink& LinkOf(RunId run, RunChain chain) const {
-    return PageOf(run).links[static_cast<size_t>(chain)][run % kPageRuns];
+  template <RunChain kChain>
+  [[nodiscard]] const RunLink& LinkOf(RunId run) const {
+    return LinkIn<kChain>(PageOf(run), run % kPageRuns);
   }
 
   // Brings into the cache what is kept for the run; kNoRun: nothing happens.
   void Prefetch(RunId run) const {
     if (run != kNoRun) {
       const Page& page = PageOf(run);
-      const uint32_t at = run % kPageRuns;
-      __builtin_prefetch(&page.runs[at], 1);
-      __builtin_prefetch(&page.instances[at], 1);
-      __builtin_prefetch(&page.instances[at].rows.back(), 1);
-      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kUse)][at], 1);
-      __builtin_prefetch(&page.links[static_cast<size_t>(RunChain::kRank)][at], 1);
-      __builtin_prefetch(&page.ages[at], 1);
+      __builtin_prefetch(&page.runs[run % kPageRuns], 1);
+      __builtin_prefetch(&page.standings[run % kPageRuns], 1);
     }
   }
-  // And the links beside it in a list.
-  void PrefetchBeside(RunId run, RunChain chain) const {
-    const RunLink& link = LinkOf(run, chain);
-    for (const RunId beside : {link.before, link.after}) {
-      if (beside != kNoRun) {
-        __builtin_prefetch(&LinkOf(beside, chain), 1);
-      }
+  // What a walk through lists looks at.
+  void PrefetchStanding(RunId run) const {
+    if (run != kNoRun) {
+      __builtin_prefetch(&PageOf(run).standings[run % kPageRuns], 1);
     }
   }
 
@@ -234,12 +254,20 @@ class ChainTree {
  private:
   static constexpr uint32_t kPageRuns = 64;
   static constexpr uint32_t kPagePlaces = 1024;
+  // Half a line of the cache: all that the walks through the two busiest lists look at.
+  struct alignas(32) Standing {
+    Instance instance;
+    RunLink use;
+    RunLink rank;
+  };
+  static_assert(sizeof(Standing) == 32);
   struct Page {
     std::array<Run, kPageRuns> runs;
-    std::array<Instance, kPageRuns> instances;
+    std::array<Standing, kPageRuns> standings;
+    std::array<InstanceRows, kPageRuns> rows;
     std::array<RequestEnd, kPageRuns> ends;
-    std::array<std::array<RunLink, kPageRuns>, kRunChains> links;
-    std::array<uint8_t, kPageRuns> ages{};
+    std::array<RunLink, kPageRuns> siblings;
+    std::array<RunLink, kPageRuns> lru;
   };
   struct PlacePage {
     std::array<Place, kPagePlaces> places;
@@ -284,6 +312,18 @@ class ChainTree {
   }
   // Unchecked: every look at a run is one.
   [[nodiscard]] Page& PageOf(RunId run) const { return *pages_.data()[run / kPageRuns].get(); }
+  template <RunChain kChain, typename AnyPage>
+  static auto& LinkIn(AnyPage& page, uint32_t at) {
+    if constexpr (kChain == RunChain::kUse) {
+      return page.standings[at].use;
+    } else if constexpr (kChain == RunChain::kRank) {
+      return page.standings[at].rank;
+    } else if constexpr (kChain == RunChain::kLru) {
+      return page.lru[at];
+    } else {
+      return page.siblings[at];
+    }
+  }
   RunId NewId();
   void GiveBack(RunId run);
   void SetPrints(Run& run, std::unique_ptr<uint32_t[]> prints, uint32_t length);

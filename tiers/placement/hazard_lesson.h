@@ -20,7 +20,7 @@ namespace terrace {
 // What an instance lived to see: buckets first to end - 1 unused, and where it was used, that in
 // bucket `end`.
 struct HazardOutcome {
-  std::array<HazardModel::Row, kMostFeatures> rows{};
+  std::array<HazardModel::Row, kFeatures> rows{};
   uint8_t rows_used = 0;
   uint8_t first = 0;
   uint8_t end = 0;

@@ -402,14 +402,21 @@ void HazardModel::Prefetch(absl::Span<const Row> rows, uint32_t first, uint32_t 
   }
 }
 
-HazardModel::Sums HazardModel::SumOf(absl::Span<const Row> rows) const {
-  std::array<Lanes, kStride / kLanes> sums{};
+HazardModel::Sums HazardModel::SumOf(absl::Span<const Row> rows,
+                                     uint32_t first,
+                                     uint32_t end) const {
+  constexpr uint32_t kLast = kStride / kLanes - 1;
+  static_assert(kShared / kLanes == kLast);
+  std::array<Lanes, kLast + 1> sums{};
   const Weights* const table = weights_->data();
+  const uint32_t begin = first / kLanes;
+  const uint32_t behind = std::min((end + kLanes - 1) / kLanes, kLast);
   for (const Row row : rows) {
     const float* const weights = table[row].data();
-    for (uint32_t i = 0; i < sums.size(); ++i) {
+    for (uint32_t i = begin; i < behind; ++i) {
       sums[i] += LanesAt(weights + i * kLanes);
     }
+    sums[kLast] += LanesAt(weights + kLast * kLanes);
   }
   Sums out{};
   std::memcpy(out.data(), sums.data(), sizeof(sums));
@@ -445,10 +452,10 @@ uint32_t HazardModel::Reach(const Sums& sums, float worth) {
 }
 
 void HazardModel::Price(absl::Span<const Row> rows, Asked asked, Worth& worth) const {
-  const Sums sums = SumOf(rows);
   Outlook outlook;
   const uint32_t begin = asked.first / kLanes * kLanes;
   const uint32_t looked = (asked.end + kLanes - 1) / kLanes * kLanes;
+  const Sums sums = SumOf(rows, begin / kStep, kShared);
   LookAhead(sums, begin, looked, outlook);
   float worst = outlook.alone[asked.first];
   for (uint32_t b = asked.rest; b < asked.end; ++b) {
@@ -486,6 +493,24 @@ void HazardModel::Price(absl::Span<const Row> rows, Asked asked, Worth& worth) c
       worth[b] = static_cast<float>(best.used / best.held);
     }
   }
+}
+
+void HazardModel::PriceAtLeast(absl::Span<const Row> rows, Asked asked, Worth& worth) const {
+  Outlook outlook;
+  const uint32_t begin = asked.first / kLanes * kLanes;
+  const uint32_t looked = (asked.end + kLanes - 1) / kLanes * kLanes;
+  // A bucket is made of the knots before and behind it.
+  const Sums sums = SumOf(rows, begin / kStep, looked / kStep + 1);
+  LookAhead(sums, begin, begin + kLanes, outlook);
+  LookAhead(sums, std::max(begin + kLanes, asked.rest / kLanes * kLanes), looked, outlook);
+  for (uint32_t b = asked.rest; b < asked.end; ++b) {
+    worth[b] = outlook.alone[b];
+  }
+  // Or given up behind `rest`: with a chance of use of what it alone has, at least, within all of
+  // the time until then, at most.
+  const double held_s = kBucketTable.begin[asked.rest + 1] - kBucketTable.begin[asked.first];
+  worth[asked.first] = std::max(outlook.alone[asked.first],
+                                outlook.hazards[asked.rest] / static_cast<float>(held_s));
 }
 
 uint64_t HazardModel::memory_bytes() const {

@@ -62,6 +62,8 @@ class HazardModel {
     uint32_t end = kBuckets;
   };
   void Price(absl::Span<const Row> rows, Asked asked, Worth& worth) const;
+  // At a third of the cost: what it is worth at least. Exact where hazards only fall with age.
+  void PriceAtLeast(absl::Span<const Row> rows, Asked asked, Worth& worth) const;
   // Probability of use in the bucket, given that it was reached.
   [[nodiscard]] float Hazard(absl::Span<const Row> rows, uint32_t bucket) const;
 
@@ -104,7 +106,8 @@ class HazardModel {
   void BeginToLearn();
   // Of the weights that an instance has, with room behind them to read four at a time.
   using Sums = std::array<float, kStride + 4>;
-  [[nodiscard]] Sums SumOf(absl::Span<const Row> rows) const;
+  // Of the weights from `first` to `end` - 1, and of the shared one; others may be there, too.
+  [[nodiscard]] Sums SumOf(absl::Span<const Row> rows, uint32_t first, uint32_t end) const;
   // Of buckets, with room to write four at a time.
   struct Outlook {
     std::array<float, kBuckets + 3> hazards;

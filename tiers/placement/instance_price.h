@@ -1,6 +1,6 @@
 // What an instance is worth at its age, as a key of the order of eviction.
 //
-// Pure.
+// PriceAges is pure; RunPricer is thread-compatible.
 #pragma once
 
 #include <algorithm>
@@ -34,19 +34,70 @@ inline uint8_t RankOf(float worth) {
   return static_cast<uint8_t>(std::clamp(bits, kLowest, kLowest + RankOrder::kKeys - 1) - kLowest);
 }
 
-// Prices the instance, of that age, for it and the next ones, by what is known now.
-inline void PriceAges(const HazardModel& model, uint32_t age, Instance& instance) {
-  instance.priced_age = static_cast<uint8_t>(age);
+// kAtLeast: the rank may be too low, and costs a third.
+enum class Pricing : uint8_t { kExact, kAtLeast };
+
+// Prices the instance, which has these rows, for its age and the next ones, by what is known now.
+inline void PriceAges(const HazardModel& model,
+                      absl::Span<const HazardModel::Row> rows,
+                      Pricing pricing,
+                      Instance& instance) {
+  const uint32_t age = instance.age;
+  instance.priced_age = instance.age;
+  instance.priced = 1;
+  instance.exact = pricing == Pricing::kExact ? 1 : 0;
   HazardModel::Worth worth;
-  const uint32_t end = std::min(kAges, age + Instance::kPricedAges);
+  const uint32_t end = std::min(kAges, age + instance.PricedAges());
   const uint32_t last = std::min(BucketOfAge(end - 1) + 2, HazardModel::kBuckets);
-  model.Price(instance.Rows(), {BucketOfAge(age), BucketOfAge(age + 1), last}, worth);
+  const HazardModel::Asked asked = {BucketOfAge(age), std::min(BucketOfAge(age + 1), last - 1),
+                                    last};
+  pricing == Pricing::kExact ? model.Price(rows, asked, worth)
+                             : model.PriceAtLeast(rows, asked, worth);
   for (uint32_t at = age; at < end; ++at) {
     // An age counts as its middle, but for the first, which is how a block begins.
     const uint32_t bucket = BucketOfAge(at);
     const uint32_t next = std::min(bucket + 1, HazardModel::kBuckets - 1);
-    instance.rank[at - age] = RankOf(at == 0 ? worth[bucket] : (worth[bucket] + worth[next]) / 2);
+    const uint8_t rank = RankOf(at == 0 ? worth[bucket] : (worth[bucket] + worth[next]) / 2);
+    uint8_t& kept = instance.rank[std::min(at - age, Instance::kRanks - 1)];
+    kept = at - age < Instance::kRanks ? rank : std::min(kept, rank);
+  }
+  for (uint32_t i = end - age; i < Instance::kRanks; ++i) {
+    instance.rank[i] = instance.rank[i - 1];
   }
 }
+
+// Prices runs as they are asked for: the price of a run need not have kept up with its age, and is
+// gone when its instance begins anew.
+class RunPricer {
+ public:
+  RunPricer(ChainTree& tree, const HazardModel& model) : tree_(tree), model_(model) {}
+
+  // Its instance, priced so well at least.
+  [[nodiscard]] Instance Priced(RunId id, Pricing pricing) const {
+    Instance instance = tree_.InstanceOf(id);
+    if (!IsKnown(instance, pricing)) {
+      PriceAges(model_, tree_.RowsOf(id), pricing, instance);
+    }
+    return instance;
+  }
+  // Prices it so well at least. Its place in an order does not change.
+  void Price(RunId id, Pricing pricing) {
+    if (!IsKnown(tree_.InstanceOf(id), pricing)) {
+      PriceNow(id, pricing);
+    }
+  }
+  // Although it may be known.
+  void PriceNow(RunId id, Pricing pricing) {
+    PriceAges(model_, tree_.RowsOf(id), pricing, tree_.InstanceOf(id));
+  }
+
+ private:
+  [[nodiscard]] static bool IsKnown(const Instance& instance, Pricing pricing) {
+    return !instance.IsStale() && (pricing == Pricing::kAtLeast || instance.exact != 0);
+  }
+
+  ChainTree& tree_;
+  const HazardModel& model_;
+};
 
 }  // namespace terrace

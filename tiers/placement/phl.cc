@@ -1,7 +1,6 @@
 #include "tiers/placement/phl.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <vector>
 
@@ -21,7 +20,6 @@
 namespace terrace {
 namespace {
 
-constexpr uint8_t kMostHits = 7;
 constexpr uint32_t kAppChildren = 16;
 constexpr uint32_t kTurnsACall = 1024;
 constexpr int kForgetSteps = 8;
@@ -89,10 +87,7 @@ class PhlPolicy final : public EvictionPolicy {
                   .end = static_cast<uint8_t>(BucketOfAge(age + 1)),
                   .used = false});
         shadow_.Turn(tree_, age);
-        if (IsPriced(tree_.At(id))) {
-          PriceIfStale(id);
-          RankAgain(id);
-        }
+        GrowOlder(id);
       }
     }
   }
@@ -112,14 +107,21 @@ class PhlPolicy final : public EvictionPolicy {
 
   [[nodiscard]] bool Admits(const Newcomer& newcomer) override {
     const Spot spot = tree_.SpotOf(newcomer);
-    if (spot.run != kNoRun) {
-      PriceIfStale(spot.run);
-    }
     if (guard_.lru_rules() || spot.run == kNoRun) {
       return true;
     }
     const RunId victim = LowestRun();
-    return victim == kNoRun || KeyOf(spot.run) >= KeyOf(victim);
+    if (victim == kNoRun) {
+      return true;
+    }
+    const uint32_t bar = tree_.InstanceOf(victim).Rank();
+    for (const Pricing pricing : {Pricing::kAtLeast, Pricing::kExact}) {
+      PriceInOrder(spot.run, pricing);
+      if (tree_.InstanceOf(spot.run).Rank() >= bar) {
+        return true;
+      }
+    }
+    return false;
   }
 
   void Insert(BlockId block, const Newcomer& newcomer) override {
@@ -129,9 +131,7 @@ class PhlPolicy final : public EvictionPolicy {
       tree_.InstanceOf(spot.run).last_s = now_s_;
       shadow_.Know(tree_, spot.run);
       Describe(spot.run, {}, Part::kLast);
-      Price(spot.run);
     }
-    PriceIfStale(spot.run);
     tree_.Attach(block, spot.run, spot.position);
     ++unlocked_;
     Reconsider(spot.run);
@@ -174,23 +174,26 @@ class PhlPolicy final : public EvictionPolicy {
 
   [[nodiscard]] uint64_t Rank(BlockId block) const override {
     const RunId own = tree_.PlaceOf(block).run;
+    const double value = Value(block);
     uint64_t before = 0;
     for (RunId id = 1; id < tree_.id_limit(); ++id) {
-      const bool sooner = guard_.lru_rules()
-                              ? tree_.InstanceOf(id).last_s < tree_.InstanceOf(own).last_s
-                              : KeyOf(id) < KeyOf(own);
+      const bool sooner =
+          tree_.At(id).resident > 0 &&
+          (guard_.lru_rules() ? tree_.InstanceOf(id).last_s < tree_.InstanceOf(own).last_s
+                              : pricer_.Priced(id, Pricing::kAtLeast).Rank() < value);
       before += sooner ? tree_.At(id).resident : 0;
     }
     return before;
   }
 
   [[nodiscard]] double Value(BlockId block) const override {
-    return KeyOf(tree_.PlaceOf(block).run);
+    return pricer_.Priced(tree_.PlaceOf(block).run, Pricing::kExact).Rank();
   }
   [[nodiscard]] std::optional<double> ReuseChance(BlockId block,
                                                   absl::Duration within) const override {
-    const Instance& instance = tree_.InstanceOf(tree_.PlaceOf(block).run);
-    return model_.ChanceOfUse(instance.Rows(), now_s_ - instance.last_s,
+    const RunId run = tree_.PlaceOf(block).run;
+    const Instance& instance = tree_.InstanceOf(run);
+    return model_.ChanceOfUse(tree_.RowsOf(run), now_s_ - instance.last_s,
                               absl::ToDoubleSeconds(within));
   }
   [[nodiscard]] uint64_t resident() const override { return tree_.resident(); }
@@ -204,9 +207,6 @@ class PhlPolicy final : public EvictionPolicy {
   using Spot = ChainTree::Spot;
   enum class Part : uint8_t { kInner, kLast };  // of a request's chain
 
-  [[nodiscard]] uint32_t KeyOf(RunId id) const {
-    return tree_.InstanceOf(id).RankAt(tree_.AgeOf(id));
-  }
   static BlockId Tail(const Run& run) {
     return run.resident_end == 0 ? kNoBlock : run.blocks[run.resident_end - 1];
   }
@@ -218,8 +218,6 @@ class PhlPolicy final : public EvictionPolicy {
   static float WeightOf(const Run& run) {
     return std::min(8.0F, std::sqrt(static_cast<float>(run.length)));
   }
-  // Ghosts that no shadow holds either have no place in any order.
-  static bool IsPriced(const Run& run) { return run.resident > 0 || run.phl_shadow > 0; }
 
   // ---- the tree
   // Leaves in path_ the runs that names begin with, cut so that each is used whole. Returns the
@@ -246,7 +244,7 @@ class PhlPolicy final : public EvictionPolicy {
   RunId CutRun(RunId id, uint32_t position) {
     const RunId head_id = tree_.Split(id, position);
     const Run& tail = tree_.At(id);
-    tree_.InstanceOf(head_id) = tree_.InstanceOf(id);
+    tree_.CopyInstance(id, head_id);
     shadow_.Split(tree_, head_id, id);
     if (tail.resident == 0) {
       LeaveOrder(id);
@@ -349,8 +347,9 @@ class PhlPolicy final : public EvictionPolicy {
   void Note(RunId id, HazardOutcome outcome) {
     const Instance& instance = tree_.InstanceOf(id);
     if (instance.learning && seen_.size() < HazardLesson::kMaxOutcomes) {
-      outcome.rows = instance.rows;
-      outcome.rows_used = instance.rows_used;
+      const absl::Span<const HazardModel::Row> rows = tree_.RowsOf(id);
+      std::copy(rows.begin(), rows.end(), outcome.rows.begin());
+      outcome.rows_used = static_cast<uint8_t>(rows.size());
       outcome.weight = WeightOf(tree_.At(id));
       seen_.push_back(outcome);
     }
@@ -358,16 +357,18 @@ class PhlPolicy final : public EvictionPolicy {
   // The run was used: the instance that it had is over.
   void LearnUse(RunId id) {
     Instance& instance = tree_.InstanceOf(id);
-    const uint32_t first = BucketOfAge(tree_.AgeOf(id));
+    const uint32_t first = BucketOfAge(tree_.InstanceOf(id).age);
     const uint32_t bucket = std::max(first, HazardModel::BucketOf(now_s_ - instance.last_s));
     Note(id,
          {.first = static_cast<uint8_t>(first), .end = static_cast<uint8_t>(bucket), .used = true});
-    instance.hits = std::min<uint8_t>(kMostHits, instance.hits + 1);
+    if (instance.hits < Instance::kMostHits) {
+      ++instance.hits;
+    }
   }
   // A new instance for a run that was used now.
   void Renew(RunId id, const RequestFacts& facts, Part part) {
     ++instances_;
-    tree_.InstanceOf(id).learning = instances_ % options_.LearnOneIn(instances_) == 0;
+    tree_.InstanceOf(id).learning = instances_ % options_.LearnOneIn(instances_) == 0 ? 1 : 0;
     Rewrite(id, facts, part);
   }
   // The instance begins now, with these facts.
@@ -376,8 +377,9 @@ class PhlPolicy final : public EvictionPolicy {
     tree_.InstanceOf(id).last_s = now_s_;
     Describe(id, facts, part);
     shadow_.Use(tree_, id);
-    Price(id);
-    RankAgain(id);
+    if (RankOrder::Has(tree_, id)) {
+      PriceInOrder(id, Pricing::kAtLeast);
+    }
     if (tree_.At(id).in_lru) {
       lru_order_.Remove(tree_, id);
       lru_order_.PushBack(tree_, id);
@@ -385,18 +387,16 @@ class PhlPolicy final : public EvictionPolicy {
   }
   void Describe(RunId id, const RequestFacts& facts, Part part) {
     const Run& run = tree_.At(id);
-    Instance& instance = tree_.InstanceOf(id);
-    const RunFacts of_run{instance.hits, run.children, run.depth, run.length, part == Part::kLast};
-    instance.rows_used =
-        static_cast<uint8_t>(FeatureRows(facts, of_run, absl::MakeSpan(instance.rows)));
+    const RunFacts of_run{tree_.InstanceOf(id).hits, run.children, run.depth, run.length,
+                          part == Part::kLast};
+    tree_.Describe(id, FeatureRows(facts, of_run));
   }
-  // Of ghosts the price is not kept up with their age.
-  void PriceIfStale(RunId id) {
-    if (tree_.InstanceOf(id).IsRankStaleAt(tree_.AgeOf(id))) {
-      Price(id);
+  void PriceInOrder(RunId id, Pricing pricing) {
+    pricer_.Price(id, pricing);
+    if (RankOrder::Has(tree_, id)) {
+      order_.RankAgain(tree_, id);
     }
   }
-  void Price(RunId id) { PriceAges(model_, tree_.AgeOf(id), tree_.InstanceOf(id)); }
 
   // Runs of the path that are alike become one.
   void JoinPath() {
@@ -463,7 +463,8 @@ class PhlPolicy final : public EvictionPolicy {
     for (RunId id = shadow_.order().front(); id != kNoRun; id = UseOrder::After(tree_, id)) {
       Run& run = tree_.At(id);
       if (guard_.lru_rules() ? ShadowPhl::Evictable(run) : Evictable(run)) {
-        order_.PushBack(tree_, id, KeyOf(id));
+        pricer_.Price(id, Pricing::kAtLeast);
+        order_.PushBack(tree_, id);
       }
       if (guard_.lru_rules() && run.resident > 0) {
         lru_order_.PushBack(tree_, id);
@@ -476,7 +477,7 @@ class PhlPolicy final : public EvictionPolicy {
       for (const RunId id : path) {
         order_.Remove(tree_, id);
       }
-      phl_shadow_.Store(tree_, path, capacity_, order_, [this](RunId id) { return KeyOf(id); });
+      phl_shadow_.Store(tree_, path, capacity_, order_, pricer_);
     }
   }
 
@@ -499,10 +500,10 @@ class PhlPolicy final : public EvictionPolicy {
 
   // ---- the order of eviction: order_ while PHL rules; while LRU rules, lru_order_, and order_ is
   // the shadow's
-  void RankAgain(RunId id) {
-    if (RankOrder::Has(tree_.At(id))) {
-      order_.Remove(tree_, id);
-      order_.PushBack(tree_, id, KeyOf(id));
+  // The run has reached another age.
+  void GrowOlder(RunId id) {
+    if (RankOrder::Has(tree_, id)) {
+      tree_.InstanceOf(id).IsStale() ? PriceInOrder(id, Pricing::kAtLeast) : order_.Fall(tree_, id);
     }
   }
   void LeaveOrder(RunId id) {
@@ -522,40 +523,40 @@ class PhlPolicy final : public EvictionPolicy {
       return;
     }
     if (guard_.lru_rules()) {
-      ShadowPhl::Enter(tree_, id, order_, [this](RunId each) { return KeyOf(each); });
+      ShadowPhl::Enter(tree_, id, order_, pricer_);
       if (!run.in_lru && Evictable(run)) {
         InsertByUse(tree_, lru_order_, id);
         run.in_lru = true;
       }
-    } else if (!RankOrder::Has(run) && Evictable(run)) {
-      order_.Insert(tree_, id, KeyOf(id));
+    } else if (!RankOrder::Has(tree_, id) && Evictable(run)) {
+      pricer_.Price(id, Pricing::kAtLeast);
+      order_.Insert(tree_, id);
     }
   }
   // The run from which a block goes next; those that turn out to be no leaves leave the order until
   // they are, and those that were priced at an earlier age are priced again, by what is known now.
   RunId LowestRun() {
-    for (;;) {
-      const RunId id = guard_.lru_rules() ? lru_order_.front() : order_.Lowest();
-      if (id == kNoRun) {
-        return id;
+    if (guard_.lru_rules()) {
+      while (lru_order_.front() != kNoRun && !Evictable(tree_.At(lru_order_.front()))) {
+        LeaveOrder(lru_order_.front());
       }
-      if (!Evictable(tree_.At(id))) {
-        LeaveOrder(id);
-        continue;
-      }
-      if (guard_.lru_rules() || tree_.AgeOf(id) == tree_.InstanceOf(id).priced_age) {
-        return id;
-      }
-      Price(id);
-      RankAgain(id);
+      return lru_order_.front();
     }
+    return order_.Lowest(tree_, [this](RunId id) {
+      const bool goes = Evictable(tree_.At(id));
+      const Instance& instance = tree_.InstanceOf(id);
+      if (goes && (instance.exact == 0 || instance.priced_age != instance.age)) {
+        pricer_.PriceNow(id, Pricing::kExact);
+      }
+      return goes;
+    });
   }
 
   // Brings into the cache what goes next, a step with each block that goes now.
   void PrefetchBehind(RunId id) const {
     const Run& run = tree_.At(id);
-    const RunId next =
-        tree_.LinkOf(id, guard_.lru_rules() ? RunChain::kLru : RunChain::kRank).after;
+    const RunId next = guard_.lru_rules() ? tree_.LinkOf<RunChain::kLru>(id).after
+                                          : tree_.LinkOf<RunChain::kRank>(id).after;
     if (next == kNoRun) {
       return;
     }
@@ -571,6 +572,7 @@ class PhlPolicy final : public EvictionPolicy {
   const PhlOptions options_;
   ChainTree tree_;
   HazardModel model_;  // to price by
+  RunPricer pricer_{tree_, model_};
   HazardLesson lesson_{model_};
   std::vector<HazardOutcome> seen_;  // since the last lesson began
   bool in_lesson_ = false;

@@ -23,16 +23,18 @@ uint64_t HalfOctave(uint32_t value) {
 
 class Rows {
  public:
-  explicit Rows(absl::Span<HazardModel::Row> out) : out_(out) {}
   void Add(uint64_t a, uint64_t b = 0, uint64_t c = 0) {
-    TERRACE_CHECK(used_ < out_.size());
+    TERRACE_CHECK(used_ < kFeatures);
     out_[used_] = HazardModel::RowOf(used_, a | b << 20U | c << 40U);
     ++used_;
   }
-  [[nodiscard]] uint32_t used() const { return used_; }
+  [[nodiscard]] std::array<HazardModel::Row, kFeatures> All() const {
+    TERRACE_CHECK(used_ == kFeatures);
+    return out_;
+  }
 
  private:
-  absl::Span<HazardModel::Row> out_;
+  std::array<HazardModel::Row, kFeatures> out_{};
   uint32_t used_ = 0;  // also the number of the feature
 };
 
@@ -54,10 +56,9 @@ void ApplyHints(const RequestHints& hints, RequestFacts& facts) {
   }
 }
 
-uint32_t FeatureRows(const RequestFacts& request,
-                     const RunFacts& run,
-                     absl::Span<HazardModel::Row> out) {
-  Rows rows(out);
+std::array<HazardModel::Row, kFeatures> FeatureRows(const RequestFacts& request,
+                                                    const RunFacts& run) {
+  Rows rows;
   const uint64_t hits = std::min<uint32_t>(run.hits, 7);
   const uint64_t sharing = run.children <= 1 ? 0 : Octave(run.children) - 1;
   const uint64_t fresh =
@@ -84,7 +85,7 @@ uint32_t FeatureRows(const RequestFacts& request,
   rows.Add(Octave(run.depth), hits, sharing);
   rows.Add(expected);
   rows.Add(user, output, begins);
-  return rows.used();
+  return rows.All();
 }
 
 }  // namespace terrace

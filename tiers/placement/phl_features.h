@@ -4,6 +4,7 @@
 // Immutable values.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "tiers/placement/eviction_policy.h"
@@ -15,7 +16,7 @@ namespace terrace {
 // of another list say nothing.
 inline constexpr uint32_t kFeatureVersion = 3;
 
-inline constexpr size_t kMostFeatures = 13;
+inline constexpr size_t kFeatures = 13;
 
 // Of the request.
 struct RequestFacts {
@@ -46,9 +47,7 @@ struct RunFacts {
   bool last = false;  // the request ends at its end
 };
 
-// Writes at most `rows.size()` rows; returns how many.
-uint32_t FeatureRows(const RequestFacts& request,
-                     const RunFacts& run,
-                     absl::Span<HazardModel::Row> rows);
+std::array<HazardModel::Row, kFeatures> FeatureRows(const RequestFacts& request,
+                                                    const RunFacts& run);
 
 }  // namespace terrace

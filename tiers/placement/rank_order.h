@@ -1,5 +1,9 @@
-// Runs in the order in which they go: lists by a small key, the lowest key first, and within a key
-// the longest unused first.
+// Runs in the order in which they go: the lowest rank at their age first, and of equals the longest
+// unused, more or less.
+//
+// Few runs come up as the lowest, and only those have to have an exact price. The others stand in
+// the list of the least rank that they can have until they are priced again, whatever age they
+// reach until then. One that comes up there is priced, and falls with its age from then on.
 //
 // Thread-compatible.
 #pragma once
@@ -38,32 +42,65 @@ class RankOrder {
  public:
   static constexpr uint32_t kKeys = 256;
 
-  [[nodiscard]] static bool Has(const Run& run) { return run.rank_list >= 0; }
+  [[nodiscard]] static bool Has(const ChainTree& tree, RunId id) {
+    return tree.InstanceOf(id).listed != 0;
+  }
 
-  // The run is in no list.
-  void PushBack(ChainTree& tree, RunId id, uint32_t key) {
-    lists_[key].PushBack(tree, id);
-    Note(tree.At(id), key);
-  }
-  void Insert(ChainTree& tree, RunId id, uint32_t key) {
+  // The run is in no list, and has been priced.
+  void PushBack(ChainTree& tree, RunId id) { PushBack(tree, id, KeyOf(tree.InstanceOf(id))); }
+  void Insert(ChainTree& tree, RunId id) {
+    Instance& instance = tree.InstanceOf(id);
+    const uint32_t key = KeyOf(instance);
     InsertByUse(tree, lists_[key], id);
-    Note(tree.At(id), key);
+    Note(instance, key);
   }
+  // The run, which is in a list, has reached another age, and is not to be priced again.
+  void Fall(ChainTree& tree, RunId id) {
+    const Instance& instance = tree.InstanceOf(id);
+    if (instance.Rank() < instance.rank_list) {
+      Move(tree, id, instance.Rank());
+    }
+  }
+  // It has been priced.
+  void RankAgain(ChainTree& tree, RunId id) { Move(tree, id, KeyOf(tree.InstanceOf(id))); }
   // Nothing happens where it is in none.
   void Remove(ChainTree& tree, RunId id) {
-    Run& run = tree.At(id);
-    if (!Has(run)) {
+    Instance& instance = tree.InstanceOf(id);
+    if (instance.listed == 0) {
       return;
     }
-    const auto key = static_cast<uint32_t>(run.rank_list);
+    const uint32_t key = instance.rank_list;
     lists_[key].Remove(tree, id);
-    run.rank_list = -1;
+    instance.listed = 0;
     if (lists_[key].empty()) {
       occupied_[key / 64] &= ~(uint64_t{1} << key % 64);
     }
   }
-  // kNoRun: there is none.
-  [[nodiscard]] RunId Lowest() const {
+  // kNoRun: there is none. look(id) says whether the run belongs here, and prices it exactly.
+  template <typename Look>
+  [[nodiscard]] RunId Lowest(ChainTree& tree, const Look& look) {
+    for (;;) {
+      const RunId id = Front();
+      if (id == kNoRun) {
+        return id;
+      }
+      if (!look(id)) {
+        Remove(tree, id);
+        continue;
+      }
+      const Instance& instance = tree.InstanceOf(id);
+      if (instance.Rank() == instance.rank_list) {
+        return id;
+      }
+      Move(tree, id, instance.Rank());
+    }
+  }
+
+ private:
+  [[nodiscard]] static uint32_t KeyOf(const Instance& instance) {
+    return instance.exact != 0 ? instance.Rank() : instance.LeastRank();
+  }
+  [[nodiscard]] RunId Front() const {
     for (uint32_t word = 0; word < occupied_.size(); ++word) {
       if (occupied_[word] != 0) {
         return lists_[word * 64 + static_cast<uint32_t>(std::countr_zero(occupied_[word]))].front();
@@ -71,10 +108,17 @@ class RankOrder {
     }
     return kNoRun;
   }
-
- private:
-  void Note(Run& run, uint32_t key) {
-    run.rank_list = static_cast<int16_t>(key);
+  void Move(ChainTree& tree, RunId id, uint32_t key) {
+    Remove(tree, id);
+    PushBack(tree, id, key);
+  }
+  void PushBack(ChainTree& tree, RunId id, uint32_t key) {
+    lists_[key].PushBack(tree, id);
+    Note(tree.InstanceOf(id), key);
+  }
+  void Note(Instance& instance, uint32_t key) {
+    instance.rank_list = static_cast<uint8_t>(key);
+    instance.listed = 1;
     occupied_[key / 64] |= uint64_t{1} << key % 64;
   }
 

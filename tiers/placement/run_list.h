@@ -12,24 +12,24 @@ class RunList {
   [[nodiscard]] RunId back() const { return back_; }
   [[nodiscard]] bool empty() const { return front_ == kNoRun; }
   [[nodiscard]] static RunId After(const ChainTree& tree, RunId run) {
-    return tree.LinkOf(run, kChain).after;
+    return tree.LinkOf<kChain>(run).after;
   }
   [[nodiscard]] static RunId Before(const ChainTree& tree, RunId run) {
-    return tree.LinkOf(run, kChain).before;
+    return tree.LinkOf<kChain>(run).before;
   }
   void PushBack(ChainTree& tree, RunId run) { InsertAfter(tree, run, back_); }
   // after kNoRun: at the front.
   void InsertAfter(ChainTree& tree, RunId run, RunId after) {
-    RunLink& link = tree.LinkOf(run, kChain);
+    RunLink& link = tree.LinkOf<kChain>(run);
     link.before = after;
-    link.after = after == kNoRun ? front_ : tree.LinkOf(after, kChain).after;
-    (link.before == kNoRun ? front_ : tree.LinkOf(link.before, kChain).after) = run;
-    (link.after == kNoRun ? back_ : tree.LinkOf(link.after, kChain).before) = run;
+    link.after = after == kNoRun ? front_ : tree.LinkOf<kChain>(after).after;
+    (link.before == kNoRun ? front_ : tree.LinkOf<kChain>(link.before).after) = run;
+    (link.after == kNoRun ? back_ : tree.LinkOf<kChain>(link.after).before) = run;
   }
   void Remove(ChainTree& tree, RunId run) {
-    RunLink& link = tree.LinkOf(run, kChain);
-    (link.before == kNoRun ? front_ : tree.LinkOf(link.before, kChain).after) = link.after;
-    (link.after == kNoRun ? back_ : tree.LinkOf(link.after, kChain).before) = link.before;
+    RunLink& link = tree.LinkOf<kChain>(run);
+    (link.before == kNoRun ? front_ : tree.LinkOf<kChain>(link.before).after) = link.after;
+    (link.after == kNoRun ? back_ : tree.LinkOf<kChain>(link.after).before) = link.before;
     link = {};
   }
 

@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 
 #include "tiers/placement/chain_tree.h"
+#include "tiers/placement/instance_price.h"
 #include "tiers/placement/rank_order.h"
 
 namespace terrace {
@@ -53,18 +54,16 @@ class ShadowPhl {
   }
 
   // The runs of a path, which are in no list of `order` now, are stored as far as there is room or
-  // they are worth more than what has to go; key(id) is a run's rank. Runs that become leaves
-  // enter `order`.
-  template <typename Key>
+  // they are worth more than what has to go. Runs that become leaves enter `order`.
   void Store(ChainTree& tree,
              absl::Span<const RunId> path,
              uint64_t capacity,
              RankOrder& order,
-             const Key& key) {
+             RunPricer& pricer) {
     for (const RunId id : path) {
       Run& run = tree.At(id);
       const uint32_t wanted = run.length - run.phl_shadow;
-      while (held_ + wanted > capacity && MakeRoom(tree, id, wanted, capacity, order, key)) {
+      while (held_ + wanted > capacity && MakeRoom(tree, id, wanted, capacity, order, pricer)) {
       }
       const uint64_t room = capacity - std::min(capacity, held_);
       const auto stored = static_cast<uint32_t>(std::min<uint64_t>(wanted, room));
@@ -76,43 +75,48 @@ class ShadowPhl {
       }
     }
     for (const RunId id : path) {
-      Enter(tree, id, order, key);
+      Enter(tree, id, order, pricer);
     }
   }
   // The run may have become one that it could evict from.
-  template <typename Key>
-  static void Enter(ChainTree& tree, RunId id, RankOrder& order, const Key& key) {
+  static void Enter(ChainTree& tree, RunId id, RankOrder& order, RunPricer& pricer) {
     Run& run = tree.At(id);
-    if (id != kRootRun && !RankOrder::Has(run) && Evictable(run)) {
-      order.Insert(tree, id, key(id));
+    if (id != kRootRun && !RankOrder::Has(tree, id) && Evictable(run)) {
+      pricer.Price(id, Pricing::kAtLeast);
+      order.Insert(tree, id);
     }
   }
 
  private:
   // False: nothing is worth less than `run`.
-  template <typename Key>
   bool MakeRoom(ChainTree& tree,
                 RunId run,
                 uint32_t wanted,
                 uint64_t capacity,
                 RankOrder& order,
-                const Key& key) {
-    const RunId id = order.Lowest();
-    if (id == kNoRun || key(run) < key(id)) {
+                RunPricer& pricer) {
+    const RunId id = order.Lowest(tree, [&](RunId lowest) {
+      if (!Evictable(tree.At(lowest))) {
+        return false;
+      }
+      pricer.Price(lowest, Pricing::kExact);
+      return true;
+    });
+    if (id == kNoRun) {
+      return false;
+    }
+    pricer.Price(run, Pricing::kExact);
+    if (tree.InstanceOf(run).Rank() < tree.InstanceOf(id).Rank()) {
       return false;
     }
     Run& victim = tree.At(id);
-    if (!Evictable(victim)) {
-      order.Remove(tree, id);
-      return true;
-    }
     const uint64_t gone = std::min<uint64_t>(victim.phl_shadow, held_ + wanted - capacity);
     victim.phl_shadow -= static_cast<uint32_t>(gone);
     held_ -= gone;
     if (victim.phl_shadow == 0) {
       order.Remove(tree, id);
       --tree.At(victim.parent).phl_children;
-      Enter(tree, victim.parent, order, key);
+      Enter(tree, victim.parent, order, pricer);
     }
     return true;
   }

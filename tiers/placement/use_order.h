@@ -29,7 +29,7 @@ class UseOrder {
   // Used at its instance's last_s, now: the youngest, of age 0.
   void PushBack(ChainTree& tree, RunId run) {
     list_.PushBack(tree, run);
-    tree.AgeOf(run) = 0;
+    tree.InstanceOf(run).age = 0;
     if (oldest_[0] == kNoRun) {
       SetOldest(tree, 0, run);
     }
@@ -37,7 +37,7 @@ class UseOrder {
   // As old as `before`.
   void InsertAfter(ChainTree& tree, RunId run, RunId before) {
     list_.InsertAfter(tree, run, before);
-    tree.AgeOf(run) = tree.AgeOf(before);
+    tree.InstanceOf(run).age = tree.InstanceOf(before).age;
   }
   void Remove(ChainTree& tree, RunId run) {
     PassOver(tree, run);
@@ -55,7 +55,7 @@ class UseOrder {
   void Turn(ChainTree& tree, uint32_t age) {
     const RunId run = oldest_[age];
     PassOver(tree, run);
-    tree.AgeOf(run) = static_cast<uint8_t>(age + 1);
+    tree.InstanceOf(run).age = static_cast<uint8_t>(age + 1);
     if (oldest_[age + 1] == kNoRun) {
       SetOldest(tree, age + 1, run);
     }
@@ -66,13 +66,12 @@ class UseOrder {
 
   // The run is not the oldest of its age any more.
   void PassOver(const ChainTree& tree, RunId run) {
-    const uint32_t age = tree.AgeOf(run);
+    const uint32_t age = tree.InstanceOf(run).age;
     if (oldest_[age] == run) {
       const RunId next = List::After(tree, run);
-      const bool is_alike = next != kNoRun && tree.AgeOf(next) == age;
+      const bool is_alike = next != kNoRun && tree.InstanceOf(next).age == age;
       SetOldest(tree, age, is_alike ? next : kNoRun);
       if (is_alike) {
-        tree.PrefetchBeside(next, RunChain::kRank);
         SendScout(tree, age);
       }
     }
@@ -87,13 +86,14 @@ class UseOrder {
   // ahead enough. A scout that was used meanwhile has gone to the back, and starts again.
   void SendScout(const ChainTree& tree, uint32_t age) {
     Scout& scout = scouts_[age];
-    if (scout.run == kNoRun || scout.lead == 0 || (age > 0 && tree.AgeOf(scout.run) == 0)) {
+    if (scout.run == kNoRun || scout.lead == 0 ||
+        (age > 0 && tree.InstanceOf(scout.run).age == 0)) {
       scout = {oldest_[age], 1};
     }
     --scout.lead;
     for (int steps = 0; steps < 2 && scout.lead < kLead && scout.run != kNoRun; ++steps) {
       scout.run = List::After(tree, scout.run);
-      tree.Prefetch(scout.run);
+      tree.PrefetchStanding(scout.run);
       ++scout.lead;
     }
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -148,6 +149,45 @@ TEST(HazardModel, WorthIsTheSameWhateverElseIsAskedFor) {
     for (uint32_t b = rest; b < end; ++b) {
       EXPECT_NEAR(some[b] / all[b], 1, 1e-6) << first << ", " << b;
     }
+  }
+}
+
+TEST(HazardModel, IsNeverWorthLessThanAtLeast) {
+  std::mt19937_64 random(3);
+  const auto below = [&random](uint32_t end) { return static_cast<uint32_t>(random() % end); };
+  HazardModel model;
+  double tightest = 0;
+  for (int step = 0; step < 2'000; ++step) {
+    Rows rows;
+    for (uint32_t i = 0; i < 1 + below(4); ++i) {
+      rows.push_back(static_cast<HazardModel::Row>(below(20)));
+    }
+    const uint32_t bucket = below(HazardModel::kBuckets);
+    below(3) == 0 ? model.Survived(rows, 0, bucket + 1, 1) : model.Used(rows, 0, bucket, 1);
+    const uint32_t first = below(HazardModel::kBuckets);
+    const auto rest = std::min(first + below(9), HazardModel::kBuckets - 1);
+    const auto end = std::min(rest + 1 + below(9), HazardModel::kBuckets);
+    HazardModel::Worth worth;
+    HazardModel::Worth least;
+    model.Price(rows, {first, rest, end}, worth);
+    model.PriceAtLeast(rows, {first, rest, end}, least);
+    for (uint32_t b = first; b < end; b = std::max(b + 1, rest)) {
+      ASSERT_GT(least[b], 0);
+      ASSERT_LE(least[b], worth[b] * (1 + 1e-5)) << step << ": " << first << ", " << b;
+      tightest = std::max<double>(tightest, least[b] / worth[b]);
+    }
+  }
+  EXPECT_GT(tightest, 0.999);
+}
+
+TEST(HazardModel, IsWorthNoMoreThanAtLeastWhereItIsUsedEverMoreRarely) {
+  const HazardModel model;
+  HazardModel::Worth worth;
+  HazardModel::Worth least;
+  model.Price(Rows{7}, {1, 2}, worth);
+  model.PriceAtLeast(Rows{7}, {1, 2}, least);
+  for (uint32_t b = 1; b < HazardModel::kBuckets; ++b) {
+    EXPECT_NEAR(least[b] / worth[b], 1, 1e-5) << b;
   }
 }
 

@@ -1,6 +1,5 @@
 #include "tiers/placement/shadow_phl.h"
 
-#include <map>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -20,17 +19,21 @@ class ShadowPhlTest : public testing::Test {
   }
   void StoreAgain(const std::vector<RunId>& path, uint32_t key, uint64_t capacity) {
     for (const RunId run : path) {
-      keys_[run] = key;
+      Instance& instance = tree_.InstanceOf(run);
+      instance.rank.fill(static_cast<uint8_t>(key));
+      instance.priced = 1;
+      instance.exact = 1;
       order_.Remove(tree_, run);
     }
-    shadow_.Store(tree_, path, capacity, order_, [this](RunId run) { return keys_[run]; });
+    shadow_.Store(tree_, path, capacity, order_, pricer_);
   }
   uint32_t Held(RunId run) { return tree_.At(run).phl_shadow; }
 
   ChainTree tree_;
   RankOrder order_;
   ShadowPhl shadow_;
-  std::map<RunId, uint32_t> keys_;
+  HazardModel model_;
+  RunPricer pricer_{tree_, model_};
 };
 
 TEST_F(ShadowPhlTest, HoldsWhatThereIsRoomFor) {
