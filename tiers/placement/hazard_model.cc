@@ -18,6 +18,7 @@ constexpr float kDecay = 1e-4F;
 constexpr float kLeastChance = 1e-6F;
 constexpr float kLeastWorth = 1e-30F;    // uses per second held; below it none are told apart
 constexpr double kMostUses = 2'000;      // that the constant rate is made of
+constexpr uint64_t kNumbering = 0x91A2B3C55E68U;  // which rows meet: chance, see ARCHITECTURE.md
 constexpr double kMostSquares = 65'536;  // that skill is made of: some 50,000 observations
 
 // Four numbers in one register.
@@ -198,7 +199,8 @@ uint32_t HazardModel::BucketOf(double age_s) {
 }
 
 HazardModel::Row HazardModel::RowOf(uint32_t feature, uint64_t value) {
-  uint64_t mixed = (value + 0x9E3779B97F4A7C15U * (feature + 1)) * 0xD6E8FEB86659FD93U;
+  uint64_t mixed =
+      ((value ^ kNumbering) + 0x9E3779B97F4A7C15U * (feature + 1)) * 0xD6E8FEB86659FD93U;
   mixed = (mixed ^ (mixed >> 32U)) * 0xD6E8FEB86659FD93U;
   mixed ^= mixed >> 32U;
   return static_cast<Row>((mixed & 0xFFFFFFFFU) * kRows >> 32U);

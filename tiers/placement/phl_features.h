@@ -14,7 +14,7 @@ namespace terrace {
 
 // Raised when the list changes, or how weights are learnt: they are kept over restarts, and those
 // of another list say nothing.
-inline constexpr uint32_t kFeatureVersion = 3;
+inline constexpr uint32_t kFeatureVersion = 4;
 
 inline constexpr size_t kFeatures = 13;
 

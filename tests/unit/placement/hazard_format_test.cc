@@ -48,12 +48,12 @@ TEST(HazardFormat, KeepsItsBytes) {
   const std::string bytes = EncodeHazardState(SmallState());
   ASSERT_EQ(bytes.size(), 52U + 2 * 194);
   const std::string head(
-      "\1\0\0\0\3\0\0\0\7\0\0\0\0\0\0\0"
+      "\1\0\0\0\4\0\0\0\7\0\0\0\0\0\0\0"
       "\0\0\0\0\0\0\0\x40\0\0\0\0\0\xc0\x72\x40"
       "\0\0\0\0\0\0\xf8\xbf\0\0\0\0\0\0\x10\x40"
       "\2\0\0\0\2\1\0\0\0\x3f",
       58);
-  EXPECT_EQ(kFeatureVersion, 3U) << "the bytes above begin with it";
+  EXPECT_EQ(kFeatureVersion, 4U) << "the bytes above begin with it";
   EXPECT_EQ(bytes.substr(0, head.size()), head);
   EXPECT_EQ(bytes.substr(52 + 2 + 96, 4), std::string("\0\0\x80\x3f", 4));
 }
