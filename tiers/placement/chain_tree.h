@@ -67,19 +67,19 @@ struct Instance {
   // For so many ages it is priced at a time.
   [[nodiscard]] uint32_t PricedAges() const { return exact != 0 ? kRanks : 2 * kRanks; }
   // At its age.
-  [[nodiscard]] uint32_t Rank() const { return rank[std::min(age - priced_age, kLastRank)]; }
+  [[nodiscard]] uint32_t Rank() const { return rank[std::min(AgesSincePriced(), kRanks - 1)]; }
   // The least rank from its age on until it is to be priced again.
   [[nodiscard]] uint32_t LeastRank() const {
     uint32_t least = Rank();
-    for (uint32_t i = age + 1U - priced_age; i < kRanks; ++i) {
+    for (uint32_t i = AgesSincePriced() + 1; i < kRanks; ++i) {
       least = std::min<uint32_t>(least, rank[i]);
     }
     return least;
   }
-  [[nodiscard]] bool IsStale() const { return priced == 0 || age >= priced_age + PricedAges(); }
+  [[nodiscard]] bool IsStale() const { return priced == 0 || AgesSincePriced() >= PricedAges(); }
 
  private:
-  static constexpr int kLastRank = kRanks - 1;
+  [[nodiscard]] uint32_t AgesSincePriced() const { return uint32_t{age} - priced_age; }
 };
 using InstanceRows = std::array<HazardModel::Row, kFeatures>;
 
@@ -128,6 +128,7 @@ class ChainTree {
   ChainTree();
   ChainTree(const ChainTree&) = delete;
   ChainTree& operator=(const ChainTree&) = delete;
+  ~ChainTree() = default;
 
   static uint32_t PrintOf(uint64_t name) {
     uint64_t mixed = (name ^ (name >> 32U)) * 0xD6E8FEB86659FD93U;

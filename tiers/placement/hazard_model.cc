@@ -309,9 +309,9 @@ void HazardModel::LearnOneBucket(absl::Span<const Row> rows,
 }
 
 double HazardModel::ChanceOfUse(absl::Span<const Row> rows, double age_s, double within_s) const {
-  constexpr double kMost_s = 1e12;  // beyond all buckets, and far from overflowing
-  age_s = std::min(age_s, kMost_s);
-  within_s = std::min(within_s, kMost_s);
+  constexpr double kLongestAge = 1e12;  // beyond all buckets, and far from overflowing
+  age_s = std::min(age_s, kLongestAge);
+  within_s = std::min(within_s, kLongestAge);
   const uint32_t first = BucketOf(age_s);
   const uint32_t end = BucketOf(age_s + within_s) + 1;
   Hazards hazards;
@@ -411,14 +411,14 @@ HazardModel::Sums HazardModel::SumOf(absl::Span<const Row> rows,
   static_assert(kShared / kLanes == kLast);
   std::array<Lanes, kLast + 1> sums{};
   const Weights* const table = weights_->data();
-  const uint32_t begin = first / kLanes;
-  const uint32_t behind = std::min((end + kLanes - 1) / kLanes, kLast);
+  const size_t begin = first / kLanes;
+  const size_t behind = std::min((end + kLanes - 1) / kLanes, kLast);
   for (const Row row : rows) {
     const float* const weights = table[row].data();
-    for (uint32_t i = begin; i < behind; ++i) {
+    for (size_t i = begin; i < behind; ++i) {
       sums[i] += LanesAt(weights + i * kLanes);
     }
-    sums[kLast] += LanesAt(weights + kLast * kLanes);
+    sums[kLast] += LanesAt(weights + size_t{kLast} * kLanes);
   }
   Sums out{};
   std::memcpy(out.data(), sums.data(), sizeof(sums));

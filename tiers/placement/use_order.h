@@ -79,7 +79,10 @@ class UseOrder {
 
   void SetOldest(const ChainTree& tree, uint32_t age, RunId run) {
     oldest_[age] = run;
-    oldest_use_s_[age] = run == kNoRun ? kNever : tree.InstanceOf(run).last_s;
+    oldest_use_s_[age] = kNever;
+    if (run != kNoRun) {
+      oldest_use_s_[age] = tree.InstanceOf(run).last_s;
+    }
   }
 
   // Brings into the cache what the next turns look at; a step more than the oldest took until it is

@@ -10,7 +10,7 @@ namespace {
 constexpr double kSecondsADay = 86'400;
 constexpr uint32_t kFadesAHalfLife = 32;
 constexpr double kFade = 0.97857206208770009;  // to the 32nd: a half
-constexpr double kFadeStep_s = 240.0 / kFadesAHalfLife;
+constexpr double kFadeStepSeconds = 240.0 / kFadesAHalfLife;
 static_assert(WriteBudget::kHalfLife == absl::Seconds(240));
 constexpr double kMostFades = 4096;  // after which nothing of the memory is left
 constexpr uint32_t kMantissaBits = 52;
@@ -65,17 +65,17 @@ void WriteBudget::Pass(absl::Duration now) {
   now_ = now;
   saved_up_ = std::max(saved_up_, std::min(most_saved_, saved_up_ + passed_s * rate_));
   unfaded_s_ += passed_s;
-  const double fades = std::min(kMostFades, unfaded_s_ / kFadeStep_s);
+  const double fades = std::min(kMostFades, unfaded_s_ / kFadeStepSeconds);
   if (fades < 1) {
     return;
   }
   double kept = 1;
   for (auto i = static_cast<uint32_t>(fades); i > 0; --i) {
     kept *= kFade;
-    memory_s_ = memory_s_ * kFade + kFadeStep_s;
+    memory_s_ = memory_s_ * kFade + kFadeStepSeconds;
   }
-  unfaded_s_ = std::max(0.0, std::min(unfaded_s_, kMostFades * kFadeStep_s) -
-                                 static_cast<uint32_t>(fades) * kFadeStep_s);
+  unfaded_s_ = std::max(0.0, std::min(unfaded_s_, kMostFades * kFadeStepSeconds) -
+                                 static_cast<uint32_t>(fades) * kFadeStepSeconds);
   for (double& bytes : offered_) {
     bytes *= kept;
   }
