@@ -42,7 +42,8 @@ class Region(NamedTuple):
 
 class Part(NamedTuple):
     """One namespace's share of a call. Keys are of one length; `blocks` are indexes into the
-    region."""
+    region. `after_event`, for memory of a GPU: the 64 bytes that name an event which copies wait
+    for."""
 
     namespace: Namespace
     keys: Sequence[bytes]
@@ -53,6 +54,7 @@ class Part(NamedTuple):
     first_token: int = 0
     end_tokens: Optional[Sequence[int]] = None
     window_tokens: int = 0
+    after_event: bytes = b""
 
 
 class State(NamedTuple):
@@ -329,6 +331,9 @@ def fill(struct: abi.Part, part: Part) -> Tuple:
     for name, values in (("blocks", blocks), ("end_tokens", ends)):
         if values is not None and len(values) != len(keys):
             raise ValueError(f"{name}: one a key")
+    if len(part.after_event) not in (0, abi.HANDLE_BYTES):
+        raise ValueError(f"after_event: {abi.HANDLE_BYTES} bytes, or none")
+    event = ctypes.create_string_buffer(part.after_event) if part.after_event else None
     if blocks and max(blocks) >= part.region.block_count:
         raise ValueError(f"blocks: {max(blocks)} of a region of {part.region.block_count}")
     struct.ns = part.namespace.number
@@ -341,5 +346,6 @@ def fill(struct: abi.Part, part: Part) -> Tuple:
     struct.window_tokens = part.window_tokens
     struct.region = part.region.number if part.region is not None else 0
     struct.block_indexes = blocks.buffer_info()[0] if blocks else None
+    struct.after_event = ctypes.addressof(event) if event else None
     abi.sized(struct)
-    return blocks, ends
+    return blocks, ends, event

@@ -42,6 +42,10 @@ class ChunkFacts:
         self._fields["labels"] = facts.seal()
         self.shared = facts.shared
 
+    def fields(self) -> Dict[str, Any]:
+        """Of a NamespaceRecord, as far as they are the same for all that the engine stores."""
+        return {**self._fields, "labels": dict(self._fields["labels"])}
+
     def record(self, group: int) -> NamespaceRecord:
         """Of a group; its keys end in its index."""
         return NamespaceRecord(
