@@ -8,10 +8,10 @@ import os
 import pickle
 import random
 import sys
-import types
 import unittest
 
 import vllm_engine_stand_in as engines
+import vllm_kv_cache_stand_in as caches
 from private_daemon import PrivateDaemon, until
 
 engines.install()
@@ -22,7 +22,7 @@ from terrace.vllm_geometry import layer_of  # noqa: E402
 
 STEPS = int(os.environ.get("TERRACE_STEPS", "400"))
 SEED = int(os.environ.get("TERRACE_SEED", "1"))
-PLAIN = engines.LAYOUTS["all layers in one tensor"]
+PLAIN = caches.LAYOUTS["all layers in one tensor"]
 
 
 class ConnectorTest(unittest.TestCase):
@@ -68,7 +68,7 @@ class ConnectorTest(unittest.TestCase):
 class LayoutTest(ConnectorTest):
     def test_what_one_engine_computes_another_loads_in_every_layout(self):
         prompt = [number % 5 for number in range(23)]
-        for number, (name, layout) in enumerate(engines.LAYOUTS.items()):
+        for number, (name, layout) in enumerate(caches.LAYOUTS.items()):
             with self.subTest(name):
                 revision = f"layout {number}"
                 first = self.engine(layout, weights_revision=revision)
@@ -84,8 +84,8 @@ class LayoutTest(ConnectorTest):
 
     def test_layouts_are_kept_apart(self):
         prompt = [number % 5 for number in range(23)]
-        self.serve(self.engine(engines.LAYOUTS["blocks first"]), prompt)
-        other = self.engine(engines.LAYOUTS["blocks first, heads before tokens"])
+        self.serve(self.engine(caches.LAYOUTS["blocks first"]), prompt)
+        other = self.engine(caches.LAYOUTS["blocks first, heads before tokens"])
         self.serve(other, prompt)
         self.assertEqual(other.external_tokens, 0)
 
@@ -104,7 +104,7 @@ class LayoutTest(ConnectorTest):
             self.assertEqual(engine.external_tokens, tokens)
 
     def test_ranks_have_a_share_each_and_replicas_one_between_them(self):
-        for layout in (PLAIN, engines.LAYOUTS["latent"], engines.LAYOUTS["keys first, a tensor a layer"]):
+        for layout in (PLAIN, caches.LAYOUTS["latent"], caches.LAYOUTS["keys first, a tensor a layer"]):
             for world, stages in ((2, 1), (4, 2)):
                 with self.subTest(layout=layout, world=world):
                     revision = f"{layout} {world}"
@@ -154,8 +154,8 @@ class RefusalTest(ConnectorTest):
             ((8, 16), (8, 1), "16 bytes|32 bytes"),
         ):
             with self.subTest(shape), self.assertRaisesRegex(ValueError, said):
-                layer_of(engines.Tensor(4096, shape, strides), 8)
-        split = layer_of(engines.Tensor(4096, (2, 16, 4), (64, 4, 1)), 8)  # kernels' blocks are halves
+                layer_of(caches.Tensor(4096, shape, strides), 8)
+        split = layer_of(caches.Tensor(4096, (2, 16, 4), (64, 4, 1)), 8)  # kernels' blocks are halves
         self.assertEqual([tuple(run) for run in split.runs], [(4096, 16, 16), (4224, 16, 16)])
 
     def test_memory_that_cannot_be_exported_makes_misses(self):
@@ -316,10 +316,10 @@ class FaultTest(ConnectorTest):
     def test_what_is_computed_late_is_saved_late(self):
         """The step's writes have not run when the save is asked for."""
         engine = self.engine(local=False)
-        self.addCleanup(engines.device().delay, 0)
-        engines.device().delay(300)
+        self.addCleanup(caches.device().delay, 0)
+        caches.device().delay(300)
         self.serve(engine, [3] * 23)
-        engines.device().delay(0)
+        caches.device().delay(0)
         self.serve(engine, [3] * 23, name="again")
         self.assertEqual(engine.external_tokens, 20)
 
@@ -344,30 +344,38 @@ class RandomStepsTest(ConnectorTest):
         dice = random.Random(seed)
         print(f"seed {seed}", file=sys.stderr)
         engine = self.engine(layout, block_count=28, seed=random.Random(seed), **options)
-        numbers = iter(range(10**9))
-        down_until = None
-        for step in range(STEPS):
-            if len(engine.requests) < 12 and dice.random() < 0.5:
-                prompt = [dice.randrange(2)] * dice.choice([4, 8, 12, 16]) + [dice.randrange(3) for _ in range(dice.randrange(9))]
-                engine.add(engines.Request(f"r{next(numbers)}", prompt, dice.randrange(1, 12)))
-            live = [r.request_id for r in engine.requests.values() if r.status != engines.Status.FINISHED]
-            if live and dice.random() < 0.03:
-                engine.abort(dice.choice(live))
-            if kills and down_until is None and dice.random() < 0.008:
+        numbers = (f"r{number}" for number in range(10**9))
+        self.step_until_it_saves(engine, dice, numbers)
+        for _ in range(STEPS):
+            self.step_at_random(engine, dice, numbers)
+            if kills and dice.random() < 0.004:
                 self.daemon.kill()
-                down_until = step + dice.randrange(30)
-            if down_until is not None and step >= down_until:
+                for _ in range(dice.randrange(30)):
+                    self.step_at_random(engine, dice, numbers)
                 self.daemon.start()
-                down_until = None
-            engine.step()
+                self.step_until_it_saves(engine, dice, numbers)
         self.run_until(engine, lambda: not engine.unfinished)
         self.assert_nothing_is_kept(engine)
         self.assertEqual(engine.connector.counters()["faults"], 0)
-        if down_until is not None:
-            self.daemon.start()
         print(f"{engine.checked_tokens} tokens compared, {engine.external_tokens} loaded, {engine.preemptions} preemptions, "
               f"{engine.load_errors} loads failed, {len(engine.done)} requests", file=sys.stderr)
         return engine
+
+    def step_until_it_saves(self, engine, dice, numbers):
+        """A daemon that has just been started has no worker for the GPU yet, and steps are quick."""
+        before = engine.ranks[0].counters()["saved_blocks"]
+        self.assertTrue(until(lambda: self.step_at_random(engine, dice, numbers)
+                              or engine.ranks[0].counters()["saved_blocks"] > before))
+
+    @staticmethod
+    def step_at_random(engine, dice, numbers):
+        if len(engine.requests) < 12 and dice.random() < 0.5:
+            prompt = [dice.randrange(2)] * dice.choice([4, 8, 12, 16]) + [dice.randrange(3) for _ in range(dice.randrange(9))]
+            engine.add(engines.Request(next(numbers), prompt, dice.randrange(1, 12)))
+        live = [r.request_id for r in engine.requests.values() if r.status != engines.Status.FINISHED]
+        if live and dice.random() < 0.03:
+            engine.abort(dice.choice(live))
+        engine.step()
 
     def test_no_wrong_byte_over_random_steps(self):
         engine = self.serve_at_random(PLAIN, SEED, kills=False, local=False)
@@ -375,7 +383,7 @@ class RandomStepsTest(ConnectorTest):
         self.assertGreater(engine.preemptions, 0)
 
     def test_no_wrong_byte_with_a_prefix_cache_of_the_engines_own(self):
-        self.serve_at_random(engines.LAYOUTS["keys first, a tensor a layer"], SEED + 1, kills=False)
+        self.serve_at_random(caches.LAYOUTS["keys first, a tensor a layer"], SEED + 1, kills=False)
 
     def test_no_wrong_byte_while_the_daemon_is_killed(self):
         self.serve_at_random(PLAIN, SEED + 2, kills=True, local=False, world=2, save_decode=True)
