@@ -16,7 +16,7 @@ from private_daemon import PrivateDaemon, until
 
 engines.install()
 
-from terrace import vllm_connector, vllm_transfers  # noqa: E402
+from terrace import Part, vllm_connector, vllm_transfers  # noqa: E402
 from terrace.cuda import Cuda, CudaError  # noqa: E402
 from terrace.vllm_geometry import layer_of  # noqa: E402
 
@@ -242,6 +242,20 @@ class FaultTest(ConnectorTest):
         self.assertEqual(engine.connector.counters()["failed_loads"], 1)
         self.assert_nothing_is_kept(engine)
 
+    def test_a_block_that_one_allocation_lacks_is_none(self):
+        for lacking in range(2):
+            revision = f"lacking {lacking}"
+            engine = self.engine(caches.LAYOUTS["keys first, a tensor a layer"], weights_revision=revision)
+            request = self.serve(engine, [3] * 23)[0]
+            worker = engine.ranks[0]
+            transfers = worker._transfers
+            part = Part(transfers._places[lacking].namespace, request.block_hashes[2:3])
+            self.assertTrue(worker._session.wait(worker._session.delete(part, deadline_s=30), 60))
+            transfers.load([vllm_connector.LoadOrder("r", request.block_hashes[:5], [11, 12, 13, 14, 15])])
+            self.assertTrue(until(lambda: "r" in (worker.get_finished(set())[1] or ())))
+            self.assertEqual(worker.get_block_ids_with_load_errors(), {13, 14, 15})
+            self.assertEqual(worker.get_block_ids_with_load_errors(), set())
+
     def test_an_aborted_request_keeps_its_blocks_until_its_load_is_over(self):
         engine, request, hold = self.loading()
         blocks = list(request.blocks)
@@ -378,7 +392,7 @@ class RandomStepsTest(ConnectorTest):
         engine.step()
 
     def test_no_wrong_byte_over_random_steps(self):
-        engine = self.serve_at_random(PLAIN, SEED, kills=False, local=False)
+        engine = self.serve_at_random(PLAIN, SEED, kills=False, local=False, drafts=5, save_decode=True)
         self.assertGreater(engine.external_tokens, 0)
         self.assertGreater(engine.preemptions, 0)
 

@@ -17,9 +17,11 @@ import types
 from abc import ABC
 from collections import OrderedDict, deque
 
-from vllm_kv_cache_stand_in import BLOCK_TOKENS, HEAD_BYTES, LAYERS, KvCache, device
+from vllm_kv_cache_stand_in import BLOCK_TOKENS, KvCache, device
 
 CHUNK_TOKENS = 8
+# What blocks hold that have been taken anew, and places of tokens that were guessed wrong.
+TAKEN, GUESSED = b"\xee", b"\xdd"
 
 
 class WrongBytes(AssertionError):
@@ -192,10 +194,13 @@ class BlockPool:
 class Engine:
     """One scheduler and its ranks, in one process; what passes between them is pickled."""
 
-    def __init__(self, connector, layout, block_count=48, world=1, stages=1, most_running=6, local=True, seed=None, **extra):
+    def __init__(self, connector, layout, block_count=48, world=1, stages=1, most_running=6, local=True, seed=None, drafts=0,
+                 **extra):
         self.make = lambda role, rank: connector(
             config(world, stages, rank, layout.mla, **extra), role, cache_config(block_count))
         self.local, self.most_running, self.random = local, most_running, seed
+        self.most_drafts = drafts  # tokens guessed beyond the last, computed with it, and rejected
+        self.drafts = {}
         self.pool = BlockPool(block_count)
         self.connector = self.make(KVConnectorRole.SCHEDULER, 0)
         self.ranks, self.caches = [], []
@@ -267,18 +272,20 @@ class Engine:
         self._update(output, told)
 
     def _schedule(self):
-        self.pool.taken = []
+        self.pool.taken, self.drafts = [], {}
         new, cached, counts, resumed, computed, fresh = [], [], {}, set(), {}, {}
         preempted = set()
         for request in list(self.running):
             if request not in self.running:
                 continue
             count = min(CHUNK_TOKENS, request.num_tokens - request.num_computed_tokens)
-            blocks = self._room(request, count, preempted)
+            drafts = self.most_drafts if count == 1 else 0
+            blocks = self._room(request, count + drafts, preempted)
             if blocks is None:
                 break
             cached.append(request)
-            counts[request.request_id], fresh[request.request_id] = count, blocks
+            counts[request.request_id], fresh[request.request_id] = count + drafts, blocks
+            self.drafts[request.request_id] = drafts
         cached = [request for request in cached if request in self.running]
         counts = {name: count for name, count in counts.items() if name not in preempted}
         if not preempted:
@@ -313,7 +320,8 @@ class Engine:
     def _remember(self, counts):
         for request_id, count in counts.items():
             request = self.requests[request_id]
-            for index in range((request.num_computed_tokens + count) // BLOCK_TOKENS):
+            computed = request.num_computed_tokens + count - self.drafts.get(request_id, 0)
+            for index in range(computed // BLOCK_TOKENS):
                 self.pool.remember(request.blocks[index], request.block_hashes[index])
 
     def _room(self, request, count, preempted):
@@ -351,7 +359,8 @@ class Engine:
         computed = request.num_computed_tokens or len(hits) * BLOCK_TOKENS + external
         assert computed < request.num_tokens
         total = computed if external else computed + min(CHUNK_TOKENS, request.num_tokens - computed)
-        wanted = -(-total // BLOCK_TOKENS) - len(request.blocks) - len(hits)
+        total += 0 if external else self.most_drafts
+        wanted = max(0, -(-total // BLOCK_TOKENS) - len(request.blocks) - len(hits))
         self.pool.touch(hits)
         blocks = self.pool.take(wanted)
         if blocks is None:
@@ -387,14 +396,16 @@ class Engine:
         worker.bind_connector_metadata(meta)
         for block in output.taken:
             for token in range(BLOCK_TOKENS):
-                cache.store(block, token, b"\xee" * (HEAD_BYTES * LAYERS * cache.kinds * cache.heads))
+                cache.store(block, token, TAKEN * cache.token_bytes)
         late = self.random is not None and self.random.random() < 0.5
         if not late:
             worker.start_load_kv(None)
         self._forward(rank, cache, output)
         if late:
             worker.start_load_kv(None)
+        saves = list(meta.saves)
         worker.wait_for_save()
+        self._look_at_saves(rank, cache, saves)
         sent, received = worker.get_finished(output.finished_req_ids)
         errors = worker.get_block_ids_with_load_errors()
         report = pickle.loads(pickle.dumps(worker.build_connector_worker_meta()))
@@ -417,13 +428,28 @@ class Engine:
             # All blocks are distinct, or a write would be another's.
             for token in range(before, before + count):
                 block = request.blocks[token // BLOCK_TOKENS]
-                cache.store(block, token % BLOCK_TOKENS, self._content(cache, rank, request, token))
+                guessed = token >= request.num_tokens
+                content = GUESSED * cache.token_bytes if guessed else self._content(cache, rank, request, token)
+                cache.store(block, token % BLOCK_TOKENS, content)
+
+    def _look_at_saves(self, rank, cache, saves):
+        """Whether what is saved in this step is there at its end."""
+        everything = cache.all_bytes() if saves else None
+        for order in saves:
+            request = self.requests[order.request]
+            first = order.first_token // BLOCK_TOKENS
+            assert order.keys == request.block_hashes[first : first + len(order.keys)]
+            assert order.parent == (request.block_hashes[first - 1] if first else b"")
+            for number, block in enumerate(order.blocks):
+                for token in range(BLOCK_TOKENS):
+                    place = order.first_token + number * BLOCK_TOKENS + token
+                    if cache.token_of(everything, block, token) != self._content(cache, rank, request, place):
+                        raise WrongBytes(f"{order.request}: token {place} is saved and not computed, rank {rank}")
 
     @staticmethod
     def _content(cache, rank, request, token):
         who = 0 if cache.layout.mla else rank
-        size = HEAD_BYTES * LAYERS * cache.kinds * cache.heads
-        return hashlib.shake_128(request.prefixes[token] + bytes([who])).digest(size)
+        return hashlib.shake_128(request.prefixes[token] + bytes([who])).digest(cache.token_bytes)
 
     def _update(self, output, told):
         errors, report = set(), None
@@ -436,6 +462,7 @@ class Engine:
             self._invalid(errors)
         for request_id in output.num_scheduled_tokens:
             request = self.requests[request_id]
+            request.num_computed_tokens -= self.drafts.get(request_id, 0)
             if request.status == Status.RUNNING and request.num_computed_tokens == request.num_tokens:
                 request.append()
                 if request.outputs >= request.most_outputs:

@@ -32,6 +32,8 @@ class Device:
         return address.value
 
     def free(self, address):
+        """When nothing is to be written any more."""
+        self._check("cuStreamSynchronize", c_void_p(self.stream))
         self._check("cuMemFree_v2", c_uint64(address))
 
     def delay(self, microseconds):
@@ -127,6 +129,7 @@ class KvCache:
         self._memories = [device().allocate(step) for _ in range(1 if "l" in layout.order else LAYERS)]
         self.kinds = 1 if layout.mla else 2
         self.heads = HEADS if "h" in layout.order else 1
+        self.token_bytes = HEAD_BYTES * LAYERS * self.kinds * self.heads
         views = [self._tensor(self._layer(layer), sizes) for layer in range(LAYERS)]
         self.tensors = views[:1] if layout.cross else views
 
