@@ -26,7 +26,8 @@ such blocks (preemption) waits for a minute and raises then.
 
 One KV-cache group: hybrid models are refused, and so are context-parallel ranks. Tensor- and
 pipeline-parallel ranks have a namespace each, or one between those that hold the same (MLA), of
-which one rank saves.
+which one rank saves. vLLM's hashes are the keys, so that PYTHONHASHSEED has to be set, to the same
+for all engines that share.
 
 kv_connector_extra_config: Options in vllm_orders.py, and weights_revision, layout, kv_dtype,
 quantization, engine_format, hash_algorithm, model (vllm_facts.py: what nobody says is not shared).
@@ -34,6 +35,7 @@ quantization, engine_format, hash_algorithm, model (vllm_facts.py: what nobody s
 import dataclasses
 import hashlib
 import logging
+import os
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 from vllm.distributed.kv_transfer.kv_connector.v1 import base as connectors
@@ -68,6 +70,7 @@ _COUNTED = (
     "faults",
 )
 _CLOSE_S = 5.0
+_CLEAR_S = 5.0
 
 
 @dataclasses.dataclass
@@ -159,6 +162,11 @@ class TerraceConnector(connectors.KVConnectorBase_V1):
                 'terrace: kv_load_failure_policy is not "recompute": vLLM will fail requests whose '
                 "blocks do not come, when the daemon is restarted for instance"
             )
+        if not os.environ.get("PYTHONHASHSEED"):
+            logger.warning(
+                "terrace: PYTHONHASHSEED is not set, and vLLM's block hashes begin with a random one "
+                "then: no other engine finds the blocks, nor does this one after a restart"
+            )
         self._matches = Matches(
             self._session,
             self._options,
@@ -237,7 +245,15 @@ class TerraceConnector(connectors.KVConnectorBase_V1):
         return self._matches.finished(request.request_id), None
 
     def take_events(self) -> Iterable[Any]:
+        """The daemon tells routers itself what it holds."""
         return ()
+
+    def reset_cache(self) -> bool:
+        """What was stored of this model becomes misses, for all engines that share it: new weights
+        under an old revision, for one. Waits for a few seconds at most."""
+        if self._matches is None:
+            return True
+        return self._guarded(lambda: self._matches.clear(_CLEAR_S), False)
 
     # ------------------------------------------------------------ worker
 

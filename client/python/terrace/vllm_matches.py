@@ -230,6 +230,19 @@ class Matches:
             self._session.release(holds=holds)
         holds.clear()
 
+    def clear(self, timeout_s: float) -> bool:
+        """Whether all that was stored of this model is a miss now, for everybody; waits for it.
+        Saves that are under way are not kept either."""
+        for seen in self._seen.values():
+            self._drop(seen)
+        if not self._namespaces:
+            return False
+        calls = [self._session.clear(ns, deadline_s=timeout_s) for ns in self._namespaces]
+        until = time.monotonic() + timeout_s
+        for call in calls:
+            self._session.wait(call, max(0.0, until - time.monotonic()))
+        return all(call.answer is not None and call.answer.ok for call in calls)
+
     # ------------------------------------------------------------ the step
 
     def allocated(self, request: Any, blocks: List[int], external_tokens: int) -> None:

@@ -15,6 +15,7 @@ import vllm_kv_cache_stand_in as caches
 from private_daemon import PrivateDaemon, until
 
 engines.install()
+os.environ.setdefault("PYTHONHASHSEED", "0")  # as an engine's has to be, for what follows from it
 
 from terrace import Part, vllm_connector, vllm_transfers  # noqa: E402
 from terrace.cuda import Cuda, CudaError  # noqa: E402
@@ -145,6 +146,16 @@ class RefusalTest(ConnectorTest):
         context.parallel_config.decode_context_parallel_size = 2
         with self.assertRaisesRegex(ValueError, "decode_context_parallel_size"):
             make(context, role, engines.cache_config(8))
+
+    def test_what_makes_a_cache_useless_is_said(self):
+        before = os.environ.pop("PYTHONHASHSEED")
+        try:
+            with self.assertLogs("terrace.vllm_connector", "WARNING") as log:
+                self.engine(policy="fail")
+        finally:
+            os.environ["PYTHONHASHSEED"] = before
+        self.assertIn("kv_load_failure_policy", log.output[0])
+        self.assertIn("PYTHONHASHSEED", log.output[1])
 
     def test_shapes_that_are_not_clear_or_overlap_are_refused(self):
         for shape, strides, said in (
@@ -336,6 +347,16 @@ class FaultTest(ConnectorTest):
         caches.device().delay(0)
         self.serve(engine, [3] * 23, name="again")
         self.assertEqual(engine.external_tokens, 20)
+
+    def test_a_reset_makes_misses_of_everything(self):
+        engine = self.engine(local=False, world=2)
+        self.assertFalse(engine.connector.reset_cache())  # nothing is known yet
+        self.serve(engine, [3] * 23)
+        self.assertTrue(engine.connector.reset_cache())
+        self.serve(engine, [3] * 23, name="again")
+        self.assertEqual(engine.external_tokens, 0)
+        self.daemon.kill()
+        self.assertFalse(engine.connector.reset_cache())
 
     def test_figures_are_counted_once_and_add_up_over_ranks(self):
         engine = self.engine(world=2)
