@@ -1,9 +1,10 @@
 """Terrace for Python: libterrace by ctypes, and the plug-ins of inference engines over it.
 
-    terrace.Session    the client itself
-    terrace.vllm       vLLM's SecondaryTierManager (KV offloading)
-    terrace.sglang     SGLang's dynamic HiCache backend
-    terrace.lmcache    LMCache's native_plugin
+    terrace.Session           the client itself
+    terrace.vllm_connector    vLLM's KVConnectorBase_V1: HBM
+    terrace.vllm              vLLM's SecondaryTierManager (KV offloading)
+    terrace.sglang            SGLang's dynamic HiCache backend
+    terrace.lmcache           LMCache's native_plugin
 
 It needs Python 3.9, libterrace.so and nothing else. A plug-in imports its engine and is imported by
 it; the rest imports none.

@@ -164,8 +164,8 @@ class TerraceConnector(connectors.KVConnectorBase_V1):
             )
         if not os.environ.get("PYTHONHASHSEED"):
             logger.warning(
-                "terrace: PYTHONHASHSEED is not set, and vLLM's block hashes begin with a random one "
-                "then: no other engine finds the blocks, nor does this one after a restart"
+                "terrace: PYTHONHASHSEED is not set, so that vLLM's block hashes begin with "
+                "a random one: no other engine finds the blocks, nor does this one after a restart"
             )
         self._matches = Matches(
             self._session,
