@@ -123,11 +123,12 @@ class Transfers:
         block_count: int,
     ) -> None:
         """Registers the memory. `stream`: that of the engine's kernels. Raises ValueError."""
-        self._cuda, self._stream = cuda, stream
+        places = []
         for share, record in zip(shares, records):
             namespace = self._session.namespace(record)
             region = _register(self._session, cuda, share, block_count)
-            self._places.append(_Place(namespace, region))
+            places.append(_Place(namespace, region))
+        self._cuda, self._stream, self._places = cuda, stream, places
 
     # ------------------------------------------------------------ orders
 

@@ -8,7 +8,9 @@ import os
 import pickle
 import random
 import sys
+import threading
 import unittest
+import unittest.mock
 
 import vllm_engine_stand_in as engines
 import vllm_kv_cache_stand_in as caches
@@ -17,7 +19,7 @@ from private_daemon import PrivateDaemon, until
 engines.install()
 os.environ.setdefault("PYTHONHASHSEED", "0")  # as an engine's has to be, for what follows from it
 
-from terrace import Part, vllm_connector, vllm_transfers  # noqa: E402
+from terrace import Part, abi, vllm_connector, vllm_matches, vllm_transfers  # noqa: E402
 from terrace.cuda import Cuda, CudaError  # noqa: E402
 from terrace.vllm_geometry import layer_of  # noqa: E402
 
@@ -186,6 +188,14 @@ class RefusalTest(ConnectorTest):
             self.serve(engine, [3] * 23, [4] * 23)
         self.assertEqual(engine.connector.counters()["lookups"], 0)
         self.assert_nothing_is_kept(engine)
+
+    def test_caches_that_are_no_tensors_make_misses(self):
+        engine = self.engine()
+        connector = engine.make(engines.KVConnectorRole.WORKER, 0)
+        self.addCleanup(connector.shutdown)
+        with self.assertLogs("terrace.vllm_connector", "WARNING") as log:
+            connector.register_kv_caches({"layer.0": [object()]})
+        self.assertIn("cannot be shared", log.output[0])
 
     def test_hashes_that_are_numbers_are_not_keys(self):
         engine = self.engine()
@@ -375,7 +385,7 @@ class RandomStepsTest(ConnectorTest):
     """Requests of a few prefixes come, go, are preempted and aborted, while the daemon is killed; every byte that the
     engine computes with is looked at."""
 
-    def serve_at_random(self, layout, seed, kills, **options):
+    def serve_at_random(self, layout, seed, kills=False, freezes=False, **options):
         dice = random.Random(seed)
         print(f"seed {seed}", file=sys.stderr)
         engine = self.engine(layout, block_count=28, seed=random.Random(seed), **options)
@@ -383,6 +393,12 @@ class RandomStepsTest(ConnectorTest):
         self.step_until_it_saves(engine, dice, numbers)
         for _ in range(STEPS):
             self.step_at_random(engine, dice, numbers)
+            if freezes and dice.random() < 0.01:
+                self.daemon.freeze()
+                thaw = threading.Timer(0.3, self.daemon.thaw)  # steps may wait for it
+                thaw.start()
+                while thaw.is_alive():
+                    self.step_at_random(engine, dice, numbers)
             if kills and dice.random() < 0.004:
                 self.daemon.kill()
                 for _ in range(dice.randrange(30)):
@@ -413,15 +429,29 @@ class RandomStepsTest(ConnectorTest):
         engine.step()
 
     def test_no_wrong_byte_over_random_steps(self):
-        engine = self.serve_at_random(PLAIN, SEED, kills=False, local=False, drafts=5, save_decode=True)
+        engine = self.serve_at_random(PLAIN, SEED, local=False, drafts=5, save_decode=True)
         self.assertGreater(engine.external_tokens, 0)
         self.assertGreater(engine.preemptions, 0)
 
     def test_no_wrong_byte_with_a_prefix_cache_of_the_engines_own(self):
-        self.serve_at_random(caches.LAYOUTS["keys first, a tensor a layer"], SEED + 1, kills=False)
+        self.serve_at_random(caches.LAYOUTS["keys first, a tensor a layer"], SEED + 1)
 
     def test_no_wrong_byte_while_the_daemon_is_killed(self):
         self.serve_at_random(PLAIN, SEED + 2, kills=True, local=False, world=2, save_decode=True)
+
+    def test_no_wrong_byte_while_the_daemon_stands_still(self):
+        limits = {"load_deadline_s": 0.05, "save_deadline_s": 0.05, "lookup_deadline_s": 0.05}
+        self.serve_at_random(PLAIN, SEED + 3, freezes=True, local=False, **limits)
+
+    def test_no_wrong_byte_where_everything_waits_for_room(self):
+        tiny = {vllm_transfers: {"_LOAD_KEYS": 2, "_SAVE_KEYS": 2, "MOST_CALLS": 3, "MOST_SAVE_CALLS": 2,
+                                 "MOST_WAITING_SAVES": 8},
+                vllm_matches: {"MOST_LOOKUPS": 2}, abi: {"MOST_KEYS": 8}}
+        for module, values in tiny.items():
+            self.ends.enter_context(unittest.mock.patch.multiple(module, **values))
+        layout = caches.LAYOUTS["keys first, a tensor a layer"]
+        engine = self.serve_at_random(layout, SEED + 4, kills=True, local=False, world=2)
+        self.assertGreater(engine.external_tokens, 0)
 
 
 @contextlib.contextmanager
