@@ -216,6 +216,9 @@ class TerraceConnector(connectors.KVConnectorBase_V1):
 
     # ------------------------------------------------------------ scheduler
 
+    def on_new_request(self, request: Any) -> None:
+        self._guarded(lambda: self._matches.arrived(request), None)
+
     def get_num_new_matched_tokens(
         self, request: Any, num_computed_tokens: int
     ) -> Tuple[Optional[int], bool]:

@@ -105,6 +105,17 @@ class Matches:
 
     # ------------------------------------------------------------ lookups
 
+    def arrived(self, request: Any) -> None:
+        """A new request, which vLLM asks about when it schedules: the answer may be there then, and
+        what lies on lower tiers is on its way."""
+        if not self._loads_wanted or not self._namespaces or self._refused:
+            return
+        if getattr(request, "skip_reading_prefix_cache", False):
+            return
+        end, now = self._usable(request), time.monotonic()
+        if end > 0 and self._lookups < MOST_LOOKUPS and now >= self._paused_until:
+            self._ask(self._seen.setdefault(request.request_id, _Seen(request)), 0, end)
+
     def matched(self, request: Any, computed_tokens: int) -> Optional[int]:
         """Tokens beyond those computed that can be loaded; None: not known yet."""
         self.advance()
@@ -152,8 +163,11 @@ class Matches:
         return max(0, lookup.first + lookup.hits - first)
 
     def _fits(self, lookup: _Lookup, first: int, end: int) -> bool:
-        """Whether it answers the question: vLLM may have found more of its own meanwhile."""
+        """Whether it answers the question: vLLM may have found more of its own meanwhile, and what
+        lies behind a block that only vLLM has was not looked at."""
         if lookup.first > first or lookup.first + lookup.count != end:
+            return False
+        if not lookup.open and lookup.first + lookup.hits < first:
             return False
         age = time.monotonic() - lookup.answered_at
         return bool(lookup.open) or not lookup.used or age < self._options.hold_s / 2

@@ -99,6 +99,28 @@ class LayoutTest(ConnectorTest):
         self.serve(engine, prompt, name="again")
         self.assertEqual(engine.external_tokens, 20)
 
+    def test_a_request_is_looked_up_when_it_arrives(self):
+        engine = self.engine(local=False)
+        self.serve(engine, [3] * 23)
+        request = engines.Request("again", [3] * 23, 2)
+        engine.add(request)
+        matches = engine.connector._matches
+        self.assertTrue(until(lambda: matches.advance() or not matches._lookups))
+        engine.step()
+        self.assertEqual((request.status, engine.external_tokens), (engines.Status.REMOTE, 20))
+        self.assert_nothing_is_kept(engine)
+
+    def test_what_lies_behind_a_block_that_only_the_engine_has_is_found(self):
+        engine = self.engine()
+        request = self.serve(engine, [3] * 23)[0]
+        worker = engine.ranks[0]
+        part = Part(worker._transfers._places[0].namespace, request.block_hashes[:2])
+        self.assertTrue(worker._session.wait(worker._session.delete(part, deadline_s=30), 60))
+        for block_hash in request.block_hashes[2:]:
+            engine.pool.forget(engine.pool.by_hash[block_hash])
+        self.serve(engine, [3] * 23, name="again")
+        self.assertEqual(engine.external_tokens, 12)
+
     def test_generated_blocks_are_saved_where_that_is_asked(self):
         for save_decode, tokens in ((False, 8), (True, 16)):
             engine = self.engine(local=False, save_decode=save_decode, weights_revision=f"{save_decode}")

@@ -229,6 +229,8 @@ class Engine:
     def add(self, request):
         self.requests[request.request_id] = request
         self.waiting.append(request)
+        if self.random is None or self.random.random() < 0.5:  # older builds do not tell
+            self.connector.on_new_request(request)
 
     @property
     def unfinished(self):
