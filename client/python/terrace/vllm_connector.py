@@ -358,7 +358,14 @@ class TerraceConnector(connectors.KVConnectorBase_V1):
         fields = ChunkFacts(None, self._config, 0, given).fields()
         if Facts.PRIVATE in fields["labels"]:
             # Of this engine, rather than of each of its processes.
-            engine = str(getattr(self._config.kv_transfer_config, "engine_id", None) or "")
+            engine = "/".join(
+                str(name)
+                for name in (
+                    getattr(self._config.kv_transfer_config, "engine_id", None),
+                    getattr(self._config, "instance_id", None),
+                )
+                if name
+            )
             if not engine and int(self._config.parallel_config.world_size) > 1:
                 raise ValueError("what is not shared needs vLLM's engine_id, and there is none")
             if engine:
@@ -411,9 +418,11 @@ def _block_tokens(config: Any, cache: Any) -> int:
     groups = list(getattr(cache, "kv_cache_groups", None) or ())
     if len(groups) != 1:
         raise ValueError(
-            f"terrace: a model with {len(groups)} KV-cache groups (hybrid) is not supported by "
-            "this connector; see the secondary tier, terrace.vllm"
+            f"terrace: a model with {len(groups)} KV-cache groups is not supported by this "
+            "connector (hybrid models have several); see the secondary tier, terrace.vllm"
         )
+    if getattr(getattr(config, "cache_config", None), "calculate_kv_scales", False):
+        raise ValueError("terrace: calculate_kv_scales makes blocks that no other start can read")
     for name in ("prefill_context_parallel_size", "decode_context_parallel_size"):
         if int(getattr(config.parallel_config, name, 1) or 1) != 1:
             raise ValueError(f"terrace: {name} other than 1 is not supported")

@@ -61,6 +61,17 @@ class PrivateDaemon:
             self._child.wait()
             self._child = None
 
+    def gpu_worker(self):
+        """The pid of its worker for a GPU; None: it has none."""
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if parent == self._child.pid and b"--worker=gpu:" in (folder / "cmdline").read_bytes():
+                    return int(folder.name)
+            except (OSError, ValueError, IndexError):
+                continue
+        return None
+
     def freeze(self):
         """Returns when every thread stands still; the signal alone lets some go on for a moment."""
         self._child.send_signal(signal.SIGSTOP)

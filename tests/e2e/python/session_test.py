@@ -182,6 +182,7 @@ class SessionTest(unittest.TestCase):
             ("key_bytes", lambda: self.session.probe([Part(self.namespace, [b"short"])])),
             ("one a key", lambda: self.session.get([Part(self.namespace, keys, region=region, blocks=[1])])),
             ("64 of a region", lambda: self.session.get([Part(self.namespace, keys, region=region, blocks=[1, 64])])),
+            ("after_event: 64 bytes", lambda: self.session.get([Part(self.namespace, keys, after_event=b"event")])),
             ("with a region", lambda: self.session.get([Part(self.namespace, keys, blocks=[1, 2])])),
             ("payload_bytes", lambda: self.session.put(Part(self.namespace, keys), b"abc", payload_bytes=[1, 1])),
             ("payload_bytes: one", lambda: self.session.put(Part(self.namespace, keys), b"abc", payload_bytes=[3])),

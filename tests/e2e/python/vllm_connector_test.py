@@ -7,6 +7,7 @@ import contextlib
 import os
 import pickle
 import random
+import signal
 import sys
 import threading
 import unittest
@@ -84,6 +85,21 @@ class LayoutTest(ConnectorTest):
                 shares = 2 if "l" not in layout.order else 1
                 self.assertEqual(second.ranks[0].counters()["loaded_blocks"], 5)
                 self.assertEqual(len(second.ranks[0]._transfers._places), shares)
+
+    def test_who_only_produces_does_not_load_and_who_only_consumes_does_not_save(self):
+        consumer = self.engine(produces=False)
+        self.serve(consumer, [3] * 23)
+        producer = self.engine(consumes=False, local=False)
+        self.serve(producer, [3] * 23)
+        self.assertEqual(producer.ranks[0].counters()["saved_blocks"], 5)
+        self.serve(producer, [3] * 23, name="again")
+        self.assertEqual(producer.external_tokens, 0)
+        self.serve(consumer, [3] * 23 + [4] * 9, name="again")
+        self.assertEqual(consumer.external_tokens, 0)  # it has them itself
+        other = self.engine(produces=False)
+        self.serve(other, [3] * 23)
+        self.assertEqual(other.external_tokens, 20)
+        self.assertEqual(consumer.ranks[0].counters()["saved_blocks"], 0)
 
     def test_layouts_are_kept_apart(self):
         prompt = [number % 5 for number in range(23)]
@@ -170,6 +186,10 @@ class RefusalTest(ConnectorTest):
         context.parallel_config.decode_context_parallel_size = 2
         with self.assertRaisesRegex(ValueError, "decode_context_parallel_size"):
             make(context, role, engines.cache_config(8))
+        scales = engines.config()
+        scales.cache_config.calculate_kv_scales = True
+        with self.assertRaisesRegex(ValueError, "calculate_kv_scales"):
+            make(scales, role, engines.cache_config(8))
 
     def test_what_makes_a_cache_useless_is_said(self):
         before = os.environ.pop("PYTHONHASHSEED")
@@ -243,6 +263,26 @@ class FaultTest(ConnectorTest):
         self.assertEqual(engine.external_tokens, 0)
         self.assert_nothing_is_kept(engine)
         self.assertEqual(engine.connector.counters()["faults"], 0)
+
+    def test_a_daemon_without_a_driver_of_gpus_keeps_nothing(self):
+        self.daemon.kill()
+        with environment(TERRACE_CUDA_DRIVER="/nowhere/libcuda.so"):
+            self.daemon.start()
+        engine = self.engine(local=False, world=2)
+        self.serve(engine, [3] * 23)
+        self.serve(engine, [3] * 23, name="again")
+        self.assertEqual((engine.external_tokens, engine.load_errors), (0, 0))
+        self.assertGreater(engine.ranks[0].counters()["failed_save_blocks"], 0)
+        self.assert_nothing_is_kept(engine)
+
+    def test_without_an_event_nothing_is_copied_and_nobody_waits(self):
+        engine = self.engine(local=False)
+        self.serve(engine, [3] * 23)
+        with unittest.mock.patch.object(Cuda, "mark", side_effect=CudaError("cuEventRecord: CUDA_ERROR_UNKNOWN")):
+            self.serve(engine, [3] * 23, [4] * 23, name="without")
+        self.assertEqual(engine.load_errors, 1)
+        self.assertEqual(engine.ranks[0].counters()["saved_blocks"], 5)
+        self.assert_nothing_is_kept(engine)
 
     def test_a_daemon_that_comes_back_serves_again(self):
         engine = self.engine(local=False)
@@ -407,12 +447,13 @@ class RandomStepsTest(ConnectorTest):
     """Requests of a few prefixes come, go, are preempted and aborted, while the daemon is killed; every byte that the
     engine computes with is looked at."""
 
-    def serve_at_random(self, layout, seed, kills=False, freezes=False, **options):
+    def serve_at_random(self, layout, seed, kills=False, freezes=False, worker_kills=False,
+                        **options):
         dice = random.Random(seed)
         print(f"seed {seed}", file=sys.stderr)
         engine = self.engine(layout, block_count=28, seed=random.Random(seed), **options)
         numbers = (f"r{number}" for number in range(10**9))
-        self.step_until_it_saves(engine, dice, numbers)
+        self.step_until_it_counts(engine, dice, numbers, "saved_blocks")
         for _ in range(STEPS):
             self.step_at_random(engine, dice, numbers)
             if freezes and dice.random() < 0.01:
@@ -421,12 +462,17 @@ class RandomStepsTest(ConnectorTest):
                 thaw.start()
                 while thaw.is_alive():
                     self.step_at_random(engine, dice, numbers)
+            if worker_kills and dice.random() < 0.004:
+                worker = self.daemon.gpu_worker()
+                if worker is not None:
+                    os.kill(worker, signal.SIGKILL)
+                    self.step_until_it_counts(engine, dice, numbers, "loaded_blocks")
             if kills and dice.random() < 0.004:
                 self.daemon.kill()
                 for _ in range(dice.randrange(30)):
                     self.step_at_random(engine, dice, numbers)
                 self.daemon.start()
-                self.step_until_it_saves(engine, dice, numbers)
+                self.step_until_it_counts(engine, dice, numbers, "saved_blocks")
         self.run_until(engine, lambda: not engine.unfinished)
         self.assert_nothing_is_kept(engine)
         self.assertEqual(engine.connector.counters()["faults"], 0)
@@ -434,11 +480,11 @@ class RandomStepsTest(ConnectorTest):
               f"{engine.load_errors} loads failed, {len(engine.done)} requests", file=sys.stderr)
         return engine
 
-    def step_until_it_saves(self, engine, dice, numbers):
+    def step_until_it_counts(self, engine, dice, numbers, what):
         """A daemon that has just been started has no worker for the GPU yet, and steps are quick."""
-        before = engine.ranks[0].counters()["saved_blocks"]
+        before = engine.ranks[0].counters()[what]
         self.assertTrue(until(lambda: self.step_at_random(engine, dice, numbers)
-                              or engine.ranks[0].counters()["saved_blocks"] > before))
+                              or engine.ranks[0].counters()[what] > before))
 
     @staticmethod
     def step_at_random(engine, dice, numbers):
@@ -464,6 +510,12 @@ class RandomStepsTest(ConnectorTest):
     def test_no_wrong_byte_while_the_daemon_stands_still(self):
         limits = {"load_deadline_s": 0.05, "save_deadline_s": 0.05, "lookup_deadline_s": 0.05}
         self.serve_at_random(PLAIN, SEED + 3, freezes=True, local=False, **limits)
+
+    def test_no_wrong_byte_while_the_worker_of_the_gpu_is_killed(self):
+        self.daemon.kill()
+        with environment(STAND_IN_CUDA="delay=2000"):  # copies are under way for a while
+            self.daemon.start()
+        self.serve_at_random(PLAIN, SEED + 5, worker_kills=True, local=False)
 
     def test_no_wrong_byte_where_everything_waits_for_room(self):
         tiny = {vllm_transfers: {"_LOAD_KEYS": 2, "_SAVE_KEYS": 2, "MOST_CALLS": 3, "MOST_SAVE_CALLS": 2,

@@ -80,13 +80,13 @@ def install():
     made["torch"].cuda = types.SimpleNamespace(current_stream=lambda: stream)
 
 
-def config(world=1, stages=1, rank=0, mla=False, policy="recompute", engine="engine", **extra):
+def config(world=1, stages=1, rank=0, mla=False, policy="recompute", engine="engine", produces=True, consumes=True, **extra):
     return types.SimpleNamespace(
         model_config=types.SimpleNamespace(model="stand-in", revision=None, dtype="float16", quantization=None, use_mla=mla),
         cache_config=types.SimpleNamespace(cache_dtype="auto", prefix_caching_hash_algo="sha256", block_size=BLOCK_TOKENS),
         parallel_config=types.SimpleNamespace(world_size=world, rank=rank, tensor_parallel_size=world // stages,
                                               pipeline_parallel_size=stages),
-        kv_transfer_config=types.SimpleNamespace(kv_connector_extra_config=extra, is_kv_producer=True, is_kv_consumer=True,
+        kv_transfer_config=types.SimpleNamespace(kv_connector_extra_config=extra, is_kv_producer=produces, is_kv_consumer=consumes,
                                                  kv_load_failure_policy=policy, engine_id=engine))
 
 
