@@ -24,7 +24,7 @@ from terrace import Part, abi, vllm_connector, vllm_matches, vllm_transfers  # n
 from terrace.cuda import Cuda, CudaError  # noqa: E402
 from terrace.vllm_geometry import layer_of  # noqa: E402
 
-STEPS = int(os.environ.get("TERRACE_STEPS", "400"))
+STEPS = int(os.environ.get("TERRACE_STEPS", "150"))
 SEED = int(os.environ.get("TERRACE_SEED", "1"))
 PLAIN = caches.LAYOUTS["all layers in one tensor"]
 
