@@ -84,6 +84,42 @@ std::string Encode(const NamespaceRecord& record, std::string_view tenant, Scope
   return encoder.Take();
 }
 
+// What an Encoder wrote. Behind the end everything is empty, and not ok.
+class Decoder {
+ public:
+  explicit Decoder(std::string_view bytes) : bytes_(bytes) {
+    ok_ = !bytes_.empty() && bytes_.front() == kEncodingVersion;
+    at_ = 1;
+  }
+
+  uint64_t Integer() { return LittleEndian(sizeof(uint64_t)); }
+  uint32_t Count() { return static_cast<uint32_t>(LittleEndian(sizeof(uint32_t))); }
+  std::string Bytes() {
+    const uint32_t size = Count();
+    ok_ = ok_ && size <= bytes_.size() - at_;
+    if (!ok_) {
+      return "";
+    }
+    at_ += size;
+    return std::string(bytes_.substr(at_ - size, size));
+  }
+  [[nodiscard]] bool ok() const { return ok_; }
+
+ private:
+  uint64_t LittleEndian(size_t width) {
+    ok_ = ok_ && width <= bytes_.size() - at_;
+    uint64_t value = 0;
+    for (size_t i = 0; ok_ && i < width; ++i) {
+      value |= uint64_t{static_cast<unsigned char>(bytes_[at_++])} << (8 * i);
+    }
+    return value;
+  }
+
+  const std::string_view bytes_;
+  size_t at_ = 0;
+  bool ok_ = false;
+};
+
 Digest128 Hash(std::string_view bytes) {
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
   return {hash.high64, hash.low64};
@@ -243,6 +279,38 @@ std::string_view FirstDifference(const NamespaceRecord& a, const NamespaceRecord
     }
   }
   return "";
+}
+
+absl::StatusOr<OwnedRecord> DecodeRecord(std::string_view encoded) {
+  Decoder decoder(encoded);
+  OwnedRecord out;
+  out.tenant = decoder.Bytes();
+  NamespaceRecord& record = out.record;
+  for (std::string* text :
+       {&record.model, &record.weights_revision, &record.kv_dtype, &record.quantization,
+        &record.layout, &record.engine_format, &record.hash_algorithm, &record.hash_seed}) {
+    *text = decoder.Bytes();
+  }
+  record.block_tokens = static_cast<uint32_t>(decoder.Integer());
+  record.block_bytes = decoder.Integer();
+  record.group = static_cast<uint32_t>(decoder.Integer());
+  record.group_kind = decoder.Bytes();
+  record.shard_count = static_cast<uint32_t>(decoder.Integer());
+  record.shard_rank = static_cast<uint32_t>(decoder.Integer());
+  record.sharding = static_cast<Sharding>(decoder.Integer());
+  record.parallel = decoder.Bytes();
+  record.key_suffix = decoder.Bytes();
+  const uint32_t labels = decoder.Count();
+  for (uint32_t i = 0; i < labels && decoder.ok(); ++i) {
+    std::string key = decoder.Bytes();
+    record.labels[std::move(key)] = decoder.Bytes();
+  }
+  // Whatever was cut short, too long or out of range above does not come out the same again.
+  if (!decoder.ok() || !ValidateRecord(record).ok() ||
+      EncodeRecord(record, out.tenant) != encoded) {
+    return absl::InvalidArgumentError("not the canonical encoding of a namespace");
+  }
+  return out;
 }
 
 }  // namespace terrace

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 #include "tiers/vocab/block_key.h"
 
@@ -55,6 +56,14 @@ absl::Status ValidateRecord(const NamespaceRecord& record);
 
 // The canonical encoding under `tenant` (the alias of the owner).
 std::string EncodeRecord(const NamespaceRecord& record, std::string_view tenant);
+
+struct OwnedRecord {
+  std::string tenant;
+  NamespaceRecord record;
+};
+// Of any bytes. INVALID_ARGUMENT: not what EncodeRecord gives for a record that ValidateRecord
+// accepts.
+absl::StatusOr<OwnedRecord> DecodeRecord(std::string_view encoded);
 
 Digest128 DigestOf(const NamespaceRecord& record, std::string_view tenant);
 
