@@ -33,6 +33,7 @@ enum class SlabState : uint8_t { kFree, kAssigned, kRetired };
 
 struct Slab {
   SlabState state = SlabState::kFree;
+  bool kept = false;
   std::unique_ptr<SlabMemory> memory;
   TenantId tenant{0};
   uint64_t slot_bytes = 0;
@@ -79,6 +80,10 @@ class ArenaImpl final : public Arena {
   bool TakeFreeSlab(TenantId tenant, uint64_t slot_bytes) override;
   [[nodiscard]] uint64_t HeadroomBytes() const override { return capacity_bytes_ - slab_bytes_; }
   void InstallFree(std::unique_ptr<SlabMemory> memory) override;
+  SlabId InstallKept(std::unique_ptr<SlabMemory> memory,
+                     TenantId tenant,
+                     uint64_t slot_bytes) override;
+  bool TakeKept(SlotRef ref) override;
   std::unique_ptr<SlabMemory> RemoveFree() override;
   bool Recut(SlabId slab, uint64_t slot_bytes) override;
   void Retire(SlabId slab) override;
@@ -146,7 +151,7 @@ void ArenaImpl::Free(SlotRef ref) {
   slab.FlipUsed(ref.slot);
   slab.free_slots.push_back(ref.slot);
   used_slot_bytes_ -= slab.slot_bytes;
-  if (slab.free_slots.size() == 1) {
+  if (slab.free_slots.size() == 1 && !slab.kept) {
     OfferSlots(ref.slab, slab);
   }
 }
@@ -191,6 +196,36 @@ void ArenaImpl::InstallFree(std::unique_ptr<SlabMemory> memory) {
   slabs_[id].memory = std::move(memory);
 }
 
+SlabId ArenaImpl::InstallKept(std::unique_ptr<SlabMemory> memory,
+                              TenantId tenant,
+                              uint64_t slot_bytes) {
+  const uint64_t bytes = memory->memory().size();
+  TERRACE_CHECK(bytes >= slot_bytes && bytes <= HeadroomBytes());
+  slab_bytes_ += bytes;
+  const SlabId id{next_slab_++};
+  Slab& slab = slabs_[id];
+  slab.state = SlabState::kAssigned;
+  slab.kept = true;
+  slab.memory = std::move(memory);
+  slab.tenant = tenant;
+  slab.Cut(slot_bytes);
+  assigned_bytes_[tenant] += bytes;
+  return id;
+}
+
+// Its free slots are given to nobody, so that only their number counts.
+bool ArenaImpl::TakeKept(SlotRef ref) {
+  Slab& slab = slabs_.at(ref.slab);
+  TERRACE_CHECK(slab.kept);
+  if (ref.slot >= slab.slot_count || slab.IsUsed(ref.slot)) {
+    return false;
+  }
+  slab.FlipUsed(ref.slot);
+  slab.free_slots.pop_back();
+  used_slot_bytes_ += slab.slot_bytes;
+  return true;
+}
+
 std::unique_ptr<SlabMemory> ArenaImpl::RemoveFree() {
   if (free_.empty()) {
     return nullptr;
@@ -218,6 +253,7 @@ Slab& ArenaImpl::AssignedEmpty(SlabId id) {
 
 bool ArenaImpl::Recut(SlabId id, uint64_t slot_bytes) {
   Slab& slab = AssignedEmpty(id);
+  TERRACE_CHECK(!slab.kept);
   if (slot_bytes > slab.bytes()) {
     return false;
   }
@@ -261,7 +297,8 @@ std::optional<SlabView> ArenaImpl::View(SlabId id) const {
                   .slot_count = slab.slot_count,
                   .used_slots = slab.used_slots(),
                   .bytes = slab.bytes(),
-                  .retired = slab.state == SlabState::kRetired};
+                  .retired = slab.state == SlabState::kRetired,
+                  .kept = slab.kept};
 }
 
 std::vector<SlabView> ArenaImpl::Slabs() const {

@@ -57,6 +57,9 @@ class SlabSource {
 };
 // Sealed memfds, huge pages preferred when `huge_pages`.
 std::unique_ptr<SlabSource> MakeSealedSlabSource(bool huge_pages, int touch_threads);
+// Memory that such a source made in an earlier life of the process. The seals let nobody write to
+// it again, this process included: a store to it faults. Errors: those of SealedMemory::Adopt.
+absl::StatusOr<std::unique_ptr<SlabMemory>> AdoptSealedSlab(Descriptor descriptor);
 
 // Where a block's bytes lie.
 struct SlotRef {
@@ -73,6 +76,7 @@ struct SlabView {
   uint32_t used_slots = 0;
   uint64_t bytes = 0;
   bool retired = false;
+  bool kept = false;  // from an earlier life: read and emptied, never allocated from
 };
 
 class Arena {
@@ -101,6 +105,13 @@ class Arena {
   // Adds fresh memory as a free slab. The caller made it (SlabSource::Make) without holding its
   // lock.
   virtual void InstallFree(std::unique_ptr<SlabMemory> memory) = 0;
+  // Adds memory of an earlier life as a slab of the tenant, cut as it was, with no slot used. It
+  // has to fit into HeadroomBytes, and is given up by Retire.
+  virtual SlabId InstallKept(std::unique_ptr<SlabMemory> memory,
+                             TenantId tenant,
+                             uint64_t slot_bytes) = 0;
+  // A slot of such a slab is used again. False: there is none, or it is used already.
+  virtual bool TakeKept(SlotRef ref) = 0;
   // Takes one free slab's memory out for good (to make room for a slab of another size); nullptr:
   // none is free.
   virtual std::unique_ptr<SlabMemory> RemoveFree() = 0;

@@ -49,4 +49,13 @@ std::unique_ptr<SlabSource> MakeSealedSlabSource(bool huge_pages, int touch_thre
   return std::make_unique<SealedSlabSource>(huge_pages, touch_threads);
 }
 
+absl::StatusOr<std::unique_ptr<SlabMemory>> AdoptSealedSlab(Descriptor descriptor) {
+  absl::StatusOr<SealedMemory> sealed =
+      SealedMemory::Adopt(std::move(descriptor), SealedMemory::Writers::kHereAlone);
+  if (!sealed.ok()) {
+    return sealed.status();
+  }
+  return std::make_unique<SealedSlab>(*std::move(sealed));
+}
+
 }  // namespace terrace

@@ -76,13 +76,17 @@ class SealedMemory {
     uint64_t bytes = 0;          // rounded up to the page size in use
     bool huge_pages = true;      // transparent ones on shmem at least
     bool reserved_pages = true;  // and before them those that were set aside (MFD_HUGETLB)
-    int touch_threads = 1;       // pages are touched before Create returns
+    int touch_threads = 1;       // pages are touched before Create returns; 0: none is
     Writers writers = Writers::kHereAlone;
   };
   // Blocks while touching (tens of ms per GiB with huge pages, about a second per GiB without).
   // Errors: RESOURCE_EXHAUSTED (not enough memory, descriptors), UNIMPLEMENTED (kernel without the
   // seals).
   static absl::StatusOr<SealedMemory> Create(const Options& options);
+  // Takes over a descriptor of memory that an earlier life of this process made with these
+  // `writers`. Mapped for reading alone: kHereAlone keeps every later mapping from writing, for
+  // good. INVALID_ARGUMENT: not such memory, or not sealed so. RESOURCE_EXHAUSTED: the mapping.
+  static absl::StatusOr<SealedMemory> Adopt(Descriptor descriptor, Writers writers);
 
   [[nodiscard]] absl::Span<char> memory() const { return {mapping_.data(), mapping_.size()}; }
   [[nodiscard]] const Descriptor& descriptor() const { return fd_; }

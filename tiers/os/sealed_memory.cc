@@ -4,6 +4,7 @@
 #include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <system_error>
 #include <unistd.h>
@@ -245,6 +246,9 @@ absl::StatusOr<TouchedMemory> MakeTouched(uint64_t bytes, Pages pages, int threa
   if (madvise(made.mapping.data(), bytes, MADV_DONTDUMP) != 0) {
     return StatusFromErrno(errno, "madvise slab");
   }
+  if (threads == 0) {
+    return made;
+  }
   if (const int error = Touch({made.mapping.data(), bytes}, pages, threads); error != 0) {
     return StatusFromErrno(error, "touch slab");
   }
@@ -275,7 +279,7 @@ absl::StatusOr<SealedMemory> SealedMemory::Create(const Options& options) {
     made =
         MakeTouched(RoundUp(options.bytes, kHugePageBytes), Pages::kHugetlb, options.touch_threads);
   }
-  if (!made.ok() && !MemoryAvailable(options.bytes)) {
+  if (!made.ok() && options.touch_threads > 0 && !MemoryAvailable(options.bytes)) {
     return absl::ResourceExhaustedError(
         absl::StrCat("slab of ", options.bytes, " bytes: more than is available"));
   }
@@ -297,6 +301,29 @@ absl::StatusOr<SealedMemory> SealedMemory::Create(const Options& options) {
   sealed.page_kind_ = MeasurePages(made->fd.get(), {made->mapping.data(), made->mapping.size()});
   sealed.fd_ = std::move(made->fd);
   sealed.mapping_ = std::move(made->mapping);
+  return sealed;
+}
+
+absl::StatusOr<SealedMemory> SealedMemory::Adopt(Descriptor descriptor, Writers writers) {
+  const int wanted = kSeals | (writers == Writers::kHereAlone ? F_SEAL_FUTURE_WRITE : 0);
+  const int seals = fcntl(descriptor.get(), F_GET_SEALS);
+  struct stat facts {};
+  if (seals < 0 || (seals & (wanted | F_SEAL_FUTURE_WRITE)) != wanted ||
+      fstat(descriptor.get(), &facts) != 0 || facts.st_size <= 0) {
+    return absl::InvalidArgumentError("no memory that is sealed as a slab is");
+  }
+  const auto bytes = static_cast<uint64_t>(facts.st_size);
+  absl::StatusOr<Mapping> mapping = Mapping::Map(descriptor.get(), 0, bytes, MapAccess::kReadOnly);
+  if (!mapping.ok()) {
+    return mapping.status();
+  }
+  if (madvise(mapping->data(), bytes, MADV_DONTDUMP) != 0) {
+    return StatusFromErrno(errno, "madvise slab");
+  }
+  SealedMemory sealed;
+  sealed.page_kind_ = MeasurePages(descriptor.get(), {mapping->data(), mapping->size()});
+  sealed.fd_ = std::move(descriptor);
+  sealed.mapping_ = *std::move(mapping);
   return sealed;
 }
 
