@@ -29,6 +29,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
+#include "daemon/dram_keeper.h"
 #include "daemon/learnt_policy.h"
 #include "daemon/store_events.h"
 #include "daemon/store_usage.h"
@@ -296,6 +297,9 @@ class BlockStore {
     std::vector<LowerTier*> lower_tiers;  // read only, behind those; nearest first
     StoreObserver* observer = nullptr;    // nullable
     std::vector<LearntPolicy> learnt;     // from SaveLearnt of an earlier life
+    // Nullable: DRAM ends with the process. Blocks of its earlier lives are there from the start;
+    // each is verified before it is first delivered, or written to another tier.
+    DramKeeper* keeper = nullptr;
   };
   static absl::StatusOr<std::unique_ptr<BlockStore>> Create(const BlockStoreOptions& options,
                                                             const Parts& parts);

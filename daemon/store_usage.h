@@ -144,7 +144,17 @@ struct LocalBudgetUsage {
   std::array<uint64_t, kAdmissions> judged{};  // blocks, by Admission
 };
 
+// What came from earlier lives of the process.
+struct KeptUsage {
+  uint64_t blocks = 0;          // that were there at the start
+  uint64_t bytes = 0;           // of their payload
+  uint64_t slabs = 0;           // that hold such blocks still, or wait to be given back
+  uint64_t dropped_blocks = 0;  // that were known and could not be had
+  uint64_t held_bytes = 0;      // of slabs that clients of the life before may still read in
+};
+
 struct StoreUsage {
+  KeptUsage kept;
   uint64_t blocks = 0;
   uint64_t payload_bytes = 0;
   uint64_t used_slot_bytes = 0;

@@ -64,6 +64,7 @@ struct alignas(64) Block {
   bool from_pool = false;  // read from a shared tier
   uint8_t local_verdict : 4 = 0;    // Admission + 1, whether to write it to the local tier; 0: none
   uint8_t completes_below : 1 = 0;  // what was written there is of no use without it
+  uint8_t unverified : 1 = 0;       // from an earlier life, and not read since
   uint32_t judged_ds = 0;           // when; a use since then makes it stale
 
   [[nodiscard]] KeyView key() const;

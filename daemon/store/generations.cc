@@ -130,6 +130,9 @@ uint64_t Store::RaiseHereLocked(const Digest128& digest, uint64_t generation) {
   known = std::max({known, generation, opened == nullptr ? 1 : opened->generation});
   if (opened != nullptr && known != opened->generation) {
     opened->generation = known;
+    if (opened->noted && keep_.directory != nullptr) {
+      keep_.directory->RaiseNamespace(static_cast<uint32_t>(namespace_ids_.at(digest)), known);
+    }
     if (events_.recording) {
       TellClearedLocked(*opened);
     }

@@ -184,6 +184,9 @@ void Store::ResolvePartLocked(const std::shared_ptr<GetOperation>& get,
 // Everything is here or given up: decides what is delivered and how.
 void Store::DeliverLocked(const std::shared_ptr<GetOperation>& get, DeferredCalls& deferred) {
   get->dispatched = true;
+  if (CheckKeptLocked(get, deferred)) {
+    return;
+  }
   uint64_t bytes = 0;
   for (GetTarget& target : get->targets) {
     if (target.locked) {

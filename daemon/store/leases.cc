@@ -39,6 +39,7 @@ void Store::EnterReadyLocked(BlockId id, const GrowthTicket& ticket) {
   block.state = BlockState::kReady;
   block.stored_ds = NowDeciseconds();
   block.touched_ds = block.stored_ds;
+  KeepLocked(id, 0);
   if (local_budget_.limited() && !learns_) {
     local_budget_.Entered(index_.Hash(block.scope, block.key()));
   }
@@ -63,6 +64,7 @@ void Store::HideLocked(BlockId id, PublishDrop why) {
   }
   index_.Erase(id);
   if (block.state == BlockState::kReady) {
+    UnkeepLocked(block);
     if (events_.recording) {
       TellLeftDramLocked(block);
     }
@@ -101,6 +103,7 @@ Digest128 Store::GrantLeaseLocked(const Caller& caller, std::vector<BlockId> blo
     Block& entry = blocks_.at(block);
     ++entry.leases;
     ++lease.live;
+    NoteLeaseLocked(entry, 1);
     const uint64_t bytes = pools_[entry.pool]->slot_bytes;
     session.leased_bytes += bytes;
     TenantOf(caller.tenant).leased_bytes += bytes;
@@ -123,6 +126,7 @@ void Store::DropLeasedBlockLocked(Lease& lease, size_t position) {
   Block& entry = blocks_.at(block);
   --entry.leases;
   --lease.live;
+  NoteLeaseLocked(entry, -1);
   const uint64_t bytes = pools_[entry.pool]->slot_bytes;
   FindSessionLocked(lease.session)->leased_bytes -= bytes;
   TenantOf(lease.tenant).leased_bytes -= bytes;

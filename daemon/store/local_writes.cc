@@ -141,13 +141,28 @@ std::shared_ptr<OwnedWrite> Store::MakeWriteLocked(BlockId id, absl::Duration ca
 
 void Store::BeginLocalWriteLocked(BlockId id, DeferredCalls& deferred) {
   const std::shared_ptr<OwnedWrite> write = MakeWriteLocked(id, kWriteCap);
+  const bool copied = NeedsCopyLocked(blocks_.at(id));
   local_writes_.at(id).running = true;
   ++local_running_;
   ++in_flight_;  // until LocalWriteEnded
-  deferred.Add([this, id, write] {
+  const auto begin = [this, id, write] {
     write->Borrow();
-    local_->Write(write->request, [this, id](WriteOutcome outcome, const LowerBlock& /*block*/) {
+    // The write owns what it is written from.
+    local_->Write(write->request, [this, id, write](WriteOutcome outcome, const LowerBlock&) {
       executor_.Run(Priority::kHigh, [this, id, outcome] { LocalWriteEnded(id, outcome); });
+    });
+  };
+  if (!copied) {
+    deferred.Add(begin);
+    return;
+  }
+  deferred.Add([this, id, write, begin] {
+    RunJob(Priority::kNormal, [this, id, write, begin] {
+      if (write->CopyVerified()) {
+        return begin();
+      }
+      HideCorrupt(id);
+      LocalWriteEnded(id, WriteOutcome::kDeleted);
     });
   });
 }

@@ -63,6 +63,17 @@ absl::string_view VerdictText(uint32_t verdict) {
 
 }  // namespace
 
+void Store::CountSlabsLocked(StoreUsage& usage) const {
+  usage.kept.blocks = keep_.recovered_blocks;
+  usage.kept.bytes = keep_.recovered_bytes;
+  usage.kept.dropped_blocks = keep_.dropped_blocks;
+  for (const SlabView& slab : arena_->Slabs()) {
+    usage.assigned_slabs += slab.retired ? 0 : 1;
+    usage.kept.slabs += slab.kept ? 1 : 0;
+    usage.kept.held_bytes += keep_.held.contains(slab.id) ? slab.bytes : 0;
+  }
+}
+
 StoreUsage Store::Usage() const {
   StoreUsage usage;
   if (local_ != nullptr) {
@@ -97,9 +108,7 @@ StoreUsage Store::Usage() const {
   usage.payload_bytes = payload_bytes_;
   usage.used_slot_bytes = arena_->used_slot_bytes();
   usage.capacity_bytes = arena_->capacity_bytes();
-  for (const SlabView& slab : arena_->Slabs()) {
-    usage.assigned_slabs += slab.retired ? 0 : 1;
-  }
+  CountSlabsLocked(usage);
   usage.free_slabs = arena_->FreeSlabs();
   usage.page_kind = page_kind_;
   for (const auto& [id, session] : sessions_) {
@@ -411,6 +420,7 @@ void Store::ScrubLocal(ScrubPace pace, std::function<void(absl::StatusOr<ScrubRe
   });
 }
 
+// Without `done`: only what is from an earlier life and not verified yet.
 void Store::RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done) {
   uint32_t next = begin;
   bool more = true;
@@ -421,7 +431,8 @@ void Store::RunVerify(uint32_t begin, VerifyResult sum, std::function<void(Verif
     {
       Lock lock(&mutex_);
       more = next < blocks_.end();
-      if (!more || blocks_.at(id).state != BlockState::kReady) {
+      if (!more || blocks_.at(id).state != BlockState::kReady ||
+          (done == nullptr && blocks_.at(id).unverified == 0)) {
         continue;
       }
       LockBlockLocked(id);
@@ -436,8 +447,13 @@ void Store::RunVerify(uint32_t begin, VerifyResult sum, std::function<void(Verif
       ++sum.corrupt;
       ++counters_.corrupt;
       HideLocked(id);
+    } else {
+      blocks_.at(id).unverified = 0;
     }
     UnlockBlockLocked(id);
+  }
+  if (done == nullptr && (!more || ending_)) {
+    return;
   }
   if (more) {
     RunJob(Priority::kLow,

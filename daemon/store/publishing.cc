@@ -329,14 +329,27 @@ void Store::BeginPublishLocked(Outlet& outlet, const std::string& name, Deferred
   write->request.awaited = publication.awaited;
   const size_t index = static_cast<size_t>(&outlet - outlets_.data());
   const auto end = std::make_shared<PublicationEnd>(PublicationEnd{index, name, publication.id});
-  deferred.Add([this, tier = outlet.tier, write, end] {
+  const auto begin = [this, tier = outlet.tier, write, end] {
     write->Borrow();
     tier->Publish(
         write->request,
         [this, end] { RunJob(Priority::kHigh, [this, end] { PublishReleased(*end); }); },
-        [this, end](WriteOutcome outcome) {
+        [this, end, write](WriteOutcome outcome) {
           executor_.Run(Priority::kHigh, [this, end, outcome] { PublishEnded(*end, outcome); });
         });
+  };
+  if (!NeedsCopyLocked(block)) {
+    deferred.Add(begin);
+    return;
+  }
+  deferred.Add([this, id, end, write, begin] {
+    RunJob(Priority::kNormal, [this, id, end, write, begin] {
+      if (write->CopyVerified()) {
+        return begin();
+      }
+      HideCorrupt(id);
+      PublishEnded(*end, WriteOutcome::kDeleted);
+    });
   });
 }
 

@@ -20,6 +20,8 @@
 #include "absl/time/time.h"
 
 #include "daemon/block_store.h"
+#include "tiers/dram/slab_directory.h"
+#include "tiers/os/file_system.h"
 #include "tiers/placement/eviction_policy.h"
 #include "tiers/segment/segment_tier.h"
 #include "tiers/vocab/deferred_calls.h"
@@ -42,6 +44,7 @@ struct Namespace {
   uint64_t generation = 1;
   std::optional<PublishWhen> publish;  // by a rule; nullopt: as for the tenant
   bool removed_from = false;           // cleared, or some of it deleted, in this life
+  bool noted = false;                  // in the directory of what is kept
   // Cleared while a pool's generation could not be known.
   bool cleared_blindly = false;
   // The last generation that this node raised itself; no clear after it is known while it is the
@@ -64,6 +67,7 @@ struct Scope {
   std::string salt;
   uint64_t users = 0;
   uint64_t name_seed = 0;  // of its blocks' names for policies
+  bool noted = false;      // in the directory of what is kept
 };
 
 struct ScopeName {
@@ -206,6 +210,14 @@ struct GetSlice {
   bool verify = false;  // never of a part: the hash is that of the whole
 };
 
+// A block from an earlier life that a get has to verify before anything of it is delivered.
+struct GetCheck {
+  uint32_t target = 0;
+  absl::Span<const char> payload;
+  Digest128 checksum;
+  bool right = false;
+};
+
 struct GetOperation : Operation {
   GetOperation() : Operation(Kind::kGet) {}
   GetCall call;
@@ -213,6 +225,10 @@ struct GetOperation : Operation {
   std::vector<GetTarget> targets;  // one a key
   std::vector<GetSlice> slices;    // what is to be copied; Operation::next counts these
   std::atomic<uint32_t> slices_left{0};
+  std::vector<GetCheck> checks;
+  bool checked = false;
+  std::atomic<uint32_t> next_check{0};
+  std::atomic<uint32_t> checks_left{0};
   uint64_t copied_by_caller = 0;  // at most; 0: the call has returned
   std::function<void(absl::StatusOr<GetResult>)> done;
 };
@@ -272,7 +288,10 @@ struct OwnedWrite {
   std::string salt;
   std::string key;
   std::string parent;
+  AlignedBuffer copy;  // of a slot that may not be written to, or is not verified
 
+  // Makes `copy` and writes that instead. False: the payload is not what it was.
+  bool CopyVerified();
   // To be called where it lies, before it is handed over.
   void Borrow() {
     request.identity.salt = salt;
@@ -298,8 +317,18 @@ struct LocalWrite {
 };
 
 // How a block that needs a slot fares: kMakeMemory and kTakeSlab are to be done without the lock.
-enum class Room : uint8_t { kSlot, kMakeMemory, kTakeSlab, kQuota, kDeclined, kWait, kNone };
+enum class Room : uint8_t {
+  kSlot,
+  kMakeMemory,
+  kTakeSlab,
+  kRenewSlab,
+  kQuota,
+  kDeclined,
+  kWait,
+  kNone
+};
 enum class Taking : uint8_t { kTaken, kWait, kNone };  // of a slab
+enum class Whose : uint8_t { kAnyones, kOwnKept };     // kOwnKept: of an earlier life
 
 // What a block that needs a slot waits with while victims are written.
 struct RoomRequest {
@@ -349,6 +378,25 @@ struct GenerationNote {
   Digest128 digest;
   uint64_t generation = 0;
   std::shared_ptr<ClearProgress> clear;
+};
+
+// What outlives the process.
+struct KeepBook {
+  std::unique_ptr<SlabDirectory> directory;     // nullptr: nothing does
+  absl::flat_hash_map<SlabId, uint32_t> slabs;  // by number; index in the directory
+  absl::flat_hash_set<SlabId> held;             // clients of an earlier life may still read in them
+  absl::flat_hash_set<SlabId> emptied;          // of earlier lives, to be retired
+  absl::Duration last_renewal;                  // when a slab of an earlier life was last emptied
+  uint64_t recovered_slabs = 0;
+  uint64_t recovered_blocks = 0;
+  uint64_t recovered_bytes = 0;
+  uint64_t dropped_blocks = 0;
+};
+
+// Memory on its way back to the system; `serial` 0: nobody keeps it.
+struct DyingSlab {
+  std::unique_ptr<SlabMemory> memory;
+  uint64_t serial = 0;
 };
 
 // Which generations are above 1, and who is still to be told.

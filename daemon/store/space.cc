@@ -48,6 +48,7 @@ void Store::AttachSlotLocked(BlockId id, SlotRef ref) {
     residents.resize(arena_->View(ref.slab)->slot_count, kNoBlock);
   }
   residents[ref.slot] = id;
+  KeepSlabLocked(ref.slab);
   TenantOf(NamespaceOf(block.scope).tenant).used_bytes += arena_->SlotBytes(ref);
 }
 
@@ -58,6 +59,9 @@ void Store::DetachSlotLocked(BlockId id) {
   slab_blocks_[ref.slab][ref.slot] = kNoBlock;
   arena_->Free(ref);
   block.has_slot = false;
+  if (IsKeptLocked(block) && arena_->View(ref.slab)->used_slots == 0) {
+    keep_.emptied.insert(ref.slab);
+  }
 }
 
 void Store::FreeBlockLocked(BlockId id) {
@@ -78,13 +82,15 @@ std::optional<Reason> Store::AcquireSlot(BlockId id,
   const uint64_t slot_bytes = SlotBytesFor(payload_bytes);
   for (uint32_t attempt = 0; attempt < kAcquireTries; ++attempt) {
     TenantId tenant{0};
+    uint16_t pool = 0;
     Room room = Room::kNone;
     double bar = std::numeric_limits<double>::infinity();
     {
       DeferredCalls deferred;
       Lock lock(&mutex_);
       tenant = NamespaceOf(blocks_.at(id).scope).tenant;
-      blocks_.at(id).pool = PoolForLocked(tenant, slot_bytes);
+      pool = PoolForLocked(tenant, slot_bytes);
+      blocks_.at(id).pool = pool;
       SlotRef ref;
       room =
           TryAllocateLocked(tenant, slot_bytes, learns_ ? NewcomerLocked(id, ticket) : Newcomer{},
@@ -104,6 +110,11 @@ std::optional<Reason> Store::AcquireSlot(BlockId id,
       }
     }
     switch (room) {
+      case Room::kRenewSlab:
+        if (const auto done = RenewSlab(pool, request); done != Reason::kNone) {
+          return done;
+        }
+        break;
       case Room::kSlot:
       case Room::kQuota:
         return Reason::kQuota;
@@ -117,7 +128,7 @@ std::optional<Reason> Store::AcquireSlot(BlockId id,
         if (room == Room::kMakeMemory && MakeMemory(slot_bytes)) {
           break;
         }
-        const Taking taking = TakeSlab(tenant, slot_bytes, bar, request);
+        const Taking taking = TakeSlab(tenant, slot_bytes, bar, request, Whose::kAnyones);
         if (taking == Taking::kWait) {
           return std::nullopt;
         }
@@ -159,6 +170,7 @@ Room Store::TryAllocateLocked(TenantId tenant,
   if (take()) {
     return Room::kSlot;
   }
+  RetireEmptiedLocked(deferred);
   const uint64_t slab_bytes = SlabBytesFor(slot_bytes);
   if (FreeSlabAllowedLocked(tenant, slab_bytes)) {
     if (arena_->TakeFreeSlab(tenant, slot_bytes) && take()) {
@@ -187,6 +199,10 @@ Room Store::TryAllocateLocked(TenantId tenant,
   // what comes from there was asked for.
   if (lower_tiers_.empty() && !policy.Admits(newcomer)) {
     return Room::kDeclined;
+  }
+  // Its slot could not be given to anything else.
+  if (IsKeptLocked(blocks_.at(victim))) {
+    return Room::kRenewSlab;
   }
   // It may be among those whose writes have just begun, whatever the time is by now.
   if (blocks_.at(victim).locks > 0 || !ReadyToEvictLocked(victim, give_up, deferred)) {
@@ -324,6 +340,15 @@ double Store::SlabValueLocked(const SlabView& slab) {
   return samples == 0 ? 0 : sum / samples;
 }
 
+bool Store::IsBusyLocked(SlabId slab) {
+  const std::vector<BlockId>& residents = slab_blocks_[slab];
+  return std::any_of(residents.begin(), residents.end(),
+                     [this](BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+                       return block != kNoBlock && (blocks_.at(block).locks > 0 ||
+                                                    blocks_.at(block).state != BlockState::kReady);
+                     });
+}
+
 std::optional<SlabView> Store::CheapestSlabLocked(TenantId tenant,
                                                   uint64_t slot_bytes,
                                                   double bar) {
@@ -331,7 +356,8 @@ std::optional<SlabView> Store::CheapestSlabLocked(TenantId tenant,
   double least = bar;
   for (const SlabView& slab : arena_->Slabs()) {
     const bool own = slab.tenant == tenant;
-    if (slab.retired || (own && (slab.slot_bytes == slot_bytes || slab.bytes < slot_bytes))) {
+    if (slab.retired || keep_.held.contains(slab.id) ||
+        (own && (slab.slot_bytes == slot_bytes || slab.bytes < slot_bytes))) {
       continue;
     }
     const Tenant& owner = TenantOf(slab.tenant);
@@ -342,14 +368,7 @@ std::optional<SlabView> Store::CheapestSlabLocked(TenantId tenant,
     if (value >= least) {
       continue;
     }
-    const std::vector<BlockId>& residents = slab_blocks_[slab.id];
-    const bool busy =
-        std::any_of(residents.begin(), residents.end(),
-                    [this](BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-                      return block != kNoBlock && (blocks_.at(block).locks > 0 ||
-                                                   blocks_.at(block).state != BlockState::kReady);
-                    });
-    if (!busy) {
+    if (!IsBusyLocked(slab.id)) {
       least = value;
       cheapest = slab;
     }
@@ -358,19 +377,24 @@ std::optional<SlabView> Store::CheapestSlabLocked(TenantId tenant,
 }
 
 // Takes the slab worth least away from another block size or tenant.
-Taking Store::TakeSlab(TenantId tenant,
-                       uint64_t slot_bytes,
-                       double bar,
-                       const RoomRequest& request) {
+Taking Store::TakeSlab(
+    TenantId tenant, uint64_t slot_bytes, double bar, const RoomRequest& request, Whose whose) {
   DeferredCalls deferred;
   bool retired = false;
   {
     Lock lock(&mutex_);
-    const std::optional<SlabView> slab = CheapestSlabLocked(tenant, slot_bytes, bar);
+    const bool renew = whose == Whose::kOwnKept;
+    const bool renewing = renew && IsRenewingLocked(tenant);
+    if (renewing && clock_.Now() >= request.give_up) {
+      return Taking::kNone;
+    }
+    const std::optional<SlabView> slab =
+        renew ? KeptSlabToRenewLocked(tenant) : CheapestSlabLocked(tenant, slot_bytes, bar);
     // Slabs whose blocks are being written cannot be taken yet.
-    const bool wait = slab.has_value() ? !SlabIsReadyToGoLocked(*slab, request.give_up, deferred)
-                                       : SlotsAreKeptLocked() && clock_.Now() < request.give_up &&
-                                             bar == std::numeric_limits<double>::infinity();
+    const bool wait =
+        renewing || (slab.has_value() ? !SlabIsReadyToGoLocked(*slab, request.give_up, deferred)
+                                      : SlotsAreKeptLocked() && clock_.Now() < request.give_up &&
+                                            bar == std::numeric_limits<double>::infinity());
     if (wait) {
       ++counters_.room_waits;
       room_waiters_.push_back(request);
@@ -379,25 +403,33 @@ Taking Store::TakeSlab(TenantId tenant,
     if (!slab.has_value()) {
       return Taking::kNone;
     }
-    MoveOutLocked(*slab, request.give_up, deferred);
+    if (!renew) {
+      MoveOutLocked(*slab, request.give_up, deferred);
+    }
     if (!EmptySlabLocked(*slab)) {
       return Taking::kNone;
     }
     slab_blocks_.erase(slab->id);
-    if (slab->tenant == tenant) {
+    if (slab->kept) {
+      keep_.last_renewal = clock_.Now();
+    }
+    if (slab->tenant == tenant && !slab->kept) {
       ++counters_.slabs_recut;
+      if (const uint32_t index = KeptIndexLocked(slab->id); index != SlabDirectory::kNone) {
+        keep_.directory->SetSlotBytes(index, slot_bytes);
+      }
       return arena_->Recut(slab->id, slot_bytes) ? Taking::kTaken : Taking::kNone;
     }
     RetireSlabLocked(*slab, deferred);
     retired = true;
   }
   deferred.Run();
-  std::vector<std::unique_ptr<SlabMemory>> dying;
+  std::vector<DyingSlab> dying;
   {
     Lock lock(&mutex_);
     dying.swap(dying_memory_);
   }
-  dying.clear();  // before new memory is made, so that the capacity holds
+  Bury(std::move(dying));  // before new memory is made, so that the capacity holds
   return retired && MakeMemory(slot_bytes) ? Taking::kTaken : Taking::kNone;
 }
 
@@ -474,8 +506,10 @@ bool Store::MoveBlockLocked(BlockId id, const SlabView& from, std::vector<SlotRe
   const Block& block = blocks_.at(id);
   const Piece to{arena_->Payload(*target).data(), block.payload_bytes};
   CopyOut(PayloadLocked(block).first(block.payload_bytes), {&to, 1});
+  const uint64_t sequence = UnkeepLocked(block);
   DetachSlotLocked(id);
   AttachSlotLocked(id, *target);
+  KeepLocked(id, sequence);
   return true;
 }
 
@@ -506,12 +540,14 @@ void Store::RetireSlabLocked(const SlabView& slab, DeferredCalls& deferred) {
 
 // Retired slabs that no session of their tenant can still map are given back to the system.
 void Store::ReleaseRetiredLocked(DeferredCalls& deferred) {
-  static_cast<void>(deferred);
   for (const SlabView& slab : arena_->Slabs()) {
     const auto mappings = slab_mappings_.find(slab.id);
     if (slab.retired && (mappings == slab_mappings_.end() || mappings->second == 0)) {
       slab_mappings_.erase(slab.id);
-      dying_memory_.push_back(arena_->DropRetired(slab.id));
+      dying_memory_.push_back(DropSlabLocked(slab.id));
+      if (slab.kept) {
+        WakeRoomWaitersLocked(room_waiters_.size(), deferred);
+      }
     }
   }
 }

@@ -47,11 +47,13 @@ absl::StatusOr<std::unique_ptr<BlockStore>> BlockStore::Create(const BlockStoreO
   auto store = std::make_unique<Store>(options, parts);
   absl::Status status = store->LoadGenerations();
   if (status.ok()) {
+    store->RecoverKept();
     status = store->FillArena();
   }
   if (!status.ok()) {
     return status;
   }
+  store->BeginKeeping();
   return std::unique_ptr<BlockStore>(std::move(store));
 }
 
@@ -64,6 +66,7 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
       shared_(parts.shared),
       lower_tiers_(AllLowerTiers(parts)),
       observer_(parts.observer),
+      keeper_(parts.keeper),
       began_(parts.clock->Now()),
       learns_(PolicyLearns(options.policy)),
       verify_one_in_(options.verify_one_in),
@@ -79,6 +82,7 @@ Store::Store(const BlockStoreOptions& options, const Parts& parts)
 }
 
 Store::~Store() {
+  ending_ = true;
   if (local_ != nullptr) {
     local_->WatchNotes(nullptr);
     local_->WatchChanges(nullptr);
@@ -96,7 +100,11 @@ Store::~Store() {
 // All memory is made and touched before the first call, so that no later fault can fail; reading
 // some of it back gives the first measurement of the medium's speed.
 absl::Status Store::FillArena() {
-  uint64_t headroom = options_.dram_bytes;
+  uint64_t headroom = 0;
+  {
+    Lock lock(&mutex_);
+    headroom = arena_->HeadroomBytes();
+  }
   while (headroom >= kMinSlabBytes) {
     auto memory = slabs_.Make(kMinSlabBytes);
     if (!memory.ok()) {
@@ -489,11 +497,13 @@ void Store::Tick() {
   SweepStaleLocked();
   TickOutletsLocked(states, deferred);
   TickLocalLocked(deferred);
-  for (std::unique_ptr<SlabMemory>& memory : dying_memory_) {
+  RetireEmptiedLocked(deferred);
+  if (!dying_memory_.empty()) {
     // shared_ptr only because std::function must be copyable; the callback is the one owner.
-    deferred.Add([memory = std::shared_ptr<SlabMemory>(std::move(memory))] {});
+    const auto dying = std::make_shared<std::vector<DyingSlab>>();
+    dying->swap(dying_memory_);
+    deferred.Add([this, dying] { Bury(std::move(*dying)); });
   }
-  dying_memory_.clear();
 }
 
 // Blocks of raised generations are misses at once; their room comes back here, a slice of the table

@@ -1,22 +1,5 @@
-// The class behind the door BlockStore, cut by concern into the .cc files of this folder:
-//   store.cc        creation, tenants, sessions, namespaces, time
-//   private_namespaces.cc  what is forgotten with the processes that opened it
-//   probe.cc        probe, the legal boundary; probe_load.h, load_costs.h: what loading is worth
-//   get.cc          get: resolve, wait, deliver
-//   put.cc          put: admit, copy, commit
-//   flights.cc      blocks being filled, reads from lower tiers, prefetch tickets
-//   leases.cc       leases, holds, pins, release, delete
-//   foresight.cc    what a policy that learns is told
-//   returns.cc      what is read ahead of conversations that come back
-//   regions.cc      regions, slabs for clients
-//   space.cc        slots, eviction, slabs between pools and tenants
-//   local_writes.cc what goes down to the local tier, and what an eviction waits for
-//   publishing.cc   what goes to the shared tiers
-//   levels.cc       puts that wait for either, and Flush
-//   generations.cc  clear, and what is learned of clears elsewhere
-//   removal.cc      delete, in DRAM and durably
-//   operator.cc     usage, explain, evict, verify
-//   events.cc       what watchers are told
+// The class behind the door BlockStore, cut by concern into the .cc files of this folder; what each
+// is for stands beside its name in CMakeLists.txt.
 //
 // One lock, mutex_, guards all metadata; it is held for microseconds, never over a hash, the making
 // of memory or a callback, and over a copy only where a slab changes its owner (at most a quarter
@@ -62,7 +45,9 @@ class Store final : public BlockStore {
   ~Store() override;
   // What Create does after the constructor, in this order.
   absl::Status LoadGenerations();
+  void RecoverKept();
   absl::Status FillArena();
+  void BeginKeeping();
 
   absl::StatusOr<TenantId> OpenTenant(std::string_view alias) override;
   absl::Status SetQuota(TenantId tenant, uint64_t guaranteed_bytes, uint64_t limit_bytes) override;
@@ -110,7 +95,6 @@ class Store final : public BlockStore {
 
  private:
   using Lock = absl::MutexLock;
-
   // ---- store.cc
   [[nodiscard]] uint32_t NowDeciseconds() const;
   static Digest128 RandomId();
@@ -136,14 +120,12 @@ class Store final : public BlockStore {
   // The operation is over: unlinks it and answers those who cancelled it.
   void EndOperationLocked(Operation& operation, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- private_namespaces.cc
   void UsePrivateLocked(NamespaceId ns, SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LeavePrivateLocked(const StoreSession&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickPrivateLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool IsIdleLocked(const Namespace&) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ForgetNamespaceLocked(NamespaceId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- probe.cc
   ProbeResult ProbeLocked(const Caller& caller, const ProbeCall& call, ProbeView& view)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -154,7 +136,6 @@ class Store final : public BlockStore {
   void FindPartLocked(TenantId tenant, const StorePart& part, std::vector<BlockId>& out)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TouchLocked(absl::Span<const BlockId> chain) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- get.cc
   absl::Status AdmitGetLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ResolveGetLocked(const std::shared_ptr<GetOperation>& get, DeferredCalls& deferred)
@@ -177,7 +158,6 @@ class Store final : public BlockStore {
   void RunGetJob(const std::shared_ptr<GetOperation>& get);
   void PlanSlicesLocked(GetOperation& get, uint64_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CopySlice(GetOperation& get, const GetSlice& slice);
-
   // ---- put.cc
   absl::Status AdmitPutLocked(PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void PlanPutLocked(const std::shared_ptr<PutOperation>&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -195,7 +175,6 @@ class Store final : public BlockStore {
   void MaybeFinishPutLocked(const std::shared_ptr<PutOperation>& put, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TouchPutLocked(const PutOperation& put) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- flights.cc
   Flight& OpenFlightLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The filling of `block` ended; `ok`: it is kReady now, else it is gone after this call.
@@ -226,7 +205,6 @@ class Store final : public BlockStore {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void AbandonWaitsLocked(const std::shared_ptr<Operation>&, GetOutcome, DeferredCalls&)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- leases.cc
   void LockBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnlockBlockLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -244,12 +222,10 @@ class Store final : public BlockStore {
   void HideLocked(BlockId block, PublishDrop why = PublishDrop::kDeleted)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Its bytes are complete: visible from now on, and known to its pool's policy.
-  void EnterReadyLocked(BlockId block, const GrowthTicket& ticket)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnterReadyLocked(BlockId, const GrowthTicket& ticket) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnpinLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] uint64_t DramOfLocked(const Tenant& tenant) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-
   // ---- foresight.cc
   // nullptr: the policy does not learn.
   EvictionPolicy* LearningPolicyLocked(TenantId tenant, uint64_t payload_bytes)
@@ -265,7 +241,6 @@ class Store final : public BlockStore {
   Newcomer NewcomerLocked(BlockId block, const GrowthTicket& ticket)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickPoliciesLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- returns.cc
   void NoteReturnLocked(const PutOperation& put, absl::Span<const BlockId> chain)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -273,16 +248,37 @@ class Store final : public BlockStore {
   void FetchReturn(const Caller&, const PrefetchCall&, const ProbeView&)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void NoteFetchedLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- regions.cc
   std::shared_ptr<Region> UseRegionLocked(SessionId session, uint32_t region)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void UnuseRegionLocked(Region&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReleaseRetiredLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
-  // ---- space.cc
-  uint16_t PoolForLocked(TenantId tenant, uint64_t slot_bytes)
+  // ---- kept.cc
+  // True: some of its blocks are to be verified first; DeliverLocked is called again then.
+  bool CheckKeptLocked(const std::shared_ptr<GetOperation>& get, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RunCheckJob(const std::shared_ptr<GetOperation>& get) ABSL_LOCKS_EXCLUDED(mutex_);
+  void EndChecksLocked(GetOperation& get) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  class Recovery;
+  // The block is ready, or has moved to where it is now; `sequence` 0: a new one.
+  void KeepLocked(BlockId block, uint64_t sequence) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Nobody may find it in its slot any more. Its sequence.
+  uint64_t UnkeepLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool NoteScopeLocked(ScopeId scope) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void KeepSlabLocked(SlabId slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint32_t KeptIndexLocked(SlabId slab) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void NoteLeaseLocked(const Block&, int change) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  DyingSlab DropSlabLocked(SlabId slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Bury(std::vector<DyingSlab> dying) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsKeptLocked(const Block& block) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // The one worth least that can be emptied now.
+  std::optional<SlabView> KeptSlabToRenewLocked(TenantId) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RetireEmptiedLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsRenewingLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<Reason> RenewSlab(uint16_t pool, const RoomRequest&) ABSL_LOCKS_EXCLUDED(mutex_);
+  void EvictFromKept(uint16_t pool, absl::Duration give_up) ABSL_LOCKS_EXCLUDED(mutex_);
+  // ---- space.cc
+  uint16_t PoolForLocked(TenantId, uint64_t slot_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A slot for the block, evicting and moving slabs as needed; may make memory. kNone: it has it;
   // nullopt: victims are being written first, and `request.resume` is called.
   std::optional<Reason> AcquireSlot(BlockId block,
@@ -295,8 +291,7 @@ class Store final : public BlockStore {
                          absl::Duration give_up,
                          SlotRef* out,
                          DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool FreeSlabAllowedLocked(TenantId tenant, uint64_t slab_bytes)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool FreeSlabAllowedLocked(TenantId, uint64_t slab_bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   BlockId OldestOfTenantLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EvictLocked(BlockId block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EvictFamilyLocked(BlockId block, absl::Duration give_up, DeferredCalls& deferred)
@@ -311,8 +306,9 @@ class Store final : public BlockStore {
   // The slab worth least that the tenant may take; nullopt when none is worth less than `bar`.
   std::optional<SlabView> CheapestSlabLocked(TenantId tenant, uint64_t slot_bytes, double bar)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsBusyLocked(SlabId slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   double SlabValueLocked(const SlabView& slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Taking TakeSlab(TenantId tenant, uint64_t slot_bytes, double bar, const RoomRequest& request)
+  Taking TakeSlab(TenantId, uint64_t slot_bytes, double bar, const RoomRequest&, Whose)
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether all that the slab holds may go; what is not written yet is on its way then.
   bool SlabIsReadyToGoLocked(const SlabView& slab, absl::Duration give_up, DeferredCalls& deferred)
@@ -325,7 +321,6 @@ class Store final : public BlockStore {
   void RetireSlabLocked(const SlabView&, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] absl::Span<char> PayloadLocked(const Block& block) const
       ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-
   // ---- local_writes.cc
   static constexpr uint32_t kMaxWritesRunning = 64;
   [[nodiscard]] BlockIdentity IdentityOfLocked(const Block& block)
@@ -335,6 +330,9 @@ class Store final : public BlockStore {
   // Whether the local tier could take the block at all.
   [[nodiscard]] bool LocalTakesLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] bool LocalHoldsLocked(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether it may not be written from where it lies.
+  bool NeedsCopyLocked(const Block& block) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void HideCorrupt(BlockId block) ABSL_LOCKS_EXCLUDED(mutex_);
   std::shared_ptr<OwnedWrite> MakeWriteLocked(BlockId block, absl::Duration cap)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The block must be ready and is locked until its write has ended.
@@ -369,7 +367,6 @@ class Store final : public BlockStore {
   bool WriteAheadOneLocked(BlockId, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WakeRoomWaitersLocked(size_t count, DeferredCalls&) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TickLocalLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- publishing.cc
   void RuleNamespaceLocked(Namespace& ns) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // A bit an outlet that publishes the namespace's blocks then.
@@ -417,7 +414,6 @@ class Store final : public BlockStore {
   std::vector<PoolState> TickShared() ABSL_LOCKS_EXCLUDED(mutex_);
   void TickOutletsLocked(absl::Span<const PoolState> states, DeferredCalls& deferred)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- levels.cc
   // `stage`: of a put, the one that waits for such writes.
   void TellWriteWaiterLocked(const WriteWaiter&, PutStage stage, WriteOutcome, DeferredCalls&)
@@ -443,7 +439,6 @@ class Store final : public BlockStore {
   void EndFlushLocked(const std::shared_ptr<FlushOperation>& flush,
                       absl::Status status,
                       DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- generations.cc
   absl::Status LearnGenerations(const std::vector<SegmentTier::Note>& notes);
   void LearnRaised(size_t outlet, const std::vector<RaisedGeneration>& news);
@@ -466,7 +461,6 @@ class Store final : public BlockStore {
   void RaiseEnded(size_t outlet, const RaisedGeneration& raised, bool is_recorded)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void TickGenerationsLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-
   // ---- removal.cc
   void HideForDeleteLocked(DeleteOperation&, const Namespace&, uint32_t begin, uint32_t end)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -478,8 +472,8 @@ class Store final : public BlockStore {
   void DeletedBelow(const std::shared_ptr<DeleteOperation>& deletion,
                     std::string_view tier,
                     WriteOutcome outcome) ABSL_LOCKS_EXCLUDED(mutex_);
-
   // ---- operator.cc
+  void CountSlabsLocked(StoreUsage& usage) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   [[nodiscard]] std::vector<TierCost> TierCosts() const ABSL_LOCKS_EXCLUDED(mutex_);
   // The block of all pools, or of one tenant's, that is worth least; kNoBlock: all are locked.
   BlockId NextVictimLocked(std::optional<TenantId> only) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -489,7 +483,6 @@ class Store final : public BlockStore {
   void ExplainPublishingLocked(const Block& block, Explanation& out)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RunVerify(uint32_t begin, VerifyResult sum, std::function<void(VerifyResult)> done);
-
   // ---- events.cc; Tell... only while events_.recording
   class Watcher;
   // Stored by a put, the key at `position` of it.
@@ -521,6 +514,8 @@ class Store final : public BlockStore {
   const std::vector<SharedTier*> shared_;
   const std::vector<LowerTier*> lower_tiers_;  // the local one first, then those
   StoreObserver* const observer_;
+  DramKeeper* const keeper_;  // nullable
+  std::atomic<bool> ending_{false};
   const absl::Duration began_;
   const bool learns_;  // the policy wants to know what foresight.cc tells
   std::atomic<uint32_t> verify_turn_{0};
@@ -566,7 +561,8 @@ class Store final : public BlockStore {
   std::vector<std::shared_ptr<Operation>> waiting_ ABSL_GUARDED_BY(mutex_);
   uint32_t stale_cursor_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t stale_rounds_ ABSL_GUARDED_BY(mutex_) = 0;  // sweeps still to do after a clear
-  std::vector<std::unique_ptr<SlabMemory>> dying_memory_ ABSL_GUARDED_BY(mutex_);
+  std::vector<DyingSlab> dying_memory_ ABSL_GUARDED_BY(mutex_);
+  KeepBook keep_ ABSL_GUARDED_BY(mutex_);
   std::vector<Outlet> outlets_ ABSL_GUARDED_BY(mutex_);  // one a shared tier
   absl::Duration look_at_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<BlockId, LocalWrite> local_writes_ ABSL_GUARDED_BY(mutex_);

@@ -154,7 +154,8 @@ class StoreTest : public ::testing::Test {
     BlockStore::Parts parts;
     parts.clock = &clock_;
     parts.executor = &executor_;
-    parts.slabs = &slabs_;
+    parts.slabs = slab_source_;
+    parts.keeper = keeper_;
     parts.observer = &observer_;
     parts.shared = shared_;
     parts.learnt = learnt_;
@@ -285,6 +286,8 @@ class StoreTest : public ::testing::Test {
   doubles::ManualClock clock_;
   doubles::StepExecutor executor_{3};  // steps one by one; the store plans for three at a time
   ReachableSlabSource slabs_;
+  SlabSource* slab_source_ = &slabs_;  // of the next Make
+  DramKeeper* keeper_ = nullptr;       // likewise; outlives the store
   doubles::SlowTier lower_;
   std::vector<SharedTier*> shared_;  // of the next Make; outlive the store
   std::vector<LearntPolicy> learnt_;  // of an earlier life
