@@ -79,6 +79,9 @@ struct TierConfig {
 // Whether regions of GPUs are served. kAuto: where there is a driver of them.
 enum class GpuUse : uint8_t { kAuto = 0, kOn = 1, kOff = 2 };
 
+// Whether DRAM outlives the process. kAuto: where the service manager keeps descriptors.
+enum class KeepDram : uint8_t { kAuto = 0, kOff = 1 };
+
 struct Config {
   // [daemon]
   std::string runtime_dir = "/run/terrace";
@@ -93,6 +96,7 @@ struct Config {
   BlockStoreOptions store;
   bool huge_pages = true;
   uint32_t touch_threads = 0;  // 0: one a core
+  KeepDram keep = KeepDram::kAuto;
   // [local], beside what `store` has of it
   uint64_t local_bytes = uint64_t{4} << 30;  // 0: no local tier; not read where there are `tiers`
   std::string local_dir;                     // "": below data_dir; likewise
@@ -179,5 +183,7 @@ Config WithLiveSettings(const Config& running, const Config& wanted);
 // The alias of the tenant that a peer belongs to: the first tenant that lists the uid, else the
 // first that lists the gid, else "uid-N" or PERMISSION_DENIED as `unlisted` says.
 absl::StatusOr<std::string> TenantOf(const Config& config, const PeerCredentials& peer);
+// Whether some peer may belong to the tenant of this alias.
+bool IsTenant(const Config& config, std::string_view alias);
 
 }  // namespace terrace

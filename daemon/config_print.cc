@@ -310,4 +310,11 @@ absl::StatusOr<std::string> TenantOf(const Config& config, const PeerCredentials
   return absl::PermissionDeniedError("no tenant lists this user, and sockets.unlisted is \"deny\"");
 }
 
+bool IsTenant(const Config& config, std::string_view alias) {
+  const bool listed =
+      std::any_of(config.tenants.begin(), config.tenants.end(),
+                  [alias](const TenantConfig& tenant) { return tenant.alias == alias; });
+  return listed || (config.unlisted == UnlistedPeers::kPerUid && alias.starts_with("uid-"));
+}
+
 }  // namespace terrace

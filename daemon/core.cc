@@ -22,6 +22,7 @@
 #include "daemon/folders.h"
 #include "daemon/gpu_handoff.h"
 #include "daemon/identity_files.h"
+#include "daemon/kept_memory.h"
 #include "daemon/learnt_file.h"
 #include "daemon/local_tier.h"
 #include "daemon/metrics.h"
@@ -157,7 +158,8 @@ class DaemonCore final : public Core {
         version_(std::move(options.version)),
         log_(log),
         notify_(notify),
-        config_(std::make_shared<const Config>(options.loaded.config)) {}
+        config_(std::make_shared<const Config>(options.loaded.config)),
+        keeper_(MakeKeeper(options.loaded.config, std::move(options.kept), notify, log)) {}
   DaemonCore(const DaemonCore&) = delete;
   DaemonCore& operator=(const DaemonCore&) = delete;
 
@@ -171,7 +173,7 @@ class DaemonCore final : public Core {
       return lock.status();
     }
     lock_ = std::move(*lock);
-    if (absl::Status s = CheckMemory(config->store.dram_bytes, config->huge_pages); !s.ok()) {
+    if (absl::Status s = CheckRoom(*config, keeper_.get()); !s.ok()) {
       return s;
     }
     if (PolicyLearns(config->store.policy)) {
@@ -312,6 +314,7 @@ class DaemonCore final : public Core {
     parts.slabs = slabs_.get();
     parts.local = local_ == nullptr ? nullptr : &local_->tier();
     parts.observer = &relay_;
+    parts.keeper = keeper_.get();
     if (learnt_ != nullptr) {
       parts.learnt = learnt_->Read();
     }
@@ -333,6 +336,7 @@ class DaemonCore final : public Core {
     }
     slabs_->Started();
     store_ = std::move(*store);
+    LogKept(store_->Usage().kept, log_);
     store_->SetNamespaceRules(NamespaceRulesOf(config));
     return ApplyQuotas(*store_, {}, config.tenants);
   }
@@ -563,8 +567,7 @@ class DaemonCore final : public Core {
   std::atomic<bool> reloading_{false};
   bool stopped_ = false;
 
-  // Destroyed from the last to the first: the front borrows the store, the store what stands above
-  // it.
+  // Destroyed from the last to the first; each borrows what stands above it.
   Descriptor lock_;
   std::unique_ptr<LearntFile> learnt_;  // nullptr: the policy does not learn
   std::unique_ptr<Metrics> metrics_;
@@ -573,6 +576,7 @@ class DaemonCore final : public Core {
   std::vector<std::unique_ptr<PoolHost>> pools_;
   std::unique_ptr<ReportingSlabSource> slabs_;
   ObserverRelay relay_;
+  std::unique_ptr<KeptMemory> keeper_;  // nullptr: DRAM ends with the process
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<GpuHandoff> gpu_;  // nullptr: GPU regions are not served
   std::unique_ptr<Front> front_;

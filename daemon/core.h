@@ -26,6 +26,7 @@ class Core {
     ConfigRequest request;  // what Reload loads again
     LoadedConfig loaded;
     std::string version;
+    std::vector<KeptDescriptor> kept;  // from the service manager
   };
 
   // Makes and locks the folders, allocates and touches the arena, opens the sockets. Blocks for as

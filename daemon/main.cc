@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "daemon/command_line.h"
 #include "daemon/concat.h"
@@ -101,11 +102,13 @@ class Daemon {
  public:
   Daemon(const CommandLine& command,
          LoadedConfig loaded,
+         std::vector<KeptDescriptor> kept,
          Log& log,
          const ServiceNotify& notify,
          const Signals& signals)
       : command_(command),
         loaded_(std::move(loaded)),
+        kept_(std::move(kept)),
         log_(log),
         notify_(notify),
         signals_(signals) {}
@@ -127,8 +130,8 @@ class Daemon {
     absl::Status started;
     {
       const auto phase = Phase::Begin([this, &started] {
-        absl::StatusOr<std::unique_ptr<Core>> core =
-            Core::Start({command_.request, loaded_, TERRACE_VERSION}, log_, notify_);
+        absl::StatusOr<std::unique_ptr<Core>> core = Core::Start(
+            {command_.request, loaded_, TERRACE_VERSION, std::move(kept_)}, log_, notify_);
         started = core.status();
         if (core.ok()) {
           core_ = std::move(*core);
@@ -226,6 +229,7 @@ class Daemon {
 
   const CommandLine& command_;
   const LoadedConfig loaded_;
+  std::vector<KeptDescriptor> kept_;  // until the core starts
   Log& log_;
   const ServiceNotify& notify_;
   const Signals& signals_;
@@ -234,6 +238,7 @@ class Daemon {
 };
 
 int RunDaemon(const CommandLine& command) {
+  std::vector<KeptDescriptor> kept = ServiceNotify::TakeKept();
   absl::StatusOr<LoadedConfig> loaded = LoadConfig(command.request);
   if (!loaded.ok()) {
     PrintLine(std::string(loaded.status().message()));
@@ -252,7 +257,7 @@ int RunDaemon(const CommandLine& command) {
         {.level = loaded->config.log_level, .format = loaded->config.log_format}, BootClock());
     result = log.status();
     if (result.ok()) {
-      result = Daemon(command, *std::move(loaded), **log, notify, *signals).Run();
+      result = Daemon(command, *std::move(loaded), std::move(kept), **log, notify, *signals).Run();
     }
   }
   if (result.ok()) {

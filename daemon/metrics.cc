@@ -236,7 +236,19 @@ void AddTraffic(const StoreCounters& counters, Families* out) {
       .Add({}, counters.regions_failed);
 }
 
+void AddKept(const KeptUsage& kept, Families* out) {
+  out->Gauge("recovered_blocks", "Blocks in DRAM that an earlier life of the daemon left.")
+      .Add({}, kept.blocks);
+  out->Gauge("unrecovered_blocks", "Blocks that it left and that could not be used.")
+      .Add({}, kept.dropped_blocks);
+  out->Gauge("recovered_slabs", "Slabs of earlier lives that are not given back yet.")
+      .Add({}, kept.slabs);
+  out->Gauge("held_bytes", "Slabs that clients of the life before may still read in.")
+      .Add({}, kept.held_bytes);
+}
+
 void AddOccupancy(const StoreUsage& usage, Families* out) {
+  AddKept(usage.kept, out);
   out->Gauge("tier_capacity_bytes", "Bytes that the tier may take.")
       .Add(OfTier(), usage.capacity_bytes);
   out->Gauge("tier_used_bytes", "Bytes of slots in use, rounding included.")

@@ -2,7 +2,9 @@
 
 #include <systemd/sd-daemon.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <ctime>
 
 #include "daemon/concat.h"
@@ -30,6 +32,10 @@ ServiceNotify::ServiceNotify() {
   uint64_t interval_us = 0;
   if (sd_watchdog_enabled(0, &interval_us) > 0) {
     watchdog_interval_ = absl::Microseconds(interval_us);
+  }
+  if (std::getenv("NOTIFY_SOCKET") != nullptr) {
+    const char* const limit = std::getenv("FDSTORE");  // systemd 254
+    keep_limit_ = limit == nullptr ? UINT64_MAX : std::strtoull(limit, nullptr, 10);
   }
 }
 
@@ -59,6 +65,33 @@ void ServiceNotify::ExtendStart(absl::Duration by) const {
 
 void ServiceNotify::Watchdog() const {
   Send("WATCHDOG=1");
+}
+
+bool ServiceNotify::Keep(const std::string& name, const Descriptor& fd) const {
+  const int number = fd.get();
+  // Without FDPOLL=0 the end of what a pidfd names would take it away.
+  return sd_pid_notify_with_fds(0, 0, Concat("FDSTORE=1\nFDPOLL=0\nFDNAME=", name).c_str(), &number,
+                                1) > 0;
+}
+
+void ServiceNotify::Unkeep(const std::string& name) const {
+  Send(Concat("FDSTOREREMOVE=1\nFDNAME=", name));
+}
+
+bool ServiceNotify::Barrier(absl::Duration limit) const {
+  return sd_notify_barrier(0, static_cast<uint64_t>(absl::ToInt64Microseconds(limit))) > 0;
+}
+
+std::vector<KeptDescriptor> ServiceNotify::TakeKept() {
+  char** names = nullptr;
+  const int count = sd_listen_fds_with_names(1, &names);
+  std::vector<KeptDescriptor> kept;
+  for (int i = 0; i < count; ++i) {
+    kept.push_back({names[i], Descriptor(SD_LISTEN_FDS_START + i)});
+    std::free(names[i]);
+  }
+  std::free(names);
+  return kept;
 }
 
 }  // namespace terrace

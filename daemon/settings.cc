@@ -152,6 +152,8 @@ absl::Status AssignChoice(const Setting& setting, const TomlValue& value, Settin
       **unlisted = static_cast<UnlistedPeers>(i);
     } else if (auto* gpu = std::get_if<GpuUse*>(&field)) {
       **gpu = static_cast<GpuUse>(i);
+    } else if (auto* keep = std::get_if<KeepDram*>(&field)) {
+      **keep = static_cast<KeepDram>(i);
     } else if (auto* writes = std::get_if<LocalWrites*>(&field)) {
       **writes = static_cast<LocalWrites>(i);
     } else {
@@ -278,6 +280,8 @@ std::string ChoiceText(const Setting& setting, SettingField field) {
     index = static_cast<size_t>(**unlisted);
   } else if (auto* gpu = std::get_if<GpuUse*>(&field)) {
     index = static_cast<size_t>(**gpu);
+  } else if (auto* keep = std::get_if<KeepDram*>(&field)) {
+    index = static_cast<size_t>(**keep);
   } else if (auto* writes = std::get_if<LocalWrites*>(&field)) {
     index = static_cast<size_t>(**writes);
   } else {

@@ -44,7 +44,8 @@ using SettingField = std::variant<uint64_t*,
                                   LogFormat*,
                                   LocalWrites*,
                                   UnlistedPeers*,
-                                  GpuUse*>;
+                                  GpuUse*,
+                                  KeepDram*>;
 
 struct Setting {
   std::string_view name;  // "dram.capacity"

@@ -77,6 +77,7 @@ Rows DramRows() {
       Number("dram.verify_one_in", 0, kMillion, TERRACE_FIELD(store.verify_one_in)),
       Choice("dram.policy", Applies::kAtStart, EvictionPolicyNames(), TERRACE_FIELD(store.policy)),
       Switch("dram.fetch_returns", TERRACE_FIELD(store.fetch_returns)),
+      Choice("dram.keep", Applies::kAtStart, {"auto", "off"}, TERRACE_FIELD(keep)),
       Share("dram.lease_share", TERRACE_FIELD(store.lease_share)),
       Share("dram.pin_share", TERRACE_FIELD(store.pin_share)),
   };

@@ -38,6 +38,7 @@ touch_threads = 7
 verify_one_in = 1
 policy = "lru"
 fetch_returns = false
+keep = "off"
 lease_share = 0.1
 pin_share = 1
 [limits]
@@ -164,6 +165,7 @@ TEST(Config, EverySettingReachesItsField) {
   EXPECT_EQ(c.store.verify_one_in, 1U);
   EXPECT_EQ(c.store.policy, "lru");
   EXPECT_FALSE(c.store.fetch_returns);
+  EXPECT_EQ(c.keep, KeepDram::kOff);
   EXPECT_EQ(c.store.lease_share, 0.1);
   EXPECT_EQ(c.store.pin_share, 1.0);
   EXPECT_EQ(c.local_bytes, uint64_t{5} << 30);
@@ -407,7 +409,7 @@ TEST(Config, JsonHoldsEverySettingAndTenant) {
   const std::string json = PrintConfigJson(loaded);
   EXPECT_EQ(json.find('\n'), std::string::npos);
   EXPECT_THAT(json, HasSubstr(R"({"name":"dram.capacity","value":"3GiB","origin":"t.toml:11"})"));
-  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:18"})"));
+  EXPECT_THAT(json, HasSubstr(R"({"name":"dram.pin_share","value":1.0,"origin":"t.toml:19"})"));
   EXPECT_THAT(
       json,
       HasSubstr(
