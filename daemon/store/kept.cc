@@ -18,6 +18,9 @@ namespace terrace {
 namespace {
 
 constexpr absl::Duration kRenewalPatience = absl::Seconds(1);
+// No get reads in place for so long. Who does still reads what it should: nothing is written there,
+// and only its memory counts for nobody until it is unmapped.
+constexpr absl::Duration kHeldFor = absl::Minutes(10);
 
 }  // namespace
 
@@ -143,6 +146,16 @@ void Store::Bury(std::vector<DyingSlab> dying) {
     }
     slab.memory.reset();
   }
+}
+
+void Store::EndHeldLocked(DeferredCalls& deferred) {
+  if (keep_.held.empty() || clock_.Now() < began_ + kHeldFor) {
+    return;
+  }
+  for (const SlabId id : std::exchange(keep_.held, {})) {
+    --slab_mappings_[id];
+  }
+  ReleaseRetiredLocked(deferred);
 }
 
 void Store::RetireEmptiedLocked(DeferredCalls& deferred) {

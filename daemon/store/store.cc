@@ -497,6 +497,7 @@ void Store::Tick() {
   SweepStaleLocked();
   TickOutletsLocked(states, deferred);
   TickLocalLocked(deferred);
+  EndHeldLocked(deferred);
   RetireEmptiedLocked(deferred);
   if (!dying_memory_.empty()) {
     // shared_ptr only because std::function must be copyable; the callback is the one owner.

@@ -273,6 +273,7 @@ class Store final : public BlockStore {
   bool IsKeptLocked(const Block& block) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The one worth least that can be emptied now.
   std::optional<SlabView> KeptSlabToRenewLocked(TenantId) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndHeldLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void RetireEmptiedLocked(DeferredCalls& deferred) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsRenewingLocked(TenantId tenant) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::optional<Reason> RenewSlab(uint16_t pool, const RoomRequest&) ABSL_LOCKS_EXCLUDED(mutex_);

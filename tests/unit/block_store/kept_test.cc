@@ -244,6 +244,23 @@ TEST_F(KeptTest, LeasedBytesOfAnEarlierLifeNeverChange) {
   EXPECT_LE(store_->Usage().capacity_bytes, kDram);
 }
 
+TEST_F(KeptTest, WhatAnEarlierLifeHadLeasedIsHeldForTenMinutes) {
+  PutLarge(Keys(0, 30));
+  ASSERT_EQ(Read(7, Delivery::kLease), Payload(7));
+  ASSERT_EQ(Read(29, Delivery::kLease), Payload(29));
+  const Mapping mapping = std::move(leased_.back());
+  const std::string before(mapping.data(), mapping.size());
+  NextLife();
+  Tick(absl::Minutes(9));
+  EXPECT_GT(store_->Usage().kept.held_bytes, 0U);
+  Tick(absl::Minutes(2));
+  EXPECT_EQ(store_->Usage().kept.held_bytes, 0U);
+  PutLarge(Keys(100, 130));
+  EXPECT_EQ(RightOnes(Keys(100, 130)), 30U);
+  EXPECT_EQ(std::string(mapping.data(), mapping.size()), before) << "nothing is written there";
+  EXPECT_LE(store_->Usage().capacity_bytes, kDram);
+}
+
 TEST_F(KeptTest, ReleasedLeasesHoldNothing) {
   PutLarge(Keys(0, 30));
   ASSERT_EQ(Read(7, Delivery::kLease), Payload(7));
