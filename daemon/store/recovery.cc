@@ -56,6 +56,9 @@ class Store::Recovery {
  public:
   explicit Recovery(Store& store) : store_(store) {}
 
+  void TakeOver(KeptDram kept) ABSL_LOCKS_EXCLUDED(store_.mutex_);
+
+ private:
   std::vector<std::optional<NamespaceId>> RecoverNamespaces(const KeptDram& kept)
       ABSL_LOCKS_EXCLUDED(store_.mutex_);
   // `slabs`: one a slab of the content, 0 where it is not taken over.
@@ -65,8 +68,6 @@ class Store::Recovery {
                            absl::Span<const std::optional<NamespaceId>> namespaces,
                            absl::Span<const SlabId> slabs)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(store_.mutex_);
-
- private:
   // kNoBlock: it is not to be had again.
   BlockId RecoverBlockLocked(const DirectoryBlock& kept, ScopeId scope, SlabId slab, BlockId parent)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(store_.mutex_);
@@ -84,19 +85,22 @@ void Store::RecoverKept() {
   if (kept.fresh.empty()) {
     return;
   }
-  Recovery recovery(*this);
-  const std::vector<std::optional<NamespaceId>> namespaces = recovery.RecoverNamespaces(kept);
+  Recovery(*this).TakeOver(std::move(kept));
+}
+
+void Store::Recovery::TakeOver(KeptDram kept) {
+  const std::vector<std::optional<NamespaceId>> namespaces = RecoverNamespaces(kept);
   DeferredCalls deferred;
-  Lock lock(&mutex_);
-  keep_.directory = std::make_unique<SlabDirectory>(kept.fresh, kept.geometry, kept.life,
-                                                    kept.content.next_serial);
+  Lock lock(&store_.mutex_);
+  store_.keep_.directory = std::make_unique<SlabDirectory>(kept.fresh, kept.geometry, kept.life,
+                                                           kept.content.next_serial);
   std::vector<SlabId> slabs(kept.content.slabs.size(), SlabId{0});
-  recovery.RecoverSlabsLocked(kept, slabs);
-  recovery.RecoverBlocksLocked(kept.content, namespaces, slabs);
+  RecoverSlabsLocked(kept, slabs);
+  RecoverBlocksLocked(kept.content, namespaces, slabs);
   // What only clients of the last life may still read is charged and never given out.
   for (const SlabId id : slabs) {
-    if (id != SlabId{0} && arena_->View(id)->used_slots == 0) {
-      RetireSlabLocked(*arena_->View(id), deferred);
+    if (id != SlabId{0} && store_.arena_->View(id)->used_slots == 0) {
+      store_.RetireSlabLocked(*store_.arena_->View(id), deferred);
     }
   }
 }
