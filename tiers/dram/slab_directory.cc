@@ -73,18 +73,20 @@ uint64_t LoadWord(const char* at) {
   return value;
 }
 
-// Pairs with the kill: all stores before it are in memory that outlives the process before this
-// one.
+// The stores before it stand before it, those after it after it, in memory that outlives the
+// process. A kill comes between two instructions, so only the compiler's order counts: a fence for
+// a signal is enough.
 void StoreWord(char* at, uint64_t value) {
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   std::atomic_ref<uint64_t>(*reinterpret_cast<uint64_t*>(at))
       .store(value, std::memory_order_release);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
 // Taken back before anything that follows is stored.
 void Unseal(char* record) {
   if (LoadWord(record) != 0) {
     StoreWord(record, 0);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 }
 
@@ -524,7 +526,6 @@ absl::StatusOr<DirectoryContent> ReadSlabDirectory(absl::Span<const char> memory
 
 void SupersedeSlabDirectory(absl::Span<char> header) {
   StoreWord(header.data() + kStateAt, kSuperseded);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 }  // namespace terrace
