@@ -1,6 +1,7 @@
 // An executor that runs work when the test says so, one piece at a time, highest priority first.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <functional>
 #include <map>
@@ -23,6 +24,11 @@ class StepExecutor final : public Executor {
     queues_[priority].push_back(std::move(work));
   }
   [[nodiscard]] int parallelism() const override { return parallelism_; }
+  [[nodiscard]] bool HasWork() {
+    absl::MutexLock lock(&mutex_);
+    return std::any_of(queues_.begin(), queues_.end(),
+                       [](const auto& queue) { return !queue.second.empty(); });
+  }
 
   // False: nothing was waiting.
   bool Step() {

@@ -187,9 +187,6 @@ class GrpcStreamsTest : public ::testing::Test {
     EXPECT_EQ(room_->store().Usage().used_slot_bytes, 0U);
   }
 
-  // What the store counts as under way of a call whose copies wait for the executor.
-  static constexpr uint64_t kCallAndJob = 2;
-
   StepExecutor executor_;  // for the tests that bring it
   std::unique_ptr<FrontRoom> room_;
   std::shared_ptr<grpc::Channel> channel_;
@@ -504,7 +501,7 @@ TEST_F(GrpcStreamsTest, AnAnswerThatComesAfterTheEndOfItsStreamIsDropped) {
     ASSERT_TRUE(put.Send(PutOf(digest, {1}, 4096)));
     ASSERT_TRUE(put.SendChunk(std::string(4096, 'p')));
     ASSERT_TRUE(put.writer->WritesDone());
-    ASSERT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == kCallAndJob; }));
+    ASSERT_TRUE(Eventually([&] { return executor_.HasWork(); }));
     put.context.TryCancel();
     EXPECT_FALSE(put.writer->Finish().ok());
     executor_.RunAll();  // it had been received whole: it is stored, and nobody is told
@@ -514,7 +511,7 @@ TEST_F(GrpcStreamsTest, AnAnswerThatComesAfterTheEndOfItsStreamIsDropped) {
   v1::GetRequest request;
   *request.add_parts() = PartOf(digest, {1});
   const auto reader = stub_->GetStream(&context, request);
-  ASSERT_TRUE(Eventually([&] { return room_->store().Usage().calls_in_flight == kCallAndJob; }));
+  ASSERT_TRUE(Eventually([&] { return executor_.HasWork(); }));
   context.TryCancel();
   EXPECT_FALSE(reader->Finish().ok());
   ASSERT_TRUE(Eventually(
