@@ -13,6 +13,12 @@
 
 namespace terrace::bench {
 
+// What a child is given beyond its arguments, as service managers do (sd_listen_fds(3)).
+struct Handover {
+  std::vector<std::string> environment;  // NAME=VALUE, before the parent's of the same name
+  std::vector<int> descriptors;          // 3, 4, ... there, with LISTEN_PID; the caller's here
+};
+
 class ChildProcess {
  public:
   ChildProcess() = default;
@@ -27,7 +33,8 @@ class ChildProcess {
   // reaches the bench alone, which then stops it. Errors: INTERNAL (no process or pipe), NOT_FOUND
   // (cannot be executed).
   static absl::StatusOr<ChildProcess> Start(const std::vector<std::string>& args,
-                                            const std::string& log_file);
+                                            const std::string& log_file,
+                                            const Handover& handover = {});
 
   // SIGTERM, and SIGKILL if it is still there after ten seconds. Returns when it is gone.
   // Idempotent.

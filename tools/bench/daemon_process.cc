@@ -161,8 +161,9 @@ absl::StatusOr<std::unique_ptr<DaemonProcess>> DaemonProcess::Prepare(
   return daemon;
 }
 
-absl::Status DaemonProcess::Launch() {
-  absl::StatusOr<ChildProcess> child = ChildProcess::Start(args_, folder_ + "/terraced.log");
+absl::Status DaemonProcess::Launch(const Handover& handover) {
+  absl::StatusOr<ChildProcess> child =
+      ChildProcess::Start(args_, folder_ + "/terraced.log", handover);
   if (!child.ok()) {
     return child.status();
   }
@@ -171,8 +172,8 @@ absl::Status DaemonProcess::Launch() {
   return absl::OkStatus();
 }
 
-absl::Status DaemonProcess::StartAgain() {
-  const absl::Status launched = Launch();
+absl::Status DaemonProcess::StartAgain(const Handover& handover) {
+  const absl::Status launched = Launch(handover);
   return launched.ok() ? WaitReady() : launched;
 }
 

@@ -64,9 +64,9 @@ class DaemonProcess {
   // Ends an own daemon, and starts it again on the same folders. Start waits as the first one did.
   void Stop() { child_.Stop(); }
   void Kill() { child_.Kill(); }
-  absl::Status StartAgain();
+  absl::Status StartAgain(const Handover& handover = {});
   // The same without the wait.
-  absl::Status Launch();
+  absl::Status Launch(const Handover& handover = {});
   // Whether an own daemon, which was started, is not there any more.
   [[nodiscard]] bool HasEnded() { return !folder_.empty() && !child_.Running(); }
   // The last lines of the own daemon's log.

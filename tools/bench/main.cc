@@ -30,7 +30,7 @@ constexpr Scenario kScenarios[] = {
      RunShared},
     {"gpu", "saves from and loads into the memory of a GPU, against copies of pinned memory",
      RunGpu},
-    {"restart", "how soon a daemon serves again: after a stop, kill -9, and without its index",
+    {"restart", "how soon a daemon serves again: with and without its index, and from kept DRAM",
      RunRestart},
     {"torture", "kill -9 at random instructions and system calls, and what is found afterwards",
      RunTorture},

@@ -1,7 +1,8 @@
-// restart: how soon a daemon serves again, with its index, after kill -9, and without the index.
+// restart: how soon a daemon serves again: from its local tier with its index, after kill -9, and
+// without the index; and from DRAM that a service manager keeps, after a stop and after kill -9.
 //
-// Small blocks, many of them, written to the local tier and synced. Every restart is over when all
-// keys are found again; one in 64 is read and compared.
+// Small blocks, many of them, written to the local tier and synced, and then in DRAM alone. Every
+// restart is over when all keys are found again; one in 64 is read and compared.
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
@@ -11,8 +12,10 @@
 #include <thread>
 #include <vector>
 
+#include "tiers/dram/arena.h"
 #include "tools/bench/block_set.h"
 #include "tools/bench/daemon_process.h"
+#include "tools/bench/descriptor_store.h"
 #include "tools/bench/scenario.h"
 #include "tools/bench/stopwatch.h"
 
@@ -22,6 +25,8 @@ namespace {
 constexpr uint64_t kBlockBytes = 1024;
 constexpr uint64_t kBlocks = 200'000;
 constexpr uint64_t kDramBytes = uint64_t{256} << 20;
+// No slab more is stored after so long a silence.
+constexpr std::chrono::milliseconds kStoredAll{500};
 constexpr uint32_t kCallKeys = 8192;
 constexpr uint32_t kMissesARound = 4;
 constexpr std::chrono::milliseconds kPause{2};
@@ -37,8 +42,13 @@ class RestartScenario {
   absl::Status Run();
 
  private:
-  absl::Status Prepare();
+  absl::Status PrepareLocal();
+  absl::Status PrepareKept();
+  absl::Status RunLocal();
+  absl::Status RunKept();
   absl::Status Connect();
+  absl::Status Fill(terrace_level level);
+  void WaitStored() const;
   // Seconds from the start of the process to a session with it, and to the first and the last
   // block.
   struct Times {
@@ -54,10 +64,12 @@ class RestartScenario {
   const BenchOptions& options_;
   Report& report_;
   Progress& progress_;
+  uint64_t block_bytes_ = 0;
   uint32_t blocks_ = 0;
   std::vector<uint32_t> found_;  // of the keys of each call, those from the first on
   uint32_t at_ = 0;              // the last call
   std::unique_ptr<DaemonProcess> daemon_;
+  std::unique_ptr<DescriptorStore> store_;  // null: the daemon has none
   std::unique_ptr<ClientSession> session_;
   std::unique_ptr<BlockSet> set_;
 };
@@ -70,8 +82,7 @@ absl::Status RestartScenario::Connect() {
   }
   session_ = *std::move(session);
   absl::StatusOr<std::unique_ptr<BlockSet>> set =
-      BlockSet::Create(*session_, {"bench/restart", options_.seed, 0, blocks_,
-                                   options_.block_bytes != 0 ? options_.block_bytes : kBlockBytes});
+      BlockSet::Create(*session_, {"bench/restart", options_.seed, 0, blocks_, block_bytes_});
   if (!set.ok()) {
     return set.status();
   }
@@ -79,14 +90,8 @@ absl::Status RestartScenario::Connect() {
   return absl::OkStatus();
 }
 
-absl::Status RestartScenario::Prepare() {
-  if (!options_.runtime_dir.empty()) {
-    return absl::InvalidArgumentError(
-        "--runtime: this scenario stops its daemon, so it needs its own");
-  }
-  const uint64_t block_bytes = options_.block_bytes != 0 ? options_.block_bytes : kBlockBytes;
-  blocks_ = static_cast<uint32_t>(options_.blocks != 0 ? options_.blocks : kBlocks);
-  const uint64_t record_bytes = 4096 + (block_bytes + 4095) / 4096 * 4096;
+absl::Status RestartScenario::PrepareLocal() {
+  const uint64_t record_bytes = 4096 + (block_bytes_ + 4095) / 4096 * 4096;
   const uint64_t local_bytes =
       std::max(uint64_t{4} << 30, blocks_ * record_bytes * 5 / 4 + (uint64_t{3} << 30));
   absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon =
@@ -95,13 +100,40 @@ absl::Status RestartScenario::Prepare() {
     return daemon.status();
   }
   daemon_ = *std::move(daemon);
-  if (absl::Status status = Connect(); !status.ok()) {
-    return status;
+  const absl::Status connected = Connect();
+  return connected.ok() ? Fill(TERRACE_LEVEL_LOCAL_SYNCED) : connected;
+}
+
+absl::Status RestartScenario::PrepareKept() {
+  const uint64_t dram_bytes = kDramBytes + blocks_ * SlotBytesFor(block_bytes_) * 17 / 16;
+  absl::StatusOr<std::unique_ptr<DaemonProcess>> daemon =
+      DaemonProcess::Prepare(options_, dram_bytes, 0);
+  if (!daemon.ok()) {
+    return daemon.status();
   }
+  daemon_ = *std::move(daemon);
+  absl::StatusOr<std::unique_ptr<DescriptorStore>> store =
+      DescriptorStore::Create(daemon_->folder());
+  if (!store.ok()) {
+    return store.status();
+  }
+  store_ = *std::move(store);
+  absl::Status status = daemon_->StartAgain(store_->NextStart());
+  if (status.ok()) {
+    status = Connect();
+  }
+  if (status.ok()) {
+    status = Fill(TERRACE_LEVEL_DRAM);
+  }
+  WaitStored();
+  return status;
+}
+
+absl::Status RestartScenario::Fill(terrace_level level) {
   progress_.Begin("writing the set", blocks_);
   for (uint32_t begin = 0; begin < blocks_; begin += kCallKeys) {
     const uint32_t count = std::min(kCallKeys, blocks_ - begin);
-    if (absl::Status s = set_->Put(begin, count, TERRACE_LEVEL_LOCAL_SYNCED); !s.ok()) {
+    if (absl::Status s = set_->Put(begin, count, level); !s.ok()) {
       return s;
     }
     progress_.Advance(begin);
@@ -110,6 +142,15 @@ absl::Status RestartScenario::Prepare() {
     }
   }
   return absl::OkStatus();
+}
+
+// What a daemon has not stored yet is lost when it is killed.
+void RestartScenario::WaitStored() const {
+  size_t stored = 0;
+  do {
+    stored = store_->count();
+  } while (store_->Wait([stored](const auto& now) { return now.size() != stored; },
+                        absl::FromChrono(kStoredAll)));
 }
 
 // A few calls a round, each time others, and none twice that found all of its keys: what is
@@ -142,7 +183,9 @@ absl::StatusOr<RestartScenario::Times> RestartScenario::StartAgain(const char* t
   found_.assign((blocks_ + kCallKeys - 1) / kCallKeys, 0);
   Times times;
   const Stopwatch watch;
-  if (absl::Status status = daemon_->StartAgain(); !status.ok()) {
+  if (absl::Status status =
+          daemon_->StartAgain(store_ != nullptr ? store_->NextStart() : Handover{});
+      !status.ok()) {
     return status;
   }
   times.ready = watch.seconds();
@@ -196,8 +239,8 @@ absl::Status RestartScenario::Compare() {
   return absl::OkStatus();
 }
 
-absl::Status RestartScenario::Run() {
-  if (absl::Status status = Prepare(); !status.ok()) {
+absl::Status RestartScenario::RunLocal() {
+  if (absl::Status status = PrepareLocal(); !status.ok()) {
     return status;
   }
   daemon_->Stop();
@@ -230,6 +273,43 @@ absl::Status RestartScenario::Run() {
   report_.AddNote(std::to_string(blocks_) + " blocks; touching " +
                   std::to_string(daemon_->own_dram_bytes() >> 20U) + " MiB of DRAM included");
   return absl::OkStatus();
+}
+
+absl::Status RestartScenario::RunKept() {
+  set_ = nullptr;
+  session_ = nullptr;
+  daemon_ = nullptr;
+  if (absl::Status status = PrepareKept(); !status.ok()) {
+    return status;
+  }
+  daemon_->Stop();
+  absl::StatusOr<Times> clean = StartAgain("starting after a stop, DRAM kept");
+  if (!clean.ok()) {
+    return clean.status();
+  }
+  daemon_->Kill();
+  absl::StatusOr<Times> killed = StartAgain("starting after kill -9, DRAM kept");
+  if (!killed.ok()) {
+    return killed.status();
+  }
+  report_.AddAgainst("ready_kept", "from start to a session, DRAM kept", "s", 2.0, {clean->ready});
+  report_.AddAgainst("ready_kept_killed", "the same after kill -9", "s", 2.0, {killed->ready});
+  report_.AddValue("all_found_kept", "from start to every block found, DRAM kept", "s", clean->all);
+  report_.AddValue("all_found_kept_killed", "the same after kill -9", "s", killed->all);
+  report_.AddNote("DRAM kept: " + std::to_string(daemon_->own_dram_bytes() >> 20U) +
+                  " MiB, its descriptors held by a stand-in for the service manager");
+  return absl::OkStatus();
+}
+
+absl::Status RestartScenario::Run() {
+  if (!options_.runtime_dir.empty()) {
+    return absl::InvalidArgumentError(
+        "--runtime: this scenario stops its daemon, so it needs its own");
+  }
+  block_bytes_ = options_.block_bytes != 0 ? options_.block_bytes : kBlockBytes;
+  blocks_ = static_cast<uint32_t>(options_.blocks != 0 ? options_.blocks : kBlocks);
+  const absl::Status status = RunLocal();
+  return status.ok() ? RunKept() : status;
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 
 #include "tests/doubles/from_environment.h"
 #include "tests/e2e/clients_die/engine.h"
-#include "tests/e2e/kept/descriptor_store.h"
+#include "tests/e2e/kept/kept_daemon.h"
 #include "tiers/vocab/outcome.h"
 
 namespace terrace {
@@ -32,10 +32,10 @@ class KeptDramTest : public ::testing::Test {
                                           "--set", "local.capacity=0B",
                                           "--set", "metrics.listen=off"};
     arguments.insert(arguments.end(), more.begin(), more.end());
-    ASSERT_TRUE(manager_.Start(arguments)) << manager_.Log();
+    ASSERT_TRUE(daemon_.Start(arguments)) << daemon_.Log();
   }
   std::unique_ptr<Engine> Open(const std::string& name = "kept") {
-    auto engine = Engine::Open(manager_.runtime(), name, kDeadlineMs);
+    auto engine = Engine::Open(daemon_.runtime(), name, kDeadlineMs);
     EXPECT_TRUE(engine->WaitConnected(kDeadlineMs));
     return engine;
   }
@@ -60,27 +60,27 @@ class KeptDramTest : public ::testing::Test {
   }
   // What is put from now on is lost with a kill until the slabs are stored.
   void WaitForSlabs(size_t slabs) {
-    EXPECT_TRUE(manager_.Eventually([slabs](const auto& stored) {
+    EXPECT_TRUE(daemon_.Eventually([slabs](const auto& stored) {
       return static_cast<size_t>(std::count_if(stored.begin(), stored.end(), [](const auto& kept) {
                return kept.first.front() == 's';
              })) >= slabs;
     }));
   }
 
-  DescriptorStore manager_;
+  KeptDaemon daemon_;
 };
 
 TEST_F(KeptDramTest, BlocksOutliveAKillAndAStop) {
   Start();
   Put(*Open(), 0, kBlocks);
   WaitForSlabs(2);  // two sizes of blocks
-  EXPECT_EQ(manager_.End(SIGKILL), 128 + SIGKILL);
+  EXPECT_EQ(daemon_.End(SIGKILL), 128 + SIGKILL);
   Start();
   EXPECT_EQ(RightOnes(*Open(), 0, kBlocks), kBlocks);
-  EXPECT_EQ(manager_.End(SIGTERM), 0);
+  EXPECT_EQ(daemon_.End(SIGTERM), 0);
   Start();
   EXPECT_EQ(RightOnes(*Open(), 0, kBlocks), kBlocks);
-  EXPECT_TRUE(manager_.Eventually([](const auto& stored) {
+  EXPECT_TRUE(daemon_.Eventually([](const auto& stored) {
     return std::count_if(stored.begin(), stored.end(),
                          [](const auto& kept) { return kept.first.front() == 'd'; }) == 1;
   })) << "directories of earlier lives are still stored";
@@ -92,7 +92,7 @@ TEST_F(KeptDramTest, OneClientOutlivesManyDaemons) {
   Put(*engine, 0, kBlocks);
   WaitForSlabs(2);
   for (int life = 0; life < 3; ++life) {
-    manager_.End(SIGKILL);
+    daemon_.End(SIGKILL);
     Start();
     ASSERT_TRUE(engine->WaitConnected(kDeadlineMs));
     EXPECT_EQ(RightOnes(*engine, 0, kBlocks), kBlocks);
@@ -110,7 +110,7 @@ TEST_F(KeptDramTest, LeasesAreRightWhateverTheNextDaemonDoes) {
     ASSERT_EQ(held.back().status, TERRACE_OK);
     ASSERT_NE(held.back().payload[0], nullptr);
   }
-  manager_.End(SIGKILL);
+  daemon_.End(SIGKILL);
   Start("128MiB");
   const auto other = Open("other");
   Put(*other, 1000, 1800);  // beyond what there is room for
@@ -123,11 +123,11 @@ TEST_F(KeptDramTest, OffKeepsNothingAndTakesBackWhatWasKept) {
   Start();
   Put(*Open(), 0, 32);
   WaitForSlabs(2);
-  manager_.End(SIGKILL);
+  daemon_.End(SIGKILL);
   Start("192MiB", {"--set", "dram.keep=off"});
   EXPECT_EQ(RightOnes(*Open(), 0, 32), 0U);
-  EXPECT_TRUE(manager_.Eventually([](const auto& stored) { return stored.empty(); }));
-  manager_.End(SIGKILL);
+  EXPECT_TRUE(daemon_.Eventually([](const auto& stored) { return stored.empty(); }));
+  daemon_.End(SIGKILL);
   Start();
   EXPECT_EQ(RightOnes(*Open(), 0, 32), 0U);
 }
@@ -136,14 +136,14 @@ TEST_F(KeptDramTest, LessRoomAndOtherTenantsDropBlocks) {
   Start();
   Put(*Open(), 0, kBlocks);
   WaitForSlabs(2);
-  manager_.End(SIGKILL);
+  daemon_.End(SIGKILL);
   Start("64MiB");  // one slab of the two
   const uint32_t right = RightOnes(*Open(), 0, kBlocks);
   EXPECT_GT(right, 0U);
   EXPECT_LT(right, kBlocks);
-  manager_.End(SIGKILL);
+  daemon_.End(SIGKILL);
   Start("192MiB", {"--set", "sockets.unlisted=deny"});
-  EXPECT_TRUE(manager_.Eventually([](const auto& stored) {
+  EXPECT_TRUE(daemon_.Eventually([](const auto& stored) {
     return std::none_of(stored.begin(), stored.end(),
                         [](const auto& kept) { return kept.first.front() == 's'; });
   }));
@@ -155,11 +155,11 @@ TEST_F(KeptDramTest, KeptBlocksGoDownToTheLocalTier) {
   Start("192MiB", local);
   Put(*Open(), 0, 32);
   WaitForSlabs(2);
-  manager_.End(SIGKILL);
+  daemon_.End(SIGKILL);
   Start("192MiB", local);
   EXPECT_EQ(RightOnes(*Open(), 0, 8), 8U);                // some verified, some not
-  EXPECT_EQ(manager_.End(SIGTERM), 0) << manager_.Log();  // what only DRAM holds is written down
-  static_cast<void>(manager_.TakeAll());
+  EXPECT_EQ(daemon_.End(SIGTERM), 0) << daemon_.Log();    // what only DRAM holds is written down
+  static_cast<void>(daemon_.store().TakeAll());
   Start("192MiB", local);
   const auto engine = Open();
   for (uint32_t id = 0; id < 32; ++id) {
@@ -174,25 +174,25 @@ TEST_F(KeptDramTest, ForeignDescriptorsAreLeftAlone) {
   Start();
   Put(*Open(), 0, 64);
   WaitForSlabs(2);
-  manager_.End(SIGKILL);
-  std::multimap<std::string, Descriptor> stored = manager_.TakeAll();
+  daemon_.End(SIGKILL);
+  bench::DescriptorStore::Stored stored = daemon_.store().TakeAll();
   for (auto& [name, fd] : stored) {
     if (name.front() == 's') {  // the same name, other memory
       const Descriptor unsealed(memfd_create("foreign", MFD_CLOEXEC));
       ASSERT_EQ(ftruncate(unsealed.get(), 64 << 20), 0);
-      manager_.Put(name, *unsealed.Duplicate());
-      manager_.Put(name, Descriptor(open("/dev/null", O_RDWR | O_CLOEXEC)));
+      daemon_.store().Put(name, *unsealed.Duplicate());
+      daemon_.store().Put(name, Descriptor(open("/dev/null", O_RDWR | O_CLOEXEC)));
     } else {
       const Descriptor truncated(memfd_create("foreign", MFD_CLOEXEC));
-      manager_.Put(name, *truncated.Duplicate());
-      manager_.Put("d999", *truncated.Duplicate());
-      manager_.Put(name, std::move(fd));
+      daemon_.store().Put(name, *truncated.Duplicate());
+      daemon_.store().Put("d999", *truncated.Duplicate());
+      daemon_.store().Put(name, std::move(fd));
     }
   }
-  manager_.Put("what", Descriptor(open("/dev/null", O_RDWR | O_CLOEXEC)));
+  daemon_.store().Put("what", Descriptor(open("/dev/null", O_RDWR | O_CLOEXEC)));
   Start();
   EXPECT_EQ(RightOnes(*Open(), 0, 64), 0U);
-  EXPECT_TRUE(manager_.Eventually([](const auto& kept) { return kept.count("what") == 0; }));
+  EXPECT_TRUE(daemon_.Eventually([](const auto& kept) { return kept.count("what") == 0; }));
   Put(*Open(), 0, 64);
   EXPECT_EQ(RightOnes(*Open(), 0, 64), 64U);
 }
@@ -205,8 +205,8 @@ TEST_F(KeptDramTest, AFlippedDirectoryIsNeverAWrongByte) {
     Start();
     Put(*Open(), 0, 32);
     WaitForSlabs(2);
-    manager_.End(SIGKILL);
-    std::multimap<std::string, Descriptor> stored = manager_.TakeAll();
+    daemon_.End(SIGKILL);
+    bench::DescriptorStore::Stored stored = daemon_.store().TakeAll();
     for (auto& [name, fd] : stored) {
       if (name.front() == 'd') {
         auto mapping = Mapping::Map(fd.get(), 0, 4096, MapAccess::kReadWrite);
@@ -214,11 +214,11 @@ TEST_F(KeptDramTest, AFlippedDirectoryIsNeverAWrongByte) {
         const uint32_t at = dice.Below(96);
         mapping->data()[at] = static_cast<char>(mapping->data()[at] ^ (1U << dice.Below(8)));
       }
-      manager_.Put(name, std::move(fd));
+      daemon_.store().Put(name, std::move(fd));
     }
     Start();
     static_cast<void>(RightOnes(*Open(), 0, 32));
-    manager_.End(SIGKILL);
+    daemon_.End(SIGKILL);
   }
 }
 
@@ -237,14 +237,14 @@ TEST_F(KeptDramTest, KillsAtAnyMomentLoseBlocksAndNeverMakeWrongOnes) {
     }
     const pid_t child = fork();  // a load that the kill cuts off somewhere
     if (child == 0) {
-      const auto doomed = Engine::Open(manager_.runtime(), "kept", kDeadlineMs);
+      const auto doomed = Engine::Open(daemon_.runtime(), "kept", kDeadlineMs);
       doomed->WaitConnected(kDeadlineMs);
       for (uint32_t id = 0;; id = (id + 4) % 900) {
         static_cast<void>(doomed->Put({id, id + 1, id + 2, id + 3}));
       }
     }
     usleep(dice.Below(300'000));
-    manager_.End(SIGKILL);
+    daemon_.End(SIGKILL);
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
     Start("128MiB");

@@ -1,15 +1,18 @@
 #include "tools/bench/child_process.h"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -65,6 +68,35 @@ TEST_F(ChildProcessTest, AProgramThatIsNotThereIsNotFound) {
 TEST_F(ChildProcessTest, ALogThatCannotBeWrittenIsAnError) {
   EXPECT_EQ(ChildProcess::Start({"true"}, (folder_ / "no" / "log").string()).status().code(),
             absl::StatusCode::kInternal);
+}
+
+TEST_F(ChildProcessTest, IsHandedDescriptorsInOrderAndAnEnvironment) {
+  ASSERT_EQ(setenv("TERRACE_CHILD_TEST", "of the parent", 1), 0);
+  std::vector<Descriptor> files;
+  Handover handover;
+  for (const char* const text : {"first", "second", "third"}) {
+    std::ofstream(folder_ / text) << text;
+    files.emplace_back(open((folder_ / text).c_str(), O_RDONLY | O_CLOEXEC));
+    // Higher numbers first: one that is handed over must not overwrite one that is still to be.
+    handover.descriptors.insert(handover.descriptors.begin(), files.back().get());
+  }
+  handover.environment = {"TERRACE_CHILD_TEST=handed over", "OTHER="};
+  auto child =
+      ChildProcess::Start({"sh", "-c",
+                           "cat <&3; cat <&4; cat <&5; echo \" $TERRACE_CHILD_TEST$OTHER\"; "
+                           "[ $LISTEN_PID = $$ ] && echo mine; [ -n \"$PATH\" ] && echo inherited"},
+                          Log(), handover);
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_TRUE(Eventually([&] { return !child->Running(); }));
+  EXPECT_EQ(LogText(), "thirdsecondfirst handed over\nmine\ninherited\n");
+  unsetenv("TERRACE_CHILD_TEST");
+}
+
+TEST_F(ChildProcessTest, NobodyElseHasAListenPid) {
+  auto child = ChildProcess::Start({"sh", "-c", "echo ${LISTEN_PID-none}"}, Log());
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_TRUE(Eventually([&] { return !child->Running(); }));
+  EXPECT_EQ(LogText(), "none\n");
 }
 
 TEST_F(ChildProcessTest, StopLetsItEndInItsOwnWay) {
