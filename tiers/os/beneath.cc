@@ -5,6 +5,7 @@
 #include <linux/openat2.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -32,10 +33,17 @@ Descriptor OpenByKernel(int folder, const char* path, int flags, mode_t mode) {
   return Descriptor(static_cast<int>(fd));
 }
 
-// -1 with errno.
-int64_t DeviceOf(int fd) {
-  struct stat status {};
-  return fstat(fd, &status) == 0 ? static_cast<int64_t>(status.st_dev) : -1;
+// Tells mounts apart; -1 with errno. Not by device numbers: within one overlay or btrfs they
+// differ, and within two mounts of one file system they do not. Asks no server.
+int64_t MountOf(int fd) {
+  struct statx facts {};
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, &facts) != 0) {
+    return -1;
+  }
+  if ((facts.stx_mask & STATX_MNT_ID) == 0) {  // before Linux 5.8
+    return static_cast<int64_t>(makedev(facts.stx_dev_major, facts.stx_dev_minor));
+  }
+  return static_cast<int64_t>(facts.stx_mnt_id);
 }
 
 }  // namespace
@@ -45,11 +53,11 @@ absl::StatusOr<BeneathFolder> BeneathFolder::Open(const std::string& path, Resol
   if (!fd.valid()) {
     return StatusFromErrno(errno, absl::StrCat("open folder ", path));
   }
-  const int64_t device = DeviceOf(fd.get());
-  if (device < 0) {
+  const int64_t mount = MountOf(fd.get());
+  if (mount < 0) {
     return StatusFromErrno(errno, absl::StrCat("open folder ", path));
   }
-  return BeneathFolder(std::move(fd), static_cast<uint64_t>(device), resolution);
+  return BeneathFolder(std::move(fd), mount, resolution);
 }
 
 absl::StatusOr<BeneathFolder> BeneathFolder::Open(const std::string& path) {
@@ -83,9 +91,9 @@ Descriptor BeneathFolder::OpenByComponents(const std::string& path, int flags, m
     if (!next.valid()) {
       return next;
     }
-    const int64_t device = DeviceOf(next.get());
-    if (device < 0 || static_cast<uint64_t>(device) != device_) {
-      const int error = device < 0 ? errno : EXDEV;
+    const int64_t mount = MountOf(next.get());
+    if (mount != mount_) {
+      const int error = mount < 0 ? errno : EXDEV;
       next = Descriptor();
       errno = error;
       return next;

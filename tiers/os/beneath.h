@@ -13,9 +13,9 @@
 
 namespace terrace {
 
-// kKernel: by openat2(2), Linux 5.6. kByComponents: one component after the other, where a mount is
-// told by its device number, so that a folder of the same file system that is mounted a second time
-// is not noticed.
+// kKernel: by openat2(2), Linux 5.6, which systemd's RestrictSUIDSGID= forbids. kByComponents: one
+// component after the other; before Linux 5.8 a folder of the same file system that is mounted a
+// second time is not noticed.
 enum class Resolution : uint8_t { kKernel, kByComponents };
 
 // Immutable.
@@ -34,13 +34,13 @@ class BeneathFolder {
   [[nodiscard]] Resolution resolution() const { return resolution_; }
 
  private:
-  BeneathFolder(Descriptor fd, uint64_t device, Resolution resolution)
-      : fd_(std::move(fd)), device_(device), resolution_(resolution) {}
+  BeneathFolder(Descriptor fd, int64_t mount, Resolution resolution)
+      : fd_(std::move(fd)), mount_(mount), resolution_(resolution) {}
 
   [[nodiscard]] Descriptor OpenByComponents(const std::string& path, int flags, mode_t mode) const;
 
   Descriptor fd_;
-  uint64_t device_ = 0;
+  int64_t mount_ = 0;
   Resolution resolution_ = Resolution::kKernel;
 };
 

@@ -27,9 +27,13 @@ namespace {
 // A mount that is gone with the test, however that ends.
 class Mounted {
  public:
-  Mounted(const std::string& from, std::string to, const char* type, unsigned long flags)
+  Mounted(const std::string& from,
+          std::string to,
+          const char* type,
+          unsigned long flags,
+          const char* options = "size=1m")
       : to_(std::move(to)),
-        mounted_(mount(from.c_str(), to_.c_str(), type, flags, type ? "size=1m" : nullptr) == 0) {}
+        mounted_(mount(from.c_str(), to_.c_str(), type, flags, type ? options : nullptr) == 0) {}
   Mounted(const Mounted&) = delete;
   Mounted& operator=(const Mounted&) = delete;
   ~Mounted() {
@@ -316,13 +320,33 @@ TEST_P(BeneathTest, EntersNoOtherMount) {
   EXPECT_TRUE(absl::IsInvalidArgument(files_->Make("mounted/new", 1)));
 }
 
-TEST_P(BeneathTest, TheSameFileSystemMountedASecondTimeIsNoticedByTheKernelAlone) {
+TEST_P(BeneathTest, EntersNoSecondMountOfTheSameFileSystem) {
   std::filesystem::create_directory(At("again"));
   const Mounted mounted(private_.path() + "/outside", At("again"), nullptr, MS_BIND);
   if (!mounted.mounted()) {
     GTEST_SKIP() << "needs to mount a folder";
   }
-  EXPECT_EQ(ErrorOf(Root(), "again/secret"), GetParam() == Resolution::kKernel ? EXDEV : 0);
+  EXPECT_EQ(ErrorOf(Root(), "again/secret"), EXDEV);
+}
+
+// In an overlay of several file systems each file has the device number of the one that it lies on.
+TEST_P(BeneathTest, OpensFilesOfAnotherDeviceNumberInTheSameMount) {
+  const std::string memory = private_.path() + "/memory";
+  std::filesystem::create_directory(memory);
+  const Mounted upper("none", memory, "tmpfs", 0);
+  std::filesystem::create_directories(memory + "/upper");
+  std::filesystem::create_directories(memory + "/work");
+  const std::string layers = "lowerdir=" + private_.path() + "/outside,upperdir=" + memory +
+                             "/upper,workdir=" + memory + "/work";
+  const Mounted overlay("overlay", root_, "overlay", 0, layers.c_str());
+  if (!upper.mounted() || !overlay.mounted()) {
+    GTEST_SKIP() << "needs to mount an overlay";
+  }
+  Plant(At("new"), "x");
+  const BeneathFolder root = Root();
+  EXPECT_EQ(ErrorOf(root, "secret"), 0);
+  EXPECT_EQ(ErrorOf(root, "new"), 0);
+  EXPECT_EQ(ErrorOf(root, "", O_RDONLY | O_DIRECTORY), 0);
 }
 
 }  // namespace
