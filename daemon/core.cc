@@ -447,7 +447,7 @@ class DaemonCore final : public Core {
       const absl::Duration left = std::max(absl::ZeroDuration(), deadline - BootClock().Now());
       if (!answer->given.WaitForNotificationWithTimeout(left + kTickInterval * 5) ||
           !answer->status.ok()) {
-        log_.Warning("blocks that only DRAM holds are lost with this stop",
+        log_.Warning("blocks that only DRAM holds are not all written, and end with it",
                      {{"tenant", usage.alias},
                       {"reason", answer->given.HasBeenNotified() ? answer->status.ToString()
                                                                  : "no time left"}});

@@ -280,10 +280,12 @@ void ObeyUntilTheEnd(const std::string& point) {
   EndMount(point);
 }
 
-int Run(const char* program, const std::string& point) {
-  std::string own = program;
-  char* arguments[] = {own.data(), nullptr};
-  fuse_args args = FUSE_ARGS_INIT(1, arguments);
+// `arguments`: of libfuse, after the program's name.
+int Run(const std::vector<char*>& arguments, const std::string& point) {
+  fuse_args args = {};
+  for (const char* argument : arguments) {
+    fuse_opt_add_arg(&args, argument);
+  }
   const fuse_operations operations = Operations();
   fuse* const mounted = fuse_new(&args, &operations, sizeof(operations), nullptr);
   if (mounted == nullptr || fuse_mount(mounted, point.c_str()) != 0) {
@@ -301,8 +303,9 @@ int Run(const char* program, const std::string& point) {
 }  // namespace terrace::doubles
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::fputs("usage: sick_mount_server BACKING MOUNTPOINT, by a test\n", stderr);
+  if (argc < 3) {
+    std::fputs("usage: sick_mount_server BACKING MOUNTPOINT [OPTION OF FUSE...], by a test\n",
+               stderr);
     return 2;
   }
   signal(SIGINT, SIG_IGN);
@@ -310,5 +313,7 @@ int main(int argc, char** argv) {
   terrace::doubles::backing = argv[1];
   terrace::doubles::Sickness told(argv[1]);
   terrace::doubles::sickness = &told;
-  return terrace::doubles::Run(argv[0], argv[2]);
+  std::vector<char*> arguments(argv + 3, argv + argc);
+  arguments.insert(arguments.begin(), argv[0]);
+  return terrace::doubles::Run(arguments, argv[2]);
 }
