@@ -16,9 +16,8 @@
 
 #include "daemon/block_store.h"
 #include "daemon/concat.h"
-#include "daemon/config_events.h"
 #include "daemon/config_secrets.h"
-#include "daemon/events/event_publisher.h"
+#include "daemon/event_publishers.h"
 #include "daemon/folders.h"
 #include "daemon/gpu_handoff.h"
 #include "daemon/identity_files.h"
@@ -190,7 +189,7 @@ class DaemonCore final : public Core {
     if (absl::Status s = BuildFront(*config); !s.ok()) {
       return s;
     }
-    if (absl::Status s = BuildEvents(*config); !s.ok()) {
+    if (absl::Status s = publishers_.Start(config->events, {store_.get(), &BootClock()}); !s.ok()) {
       return s;
     }
     metrics_->SetStore(store_.get());
@@ -244,7 +243,7 @@ class DaemonCore final : public Core {
     if (metrics_ != nullptr) {
       metrics_->SetStore(nullptr);
     }
-    StopEvents();
+    publishers_.Stop();
     gpu_.reset();
     if (local_ != nullptr) {
       const absl::Duration left = std::max(kCloseShare, deadline - BootClock().Now());
@@ -272,13 +271,7 @@ class DaemonCore final : public Core {
     options.gpu_figures = [this] {
       return gpu_ == nullptr ? std::nullopt : std::optional<GpuFigures>(gpu_->figures());
     };
-    options.event_figures = [this] {
-      std::vector<EventPublisherFigures> figures;
-      for (const std::unique_ptr<EventPublisher>& publisher : publishers_) {
-        figures.push_back(publisher->figures());
-      }
-      return figures;
-    };
+    options.event_figures = [this] { return publishers_.figures(); };
     absl::StatusOr<std::unique_ptr<Metrics>> metrics =
         Metrics::Start(std::move(options), BootClock());
     if (!metrics.ok()) {
@@ -484,6 +477,7 @@ class DaemonCore final : public Core {
     AdminHooks hooks;
     hooks.reload = [this] { return Reload(); };
     hooks.metrics_address = [this] { return metrics_->address(); };
+    hooks.publishers = [this] { return publishers_.figures(); };
     hooks.version = version_;
     absl::StatusOr<std::unique_ptr<Front>> front =
         Front::Start(std::move(options), *store_, BootClock(), *metrics_, std::move(hooks));
@@ -493,37 +487,6 @@ class DaemonCore final : public Core {
     front_ = std::move(*front);
     relay_.Attach(front_.get(), gpu_.get());
     return absl::OkStatus();
-  }
-
-  absl::Status BuildEvents(const Config& config) {
-    for (const EventPublisherOptions& options : config.events) {
-      absl::StatusOr<std::unique_ptr<EventPublisher>> publisher =
-          EventPublisher::Start(options, {store_.get(), &BootClock()});
-      if (!publisher.ok()) {
-        return publisher.status();
-      }
-      log_.Info("publishing events", {{"tenant", options.tenant},
-                                      {"endpoint", (*publisher)->endpoint()},
-                                      {"replay", (*publisher)->replay_endpoint()}});
-      if (IsOffHost(options.zmq_endpoint) || IsOffHost(options.zmq_replay_endpoint)) {
-        log_.Warning("whoever reaches this host can read hashes and tokens of a tenant's blocks",
-                     {{"tenant", options.tenant}, {"endpoint", options.zmq_endpoint}});
-      }
-      publishers_.push_back(*std::move(publisher));
-    }
-    return absl::OkStatus();
-  }
-
-  // All at once, because each may wait for its subscribers.
-  void StopEvents() {
-    std::vector<std::thread> stopping;
-    for (std::unique_ptr<EventPublisher>& publisher : publishers_) {
-      stopping.emplace_back([&publisher] { publisher.reset(); });
-    }
-    for (std::thread& thread : stopping) {
-      thread.join();
-    }
-    publishers_.clear();
   }
 
   absl::StatusOr<AdminHooks::ReloadResult> ReloadAlone() {
@@ -580,7 +543,7 @@ class DaemonCore final : public Core {
   std::unique_ptr<BlockStore> store_;
   std::unique_ptr<GpuHandoff> gpu_;  // nullptr: GPU regions are not served
   std::unique_ptr<Front> front_;
-  std::vector<std::unique_ptr<EventPublisher>> publishers_;
+  EventPublishers publishers_{log_};
   std::unique_ptr<Ticker> ticker_;
   std::unique_ptr<LearntKeeper> learnt_keeper_;
 };

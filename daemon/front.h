@@ -25,6 +25,7 @@
 
 #include "daemon/block_store.h"
 #include "daemon/call_observer.h"
+#include "daemon/events/event_publisher.h"
 #include "daemon/gpu_handoff.h"
 
 namespace terrace {
@@ -77,6 +78,7 @@ struct AdminHooks {
   };
   std::function<absl::StatusOr<ReloadResult>()> reload;
   std::function<std::string()> metrics_address;
+  std::function<std::vector<EventPublisherFigures>()> publishers;
   std::string version;
 };
 

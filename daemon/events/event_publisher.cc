@@ -50,6 +50,8 @@ class ZmqEventPublisher final : public EventPublisher {
               options.buffer_bytes,
               static_cast<uint64_t>(absl::ToUnixMicros(absl::Now()))) {
     figures_.tenant = options.tenant;
+    figures_.endpoint = sockets_->endpoint();
+    figures_.replay_endpoint = sockets_->replay_endpoint();
     shown_ = figures_;
     thread_ = std::thread([this] { Run(); });
   }

@@ -62,6 +62,8 @@ struct EventPublisherOptions {
 
 struct EventPublisherFigures {
   std::string tenant;
+  std::string endpoint;         // as it was bound, with the real port
+  std::string replay_endpoint;  // likewise; "": none
   uint64_t stored = 0;  // blocks said to be stored, once for each medium
   uint64_t removed = 0;
   uint64_t clears = 0;  // AllBlocksCleared, the one at the start included

@@ -133,6 +133,24 @@ void FillCounters(const StoreCounters& counters, v1::StatusReply* reply) {
   reply->set_return_wasted_bytes(counters.return_bytes_wasted);
 }
 
+void FillKept(const KeptUsage& kept, v1::StatusReply* reply) {
+  reply->set_recovered_blocks(kept.blocks);
+  reply->set_recovered_bytes(kept.bytes);
+  reply->set_unrecovered_blocks(kept.dropped_blocks);
+  reply->set_held_bytes(kept.held_bytes);
+}
+
+void FillPublisher(const EventPublisherFigures& figures, v1::PublisherStatus* publisher) {
+  publisher->set_tenant(figures.tenant);
+  publisher->set_endpoint(figures.endpoint);
+  publisher->set_replay_endpoint(figures.replay_endpoint);
+  publisher->set_next_sequence(figures.next_sequence);
+  publisher->set_batches(figures.batches);
+  publisher->set_unsent(figures.unsent);
+  publisher->set_snapshots(figures.snapshots);
+  publisher->set_replays(figures.replays);
+}
+
 }  // namespace
 
 AdminCalls::AdminCalls(std::shared_ptr<FrontShared> shared, AdminRoom room)
@@ -162,6 +180,13 @@ void AdminCalls::Status(CallContext& /*context*/,
     reply.add_features(feature);
   }
   FillCounters(usage.counters, &reply);
+  FillKept(usage.kept, &reply);
+  reply.set_watchers(usage.watchers);
+  if (room_.hooks.publishers) {
+    for (const EventPublisherFigures& figures : room_.hooks.publishers()) {
+      FillPublisher(figures, reply.add_publishers());
+    }
+  }
   reply.set_resident_bytes(ResidentBytes());
   reply.set_open_descriptors(OpenDescriptors());
   if (room_.hooks.metrics_address) {

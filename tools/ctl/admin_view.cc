@@ -73,6 +73,20 @@ std::string SharedTierText(const v1::TierStatus& tier) {
   return text;
 }
 
+std::string PublishersText(const v1::StatusReply& reply, const Style& style) {
+  Table table({Left("PUBLISHES"), Left("ENDPOINT"), Left("REPLAY"), Right("NEXT"), Right("SENT"),
+               Right("UNSENT"), Right("SNAPSHOTS"), Right("REPLAYS")});
+  for (const v1::PublisherStatus& publisher : reply.publishers()) {
+    table.Add({Printable(publisher.tenant()), Printable(publisher.endpoint()),
+               publisher.replay_endpoint().empty() ? "-" : Printable(publisher.replay_endpoint()),
+               absl::StrCat(publisher.next_sequence()), FormatCount(publisher.batches()),
+               Table::Cell(FormatCount(publisher.unsent()),
+                           publisher.unsent() > 0 ? Tone::kWarning : Tone::kPlain),
+               FormatCount(publisher.snapshots()), FormatCount(publisher.replays())});
+  }
+  return absl::StrCat("\n", table.Render(style));
+}
+
 std::string DrivesText(const v1::TierStatus& tier, const Style& style) {
   Table table({Left("DRIVE"), Left("STATE"), Right("USED"), Right("FILES"), Right("CAPACITY"),
                Right("BLOCKS"), Right("FAULTS"), Right("DAMAGED"), Left("O_DIRECT"),
@@ -109,7 +123,7 @@ std::string StatusText(const v1::StatusReply& reply, const Style& style) {
       reply.draining() ? style.Paint(Tone::kWarning, "draining")
                        : style.Paint(Tone::kGood, "accepting"),
       "\n");
-  const std::vector<Fact> facts = {
+  std::vector<Fact> facts = {
       {"blocks", BlocksAndBytes(reply.blocks(), reply.block_bytes())},
       {"sessions", FormatCount(reply.sessions())},
       {"leases", BlocksAndBytes(reply.leases(), reply.leased_bytes())},
@@ -132,10 +146,25 @@ std::string StatusText(const v1::StatusReply& reply, const Style& style) {
       {"descriptors", FormatCount(reply.open_descriptors())},
       {"copy kernel", reply.copy_kernel().empty() ? "-" : Printable(reply.copy_kernel())},
       {"metrics", reply.metrics_address().empty() ? "off" : Printable(reply.metrics_address())},
+      {"watchers", FormatCount(reply.watchers())},
       {"features", features.empty() ? "-" : absl::StrJoin(features, " ")},
       {"boot id", absl::StrFormat("%016x", reply.boot_id())},
   };
-  return out + RenderFacts(facts, style);
+  if (reply.recovered_blocks() + reply.unrecovered_blocks() > 0) {
+    facts.push_back(
+        {"recovered",
+         absl::StrCat(BlocksAndBytes(reply.recovered_blocks(), reply.recovered_bytes()),
+                      " of the life before; ", FormatCount(reply.unrecovered_blocks()), " lost"),
+         reply.unrecovered_blocks() > 0 ? Tone::kWarning : Tone::kPlain});
+  }
+  if (reply.held_bytes() > 0) {
+    facts.push_back({"held",
+                     absl::StrCat(FormatBytes(reply.held_bytes()),
+                                  " that clients of the life before may still read in"),
+                     Tone::kWarning});
+  }
+  out += RenderFacts(facts, style);
+  return reply.publishers().empty() ? out : out + PublishersText(reply, style);
 }
 
 std::string TiersText(const v1::TiersReply& reply, const Style& style) {

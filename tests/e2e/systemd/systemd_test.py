@@ -4,6 +4,7 @@ blocks in DRAM outlive what systemd does to it.
 usage: systemd_test.py BUILD_DIR SICK_MOUNT_SERVER [unittest arguments]      exit status 77: this host cannot do it (says why);
 SICK_MOUNT_SERVER may be "none"
 """
+import json
 import pathlib
 import re
 import socket
@@ -283,7 +284,10 @@ class ServiceTest(unittest.TestCase):
         for life, end in enumerate(ends, 1):
             with self.subTest(life=life):
                 end()
-                self.assertEqual(self.metric("terrace_recovered_blocks"), BLOCKS + 10 * (life - 1))
+                before = BLOCKS + 10 * (life - 1)
+                self.assertEqual(self.metric("terrace_recovered_blocks"), before)
+                status = json.loads(self.machine.run("terracectl", "--json", "status"))
+                self.assertEqual((int(status["recovered_blocks"]), int(status["recovered_bytes"])), (before, before * 65536))
                 self.store(BLOCKS + 10 * (life - 1), 10)
                 self.assert_all_there(0, BLOCKS + 10 * life)
 

@@ -29,6 +29,27 @@ TEST(TiersText, SaysWhatMayBeWrittenToALocalTier) {
       << text();
 }
 
+TEST(StatusText, SaysWhatOutlivedARestartAndWhoPublishes) {
+  v1::StatusReply reply;
+  const auto text = [&reply] { return StatusText(reply, kPlainStyle); };
+  EXPECT_EQ(text().find("recovered"), std::string::npos) << "there was nothing";
+  EXPECT_EQ(text().find("PUBLISHES"), std::string::npos);
+  reply.set_recovered_blocks(1200);
+  reply.set_recovered_bytes(uint64_t{3} << 30);
+  reply.set_unrecovered_blocks(7);
+  reply.set_held_bytes(uint64_t{64} << 20);
+  v1::PublisherStatus* publisher = reply.add_publishers();
+  publisher->set_tenant("search");
+  publisher->set_endpoint("tcp://127.0.0.1:5557");
+  publisher->set_next_sequence(1764590000000123);
+  publisher->set_batches(45);
+  EXPECT_NE(text().find("1,200 (3 GiB) of the life before; 7 lost"), std::string::npos) << text();
+  EXPECT_NE(text().find("64 MiB that clients of the life before"), std::string::npos) << text();
+  EXPECT_NE(text().find("search     tcp://127.0.0.1:5557  -       1764590000000123    45"),
+            std::string::npos)
+      << text();
+}
+
 TEST(ProbeAnswer, SplitsStateAndTier) {
   v1::ProbeReply reply;
   reply.set_states(std::string("\x01\x13", 2));  // ready on tier 0, lower on tier 1

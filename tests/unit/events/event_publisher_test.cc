@@ -124,6 +124,8 @@ TEST_F(EventPublisherTest, WhoComesLateCatchesUpByReplay) {
   EXPECT_EQ(router_->events().front().type, "AllBlocksCleared");
   EXPECT_EQ(router_->lost(), 0U);
   const EventPublisherFigures figures = publisher_->figures();
+  EXPECT_EQ(figures.endpoint, publisher_->endpoint());
+  EXPECT_EQ(figures.replay_endpoint, publisher_->replay_endpoint());
   EXPECT_EQ(figures.stored, 300U);
   EXPECT_EQ(figures.clears, 1U);
   EXPECT_EQ(figures.snapshots, 1U);

@@ -20,6 +20,14 @@ class AdminTest : public ::testing::Test {
     FrontRoomOptions options;
     options.hooks.version = "1.2.3";
     options.hooks.metrics_address = [] { return std::string("127.0.0.1:1"); };
+    options.hooks.publishers = [] {
+      EventPublisherFigures figures;
+      figures.tenant = "search";
+      figures.endpoint = "tcp://127.0.0.1:2";
+      figures.next_sequence = 9;
+      figures.unsent = 3;
+      return std::vector<EventPublisherFigures>{figures};
+    };
     options.hooks.reload = [this]() -> absl::StatusOr<AdminHooks::ReloadResult> {
       if (!reload_works_) {
         return absl::InvalidArgumentError("tier.size: too large");
@@ -75,6 +83,11 @@ TEST_F(AdminTest, StatusTellsWhatIsHeldAndServed) {
   EXPECT_EQ(status.block_bytes(), uint64_t{2} * kBlockBytes);
   EXPECT_EQ(status.puts(), 2U);
   EXPECT_EQ(status.metrics_address(), "127.0.0.1:1");
+  ASSERT_EQ(status.publishers_size(), 1);
+  EXPECT_EQ(status.publishers(0).tenant(), "search");
+  EXPECT_EQ(status.publishers(0).endpoint(), "tcp://127.0.0.1:2");
+  EXPECT_EQ(status.publishers(0).next_sequence(), 9U);
+  EXPECT_EQ(status.publishers(0).unsent(), 3U);
   EXPECT_GT(status.resident_bytes(), 0U);
   EXPECT_GT(status.open_descriptors(), 0U);
   EXPECT_FALSE(status.copy_kernel().empty());
