@@ -1,6 +1,6 @@
 # Each verb is one line over a preset of CMakePresets.json, and works from a clean clone.
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test slow asan tsan locks analyze format bench install coverage clean
+.PHONY: help setup build run test slow asan tsan locks analyze format bench install package coverage clean
 
 jobs := $(shell nproc)
 prefix ?= /usr/local
@@ -60,6 +60,9 @@ bench: build ## the DRAM figures; other scenarios: build/release/tools/terrace-b
 
 install: build ## under $(prefix); DESTDIR is honoured
 	@cmake --preset release -DCMAKE_INSTALL_PREFIX=$(prefix) --log-level=WARNING && cmake --build --preset release && cmake --install build/release
+
+package: build ## Debian packages of it, into build/packages
+	@cpack --config build/release/CPackConfig.cmake -B build/packages && ls build/packages/*.deb
 
 coverage: setup ## line and branch coverage of the fast suite, into build/coverage/report
 	@tools/setup --quiet coverage && $(call build,coverage) && ctest --preset coverage --parallel $(jobs) $(CTEST_FLAGS) && tools/coverage build/coverage

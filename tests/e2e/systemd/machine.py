@@ -69,17 +69,18 @@ class Machine:
         self._nspawn = None
         self._leader = None
 
-    def make(self):
-        """Its files, with Terrace installed."""
+    def make(self, installed=True):
+        """Its files, with Terrace installed as by `make install`."""
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755,size=2G", "tmpfs", self.folder], check=True)
         upper, work = self.folder / "upper", self.folder / "work"
         for made in (upper, work, self.root):
             made.mkdir()
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir=/,upperdir={upper},workdir={work}", self.root],
                        check=True)
-        subprocess.run(["cmake", "--install", self.build, "--strip"], stdout=subprocess.DEVNULL, check=True,
-                       env={"DESTDIR": str(self.root), "PATH": os.environ["PATH"]})
-        subprocess.run(["ldconfig", "-r", self.root], check=True)
+        if installed:
+            subprocess.run(["cmake", "--install", self.build, "--strip"], stdout=subprocess.DEVNULL, check=True,
+                           env={"DESTDIR": str(self.root), "PATH": os.environ["PATH"]})
+            subprocess.run(["ldconfig", "-r", self.root], check=True)
 
     def close(self):
         self.power_off()

@@ -6,36 +6,24 @@ SICK_MOUNT_SERVER may be "none"
 """
 import json
 import pathlib
-import re
 import socket
 import subprocess
 import sys
-import tempfile
 import unittest
 
 import machine
+from service_case import BLOCKS, DRAM_ALONE, WITH_DRIVE, ServiceCase
 
 BUILD, SICK_MOUNT = sys.argv.pop(1), sys.argv.pop(1)
-HERE = pathlib.Path(__file__).parent
-DEPLOY = HERE.parents[2] / "deploy/systemd"
-BLOCKS = 300
-DRAM_ALONE = '[dram]\ncapacity = "192MiB"\n[local]\ncapacity = "0B"\n'
-WITH_DRIVE = '[dram]\ncapacity = "192MiB"\n[local]\ncapacity = "2GiB"\nfree_reserve = "0B"\n'
+DEPLOY = pathlib.Path(__file__).parents[3] / "deploy/systemd"
 
 
-class ServiceTest(unittest.TestCase):
+class ServiceTest(ServiceCase):
     @classmethod
     def setUpClass(cls):
-        folder = tempfile.TemporaryDirectory(prefix="terrace-machine.")
-        cls.addClassCleanup(folder.cleanup)
-        cls.machine = machine.Machine(folder.name, BUILD)
-        cls.addClassCleanup(cls.machine.close)
-        cls.machine.make()
-        cls.machine.boot()
-        cls.root = cls.machine.root
+        cls.make_machine(BUILD)
         cls.machine.run("useradd", "--system", "--groups", "terrace", "engine")
         cls.machine.run("useradd", "--system", "stranger")
-        (cls.root / "opt/engine.py").write_text((HERE / "engine.py").read_text())
 
     def setUp(self):
         self.drop_ins = self.root / "etc/systemd/system/terraced.service.d"
@@ -51,60 +39,6 @@ class ServiceTest(unittest.TestCase):
             file.unlink()
         self.machine.run("sh", "-c", "rm -rf /var/lib/terrace/* /mnt/*")
         self.systemctl("daemon-reload")
-
-    # ---- the operator
-
-    def systemctl(self, *words, check=True):
-        return self.machine.run("systemctl", *words, check=check)
-
-    def shown(self, name):
-        return self.systemctl("show", "--value", "--property", name, "terraced").strip()
-
-    def configure(self, text):
-        (self.root / "usr/local/etc/terrace/terraced.toml").write_text(text)
-
-    def drop_in(self, name, text):
-        (self.drop_ins / name).write_text(text)
-        self.systemctl("daemon-reload")
-
-    def make_folders(self, *paths):
-        self.machine.run("install", "-d", "-o", "terraced", "-m", "0700", *paths)
-
-    def journal(self):
-        """What the service said since its last start, and what systemd said of it."""
-        life = self.shown("InvocationID")
-        return self.machine.run("journalctl", "--no-pager", "--output", "cat", f"_SYSTEMD_INVOCATION_ID={life}", "+",
-                                f"INVOCATION_ID={life}")
-
-    def metric(self, name):
-        text = self.machine.run("curl", "--silent", "--fail", "http://127.0.0.1:9464/metrics")
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(rf"{name}[ {{]", line))
-
-    def until_running_as_another(self, pid):
-        """After an end that systemd itself answers with a start."""
-        self.assertTrue(machine.until(lambda: self.shown("MainPID") not in ("0", pid) and self.shown("SubState") == "running"),
-                        self.journal())
-
-    # ---- the engine
-
-    def as_user(self, user, *words):
-        return self.machine.run("setpriv", f"--reuid={user}", "--regid=nogroup", "--init-groups", *words)
-
-    def engine(self, *words):
-        return self.as_user("engine", "python3", "-B", "/opt/engine.py", *words)
-
-    def store(self, first=0, count=BLOCKS, *level):
-        self.assertEqual(self.engine("store", first, count, *level).split(), [str(count)])
-
-    def assert_all_there(self, first=0, count=BLOCKS):
-        self.assertEqual(self.engine("read", first, count).split(), [str(count), "0"])
-
-    def assert_all_come(self):
-        """As soon as the pool is open, which no start waits for."""
-        self.assertTrue(machine.until(lambda: self.engine("read", 0, BLOCKS).split() == [str(BLOCKS), "0"]), self.journal())
-
-    def assert_none_there(self, first=0, count=BLOCKS):
-        self.assertEqual(self.engine("read", first, count).split(), ["0", "0"])
 
     # ---- the unit
 
