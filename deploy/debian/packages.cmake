@@ -18,7 +18,7 @@ set(CPACK_DEBIAN_DAEMON_PACKAGE_NAME terrace)
 set(CPACK_COMPONENT_DAEMON_DESCRIPTION
     "The daemon of a node, which keeps blocks of KV cache in DRAM, on local drives and on shared file systems, and terracectl to
 operate it.")
-set(CPACK_DEBIAN_DAEMON_PACKAGE_DEPENDS systemd)
+set(CPACK_DEBIAN_DAEMON_PACKAGE_DEPENDS "systemd | systemd-standalone-sysusers")
 set(CPACK_DEBIAN_DAEMON_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 set(CPACK_DEBIAN_DAEMON_PACKAGE_CONTROL_EXTRA
     ${CMAKE_CURRENT_LIST_DIR}/postinst ${CMAKE_CURRENT_LIST_DIR}/prerm ${CMAKE_CURRENT_LIST_DIR}/postrm
