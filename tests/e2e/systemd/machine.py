@@ -1,8 +1,8 @@
 """A small machine under a systemd of its own, on which Terrace is installed: the distribution's files below an overlay in
 memory, booted by systemd-nspawn, without a network.
 
-Needs root, systemd-nspawn and overlays: `why_not` says what is missing. Everything is gone when the process ends, however
-it ends: its mounts are its own, and the machine dies with it.
+Needs root, systemd-nspawn and overlays: `prepare` comes first, and says what is missing. Everything is gone when the process ends,
+however it ends: its mounts are its own, and the machine dies with it.
 """
 import ctypes
 import os
@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 
 # A busy host; a boot takes two seconds.
@@ -30,29 +31,30 @@ def until(condition, limit_s=LIMIT_S):
     return True
 
 
-def why_not():
-    """What this host lacks; None: nothing."""
+def prepare():
+    """Puts this process into a mount namespace from which nothing reaches the host. What this host lacks for a machine; None:
+    nothing."""
     if os.geteuid() != 0:
         return "needs root"
     for program in ("systemd-nspawn", "nsenter", "cmake"):
         if not shutil.which(program):
             return f"needs {program}"
-    for systemd in ("/lib/systemd/systemd", "/usr/lib/systemd/systemd"):
-        if os.access(systemd, os.X_OK):
-            break
-    else:
+    if not any(os.access(f"{folder}/systemd/systemd", os.X_OK) for folder in ("/lib", "/usr/lib")):
         return "needs systemd"
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+    if ctypes.CDLL(None).unshare(CLONE_NEWNS) != 0:
         return "needs mount namespaces"
-    return None
-
-
-def own_mounts():
-    """Puts this process into a mount namespace from which nothing reaches the host."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNS) != 0:
-        raise OSError(ctypes.get_errno(), "unshare")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    with tempfile.TemporaryDirectory(prefix="terrace-machine.") as folder:
+        machine = Machine(folder, None)
+        try:
+            machine.make(installed=False)
+            tried = subprocess.run([*machine.nspawn(), "--pipe", "true"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True, check=False)
+            return None if tried.returncode == 0 else f"systemd-nspawn cannot work here: {tried.stderr}"
+        except subprocess.CalledProcessError as error:
+            return f"needs overlays: {error}"
+        finally:
+            machine.close()
 
 
 def die_with_parent():
@@ -60,7 +62,7 @@ def die_with_parent():
 
 
 class Machine:
-    """`folder`: an empty one, which the machine's memory is mounted at. Call `own_mounts` first."""
+    """`folder`: an empty one, which the machine's memory is mounted at."""
 
     def __init__(self, folder, build):
         self.folder = pathlib.Path(folder)
@@ -82,6 +84,10 @@ class Machine:
                            env={"DESTDIR": str(self.root), "PATH": os.environ["PATH"]})
             subprocess.run(["ldconfig", "-r", self.root], check=True)
 
+    def nspawn(self):
+        return ["systemd-nspawn", "--quiet", "--directory", self.root, "--machine", f"terrace-{os.getpid()}", "--register=no",
+                "--keep-unit", "--private-network", "--resolv-conf=off", "--timezone=off", "--link-journal=no"]
+
     def close(self):
         self.power_off()
         for mounted in (self.root, self.folder):
@@ -91,9 +97,7 @@ class Machine:
         log = open(self.folder / "console", "ab")
         # No service of the distribution's: basic.target is sockets, system users and temporary files.
         self._nspawn = subprocess.Popen(
-            ["systemd-nspawn", "--quiet", "--directory", self.root, "--machine", f"terrace-{os.getpid()}", "--boot",
-             "--register=no", "--keep-unit", "--private-network", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
-             "--console=passive", "systemd.unit=basic.target"],
+            [*self.nspawn(), "--boot", "--console=passive", "systemd.unit=basic.target"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent)
         log.close()
         if not until(lambda: self._nspawn.poll() is not None or self._running()):

@@ -103,12 +103,8 @@ class PackageTest(ServiceCase):
 
 
 if __name__ == "__main__":
-    reason = machine.why_not()
-    for program in ("cpack", "dpkg-deb", "dpkg-shlibdeps"):
-        if not shutil.which(program):
-            reason = f"needs {program}"
-    if reason:
+    lacking = [program for program in ("cpack", "dpkg-deb", "dpkg-shlibdeps") if not shutil.which(program)]
+    if reason := f"needs {lacking}" if lacking else machine.prepare():
         print(f"skipped: {reason}")
         sys.exit(77)
-    machine.own_mounts()
     unittest.main(verbosity=2)

@@ -264,8 +264,7 @@ class ServiceTest(ServiceCase):
 
 
 if __name__ == "__main__":
-    if reason := machine.why_not():
+    if reason := machine.prepare():
         print(f"skipped: {reason}")
         sys.exit(77)
-    machine.own_mounts()
     unittest.main(verbosity=2)
