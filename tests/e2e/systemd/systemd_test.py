@@ -157,7 +157,7 @@ class ServiceTest(ServiceCase):
         self.assertTrue(machine.until(lambda: self.engine("store", first, BLOCKS, "POOL").split() == [str(BLOCKS)]),
                         self.journal())
 
-    def test_a_pool_that_the_drop_in_names_is_published_to(self):
+    def test_a_pool_is_published_to_with_the_drop_in(self):
         self.make_folders("/mnt/fleet", "/mnt/fleet/terrace")
         self.pool()
         self.systemctl("start", "terraced")
