@@ -11,6 +11,7 @@
 
 #include "client/src/arguments.h"
 #include "client/src/client.h"
+#include "client/src/guarded.h"
 
 struct terrace_client {
   terrace::client::Client client;
@@ -18,32 +19,6 @@ struct terrace_client {
 
 namespace terrace::client {
 namespace {
-
-thread_local char last_error[256] = "";
-
-void SetLastError(std::string_view text) {
-  const size_t length = std::min(text.size(), sizeof(last_error) - 1);
-  std::memcpy(last_error, text.data(), length);
-  last_error[length] = '\0';
-}
-
-terrace_status Report(terrace_status status, std::string_view text) {
-  SetLastError(text);
-  return status;
-}
-
-// Runs a function that returns a Verdict; what it throws becomes a status.
-template <typename Function>
-terrace_status Guarded(Function function) noexcept {
-  try {
-    const Verdict verdict = function();
-    return verdict.ok() ? TERRACE_OK : Report(verdict.status, verdict.text);
-  } catch (const std::bad_alloc&) {
-    return Report(TERRACE_RESOURCE_EXHAUSTED, "no memory");
-  } catch (...) {
-    return Report(TERRACE_INTERNAL, "an unexpected failure inside libterrace");
-  }
-}
 
 template <typename Check>
 terrace_status Submit(terrace_client* client, uint64_t* call_id, Check check) noexcept {

@@ -14,6 +14,7 @@ constexpr size_t kMaxSocketPathBytes = 107;  // sun_path, less its zero
 constexpr uint64_t kMaxBlockBytes = uint64_t{64} << 20;
 constexpr uint32_t kMaxPlanes = 1024;
 constexpr uint32_t kMaxSegments = 1024;
+constexpr uint32_t kMostHeartbeatMs = 60'000;
 constexpr uint64_t kMaxStagingBytes = uint64_t{1} << 46;
 
 Verdict NoSize(const char* type) {
@@ -167,25 +168,36 @@ uint32_t SpinUs(uint32_t given) {
 
 }  // namespace
 
-Verdict CheckOptions(const terrace_options* options, ClientOptions* out) {
-  terrace_options given{};
-  if (options != nullptr && !CopyVersioned(options, &given)) {
-    return NoSize("terrace_options");
-  }
-  const char* folder = given.runtime_dir;
+Verdict CheckSession(const char* folder,
+                     const char* name,
+                     std::string* socket_path,
+                     std::string* client_name) {
   if (folder == nullptr || *folder == '\0') {
     folder = std::getenv("TERRACE_RUNTIME");
   }
   if (folder == nullptr || *folder == '\0') {
     folder = "/run/terrace";
   }
-  out->socket_path = std::string(folder) + "/session.sock";
-  if (out->socket_path.size() > kMaxSocketPathBytes) {
+  *socket_path = std::string(folder) + "/session.sock";
+  if (socket_path->size() > kMaxSocketPathBytes) {
     return Verdict::Invalid("runtime_dir: with /session.sock longer than 107 bytes");
   }
-  out->client_name = given.client_name == nullptr ? "libterrace" : given.client_name;
-  if (!NameOk(out->client_name)) {
+  *client_name = name == nullptr ? "libterrace" : name;
+  if (!NameOk(*client_name)) {
     return Verdict::Invalid("client_name: must be 1 to 64 of A-Za-z0-9._-");
+  }
+  return {};
+}
+
+Verdict CheckOptions(const terrace_options* options, ClientOptions* out) {
+  terrace_options given{};
+  if (options != nullptr && !CopyVersioned(options, &given)) {
+    return NoSize("terrace_options");
+  }
+  Verdict session =
+      CheckSession(given.runtime_dir, given.client_name, &out->socket_path, &out->client_name);
+  if (!session.ok()) {
+    return session;
   }
   out->default_deadline_ms = given.default_deadline_ms == 0 ? 1000 : given.default_deadline_ms;
   out->reconnect_ms = given.reconnect_ms == 0 ? 1000 : given.reconnect_ms;
@@ -194,6 +206,37 @@ Verdict CheckOptions(const terrace_options* options, ClientOptions* out) {
   }
   out->spin_us = SpinUs(given.spin_us);
   out->slabs = given.slabs;
+  return {};
+}
+
+Verdict CheckWatch(const terrace_watch_options* options, WatchOptions* out) {
+  terrace_watch_options given{};
+  if (options != nullptr && !CopyVersioned(options, &given)) {
+    return NoSize("terrace_watch_options");
+  }
+  Verdict session =
+      CheckSession(given.runtime_dir, given.client_name, &out->socket_path, &out->client_name);
+  if (!session.ok()) {
+    return session;
+  }
+  if (given.namespace_count > kMaxNamespaces) {
+    return Verdict::Invalid("namespace_count: at most 1,024");
+  }
+  if (given.namespace_count > 0 && given.namespaces == nullptr) {
+    return Verdict::Invalid("namespaces: null");
+  }
+  if (given.heartbeat_ms > kMostHeartbeatMs) {
+    return Verdict::Invalid("heartbeat_ms: at most 60,000");
+  }
+  out->reconnect_ms = given.reconnect_ms == 0 ? 1000 : given.reconnect_ms;
+  out->heartbeat_ms = given.heartbeat_ms == 0 ? 1000 : given.heartbeat_ms;
+  out->snapshots = given.snapshots != 0;
+  out->publisher_id = given.publisher_id;
+  out->after_sequence = given.after_sequence;
+  if (given.namespace_count > 0) {
+    out->namespaces.assign(reinterpret_cast<const char*>(given.namespaces),
+                           kDigestBytes * given.namespace_count);
+  }
   return {};
 }
 

@@ -8,10 +8,12 @@
 #include <cstring>
 
 #include "terrace/terrace.h"
+#include "terrace/watch.h"
 
 #include "client/src/client.h"
 #include "client/src/request.h"
 #include "client/src/verdict.h"
+#include "client/src/watcher.h"
 
 namespace terrace::client {
 
@@ -40,6 +42,7 @@ uint32_t NumberIn(const Enum& value) {
 }
 
 Verdict CheckOptions(const terrace_options* options, ClientOptions* out);
+Verdict CheckWatch(const terrace_watch_options* options, WatchOptions* out);
 // The strings and arrays of *out are those of *record.
 Verdict CheckRecord(const terrace_namespace_record* record, terrace_namespace_record* out);
 Verdict CheckRegion(const terrace_region_spec* spec, terrace_region_spec* out);

@@ -68,7 +68,7 @@ Verdict Forked() {
 }  // namespace
 
 Client::Client(ClientOptions options)
-    : options_(std::move(options)), jitter_(RandomNumber() | 1), leases_(RandomNumber()) {
+    : options_(std::move(options)), jitter_(RandomNumber()), leases_(RandomNumber()) {
   all_slabs_.watch = options_.slabs;
 }
 

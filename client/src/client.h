@@ -30,6 +30,7 @@
 #include "client/src/completion.h"
 #include "client/src/copying_process.h"
 #include "client/src/instant.h"
+#include "client/src/jitter.h"
 #include "client/src/link.h"
 #include "client/src/parted_sessions.h"
 #include "client/src/patience.h"
@@ -280,7 +281,7 @@ class Client {
   uint64_t sessions_ = 0;            // that were greeted
   HelloReply server_;
   Instant next_attempt_ = 0;
-  uint64_t jitter_ = 0;
+  Jitter jitter_;
   // A daemon that reads nothing and says nothing: since when it owes an answer; calls are misses at
   // once while silent_.
   Instant owes_since_ = kNever;

@@ -147,13 +147,7 @@ void Client::LoseLocked(Instant now) {
   silent_ = false;
   owes_since_ = kNever;
   back_pressure_until_ = 0;
-  // xorshift64 (Marsaglia 2003): between 80 and 120 percent, so that a node's engines don't come
-  // back in step.
-  jitter_ ^= jitter_ << 13;
-  jitter_ ^= jitter_ >> 7;
-  jitter_ ^= jitter_ << 17;
-  const int64_t percent = 80 + static_cast<int64_t>(jitter_ % 41);
-  next_attempt_ = now + int64_t{options_.reconnect_ms} * kNsPerMs / 100 * percent;
+  next_attempt_ = now + jitter_.Around(int64_t{options_.reconnect_ms} * kNsPerMs);
   KeepOutlivedLocked();
   waiting_calls_.clear();
   waiting_bytes_ = 0;

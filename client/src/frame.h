@@ -27,6 +27,7 @@ enum class Method : uint16_t {
   kPin = 14,
   kUnpin = 15,
   kCancel = 16,
+  kWatch = 17,
   kMapSlab = 18,
   kPing = 19,
   kDrainNotice = 32,

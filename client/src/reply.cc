@@ -2,9 +2,7 @@
 
 #include <algorithm>
 
-#include <protozero/exception.hpp>
-#include <protozero/pbf_reader.hpp>
-
+#include "client/src/field_reader.h"
 #include "client/src/request.h"
 #include "client/src/wire_fields.h"
 
@@ -12,46 +10,6 @@ namespace terrace::client {
 namespace {
 
 using protozero::pbf_reader;
-using protozero::pbf_wire_type;
-
-// Calls read(reader) at every field; false when the message is malformed. The only place where
-// protozero's exceptions end.
-template <typename Read>
-bool ReadFields(std::string_view message, Read read) {
-  try {
-    pbf_reader reader(message.data(), message.size());
-    while (reader.next()) {
-      if (!read(reader)) {
-        return false;
-      }
-    }
-    return true;
-  } catch (const protozero::exception&) {
-    return false;
-  }
-}
-
-bool IsBytes(pbf_reader& reader) {
-  return reader.wire_type() == pbf_wire_type::length_delimited;
-}
-
-bool TakeBytes(pbf_reader& reader, std::string_view* out) {
-  if (!IsBytes(reader)) {
-    return false;
-  }
-  const protozero::data_view view = reader.get_view();
-  *out = std::string_view(view.data(), view.size());
-  return true;
-}
-
-template <typename Number>
-bool TakeNumber(pbf_reader& reader, Number* out) {
-  if (reader.wire_type() != pbf_wire_type::varint) {
-    return false;
-  }
-  *out = static_cast<Number>(reader.get_uint64());
-  return true;
-}
 
 template <typename Number>
 bool TakePacked(pbf_reader& reader, PackedNumbers<Number>* out) {
@@ -60,15 +18,6 @@ bool TakePacked(pbf_reader& reader, PackedNumbers<Number>* out) {
     return false;
   }
   *out = PackedNumbers<Number>(bytes);
-  return true;
-}
-
-bool TakeId(pbf_reader& reader, terrace_id128* out) {
-  std::string_view bytes;
-  if (!TakeBytes(reader, &bytes) || (!bytes.empty() && bytes.size() != kDigestBytes)) {
-    return false;
-  }
-  std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(out->bytes));
   return true;
 }
 
@@ -98,11 +47,6 @@ bool TakeKeyBytes(
     const auto value = static_cast<uint8_t>(bytes[i]);
     out[i] = value > most ? otherwise : value;
   }
-  return true;
-}
-
-bool Skip(pbf_reader& reader) {
-  reader.skip();
   return true;
 }
 
@@ -250,7 +194,7 @@ bool DecodeHello(std::string_view message, HelloReply* reply) {
   return ReadFields(message, [&](pbf_reader& reader) {
     switch (reader.tag()) {
       case wire::hello_reply::kBootId:
-        if (reader.wire_type() != pbf_wire_type::fixed64) {
+        if (reader.wire_type() != protozero::pbf_wire_type::fixed64) {
           return false;
         }
         reply->boot_id = reader.get_fixed64();

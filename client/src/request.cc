@@ -262,7 +262,7 @@ void EncodeRequest(const Request& request, std::string* frame, std::vector<Diges
 
 void EncodeHello(const Greeting& greeting, std::string* frame) {
   // What the library can make use of; numbers of enum Feature.
-  static constexpr std::array<int32_t, 11> kFeatures = {1, 2, 4, 5, 6, 7, 8, 11, 12, 13, 15};
+  static constexpr std::array<int32_t, 12> kFeatures = {1, 2, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15};
   pbf_writer writer(*frame);
   writer.add_uint32(wire::hello_request::kProtocolMajor, 1);
   AddNumber(writer, wire::hello_request::kProtocolMinor, 0);

@@ -258,6 +258,36 @@ inline constexpr Field kSlabId = 2;
 namespace gpu_worker_notice {
 inline constexpr Field kRegionId = 2;
 }  // namespace gpu_worker_notice
+namespace watch_request {
+inline constexpr Field kPublisherId = 1;
+inline constexpr Field kAfterSequence = 2;
+inline constexpr Field kSnapshot = 3;
+inline constexpr Field kNamespaces = 4;
+inline constexpr Field kHeartbeatMs = 5;
+}  // namespace watch_request
+namespace watch_reply {
+inline constexpr Field kPublisherId = 2;
+inline constexpr Field kEvents = 3;
+inline constexpr Field kCallId = 4;
+inline constexpr Field kNamespaces = 5;
+}  // namespace watch_reply
+namespace watched_namespace {
+inline constexpr Field kNamespaceDigest = 1;
+inline constexpr Field kFamilyDigest = 2;
+inline constexpr Field kRecord = 3;
+}  // namespace watched_namespace
+namespace event {
+inline constexpr Field kKind = 1;
+inline constexpr Field kSequence = 2;
+inline constexpr Field kNamespaceDigest = 3;
+inline constexpr Field kKeyBytes = 4;
+inline constexpr Field kKeys = 5;
+inline constexpr Field kParent = 6;
+inline constexpr Field kFirstToken = 7;
+inline constexpr Field kBlockTokens = 8;
+inline constexpr Field kTier = 9;
+inline constexpr Field kSalt = 11;
+}  // namespace event
 namespace error_detail {
 inline constexpr Field kMessage = 2;
 inline constexpr Field kField = 3;

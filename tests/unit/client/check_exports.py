@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Checks what libterrace.so shows and needs: it exports terrace_* alone, all of terrace.h, and links nothing of ours.
+"""Checks what libterrace.so shows and needs: it exports terrace_* alone, all of the headers, and links nothing of ours.
 
-usage: check_exports.py LIBRARY HEADER
+usage: check_exports.py LIBRARY HEADER...
 """
 
 import re
@@ -16,17 +16,20 @@ def output_of(*command):
 
 
 def main():
-    library, header = sys.argv[1:]
+    library, headers = sys.argv[1], sys.argv[2:]
     findings = []
     symbols = [line.split()[-2:] for line in output_of("nm", "-D", "--defined-only", library).splitlines()]
     exported = {name.split("@")[0] for kind, name in symbols if kind not in ("A",)}
     findings += [f"exports {name}" for name in sorted(exported) if not name.startswith("terrace_")]
-    with open(header, encoding="utf-8") as stream:
-        declared = set(re.findall(r"^TERRACE_API\b[^;(]*?\b(terrace_\w+)\(", stream.read(), re.MULTILINE))
-    if not declared:
-        findings.append("terrace.h declares nothing: the pattern of this check is out of date")
+    declared = set()
+    for header in headers:
+        with open(header, encoding="utf-8") as stream:
+            found = re.findall(r"^TERRACE_API\b[^;(]*?\b(terrace_\w+)\(", stream.read(), re.MULTILINE)
+        if not found:
+            findings.append(f"{header} declares nothing: the pattern of this check is out of date")
+        declared.update(found)
     findings += [f"does not export {name}" for name in sorted(declared - exported)]
-    findings += [f"exports {name}, which terrace.h does not declare" for name in sorted(exported - declared)]
+    findings += [f"exports {name}, which no header declares" for name in sorted(exported - declared)]
     for line in output_of("ldd", library).splitlines():
         if FOREIGN.search(line):
             findings.append(f"links {line.strip()}")

@@ -1,5 +1,5 @@
-/* The ABI's header alone, as a C99 program sees it. */
-#include "terrace/terrace.h"
+/* The ABI's headers alone, as a C99 program sees them. */
+#include "terrace/watch.h"
 
 int terrace_header_is_c99(void) {
   terrace_options options = {0};

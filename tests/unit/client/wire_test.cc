@@ -11,6 +11,7 @@
 
 #include "client/src/frame.h"
 #include "client/src/request.h"
+#include "client/src/watch_messages.h"
 #include "client/src/wire_fields.h"
 #include "tests/doubles/scripted_server.h"
 
@@ -215,8 +216,40 @@ std::vector<NumberedField> SessionFields() {
   };
 }
 
+std::vector<NumberedField> WatchFields() {
+  const Descriptor* request = v1::WatchRequest::descriptor();
+  const Descriptor* reply = v1::WatchReply::descriptor();
+  const Descriptor* named = v1::WatchedNamespace::descriptor();
+  const Descriptor* event = v1::Event::descriptor();
+  return {
+      {request, "publisher_id", wire::watch_request::kPublisherId},
+      {request, "after_sequence", wire::watch_request::kAfterSequence},
+      {request, "snapshot", wire::watch_request::kSnapshot},
+      {request, "namespaces", wire::watch_request::kNamespaces},
+      {request, "heartbeat_ms", wire::watch_request::kHeartbeatMs},
+      {reply, "publisher_id", wire::watch_reply::kPublisherId},
+      {reply, "events", wire::watch_reply::kEvents},
+      {reply, "call_id", wire::watch_reply::kCallId},
+      {reply, "namespaces", wire::watch_reply::kNamespaces},
+      {named, "namespace_digest", wire::watched_namespace::kNamespaceDigest},
+      {named, "family_digest", wire::watched_namespace::kFamilyDigest},
+      {named, "record", wire::watched_namespace::kRecord},
+      {event, "kind", wire::event::kKind},
+      {event, "sequence", wire::event::kSequence},
+      {event, "namespace_digest", wire::event::kNamespaceDigest},
+      {event, "key_bytes", wire::event::kKeyBytes},
+      {event, "keys", wire::event::kKeys},
+      {event, "parent", wire::event::kParent},
+      {event, "first_token", wire::event::kFirstToken},
+      {event, "block_tokens", wire::event::kBlockTokens},
+      {event, "tier", wire::event::kTier},
+      {event, "salt", wire::event::kSalt},
+  };
+}
+
 TEST(Wire, EveryFieldNumberIsTheContracts) {
-  for (const auto& fields : {RecordFields(), CacheFields(), SmallFields(), SessionFields()}) {
+  for (const auto& fields :
+       {RecordFields(), CacheFields(), SmallFields(), SessionFields(), WatchFields()}) {
     for (const NumberedField& field : fields) {
       const auto* found = field.message->FindFieldByName(field.name);
       ASSERT_NE(found, nullptr) << field.message->full_name() << "." << field.name;
@@ -228,12 +261,20 @@ TEST(Wire, EveryFieldNumberIsTheContracts) {
 
 TEST(Wire, EveryNamedNumberOfTheHeaderIsTested) {
   // As many rows above as there are constants: a new one without a row fails here.
-  const size_t rows =
-      RecordFields().size() + CacheFields().size() + SmallFields().size() + SessionFields().size();
+  const size_t rows = RecordFields().size() + CacheFields().size() + SmallFields().size() +
+                      SessionFields().size() + WatchFields().size();
   EXPECT_EQ(rows, static_cast<size_t>(TERRACE_WIRE_FIELD_COUNT));
 }
 
 TEST(Wire, EnumsOfTheAbiAreTheContracts) {
+  EXPECT_EQ(int{TERRACE_EVENT_STORED}, int{v1::EVENT_KIND_STORED});
+  EXPECT_EQ(int{TERRACE_EVENT_REMOVED}, int{v1::EVENT_KIND_REMOVED});
+  EXPECT_EQ(int{TERRACE_EVENT_MOVED}, int{v1::EVENT_KIND_MOVED});
+  EXPECT_EQ(int{TERRACE_EVENT_CLEARED}, int{v1::EVENT_KIND_CLEARED});
+  EXPECT_EQ(int{TERRACE_EVENT_GAP}, int{v1::EVENT_KIND_GAP});
+  EXPECT_EQ(int{TERRACE_EVENT_SNAPSHOT_END}, int{v1::EVENT_KIND_SNAPSHOT_END});
+  EXPECT_EQ(int{kHeartbeatKind}, int{v1::EVENT_KIND_HEARTBEAT});
+  EXPECT_LT(int{v1::EventKind_MAX}, int{TERRACE_EVENT_UP});
   EXPECT_EQ(int{TERRACE_RULE_INDEPENDENT}, int{v1::RULE_INDEPENDENT});
   EXPECT_EQ(int{TERRACE_RULE_STATE_AT_END}, int{v1::RULE_STATE_AT_END});
   EXPECT_EQ(int{TERRACE_RULE_WINDOW}, int{v1::RULE_WINDOW});
