@@ -14,7 +14,7 @@ tsan_programs := async_io_contract_test block_store_test block_store_model_test 
                  client_wire_test copy_test daemon_ops_test dram_test front_test gpu_handoff_test gpu_test os_test protection_test segment_threads_test \
                  shared_test wire_test worker_test
 asan_programs := arena_model_test async_io_contract_test block_store_model_test block_store_test carriers_test client_calls_test client_cpp_test client_gpu_workers_test \
-                 client_leases_test client_parting_test client_threads_test client_wire_test config_fuzz_test copy_test cuda_contract_test daemon_ops_test dram_test \
+                 client_leases_test client_parting_test client_threads_test client_watch_test client_wire_test config_fuzz_test copy_test cuda_contract_test daemon_ops_test dram_test \
                  file_system_contract_test frames_fuzz_test gpu_handoff_test gpu_model_test gpu_test grpc_streams_test index_test placement_model_test placement_test pool_model_test protected_fleet_test protection_test \
                  segment_test shared_test streams_fuzz_test trace_test vocab_test wire_test
 empty :=

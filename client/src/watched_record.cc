@@ -32,46 +32,51 @@ bool WatchedRecord::DecodeLabel(std::string_view message) {
   return read;
 }
 
+const char** WatchedRecord::TextOf(uint32_t number) {
+  namespace field = wire::namespace_record;
+  switch (number) {
+    case field::kModel:
+      return &record_.model;
+    case field::kWeightsRevision:
+      return &record_.weights_revision;
+    case field::kKvDtype:
+      return &record_.kv_dtype;
+    case field::kQuantization:
+      return &record_.quantization;
+    case field::kLayout:
+      return &record_.layout;
+    case field::kEngineFormat:
+      return &record_.engine_format;
+    case field::kHashAlgorithm:
+      return &record_.hash_algorithm;
+    case field::kHashSeed:
+      return &record_.hash_seed;
+    case field::kGroupKind:
+      return &record_.group_kind;
+    case field::kParallel:
+      return &record_.parallel;
+    default:
+      return nullptr;
+  }
+}
+
 bool WatchedRecord::Decode(std::string_view message) {
   namespace field = wire::namespace_record;
   record_ = {};
   record_.struct_bytes = sizeof(record_);
-  for (const char** text :
-       {&record_.model, &record_.weights_revision, &record_.kv_dtype, &record_.quantization,
-        &record_.layout, &record_.engine_format, &record_.hash_algorithm, &record_.hash_seed,
-        &record_.group_kind, &record_.parallel}) {
-    *text = "";
-  }
-  const auto take_text = [this](pbf_reader& reader, const char** out) {
-    std::string_view text;
-    if (!TakeBytes(reader, &text)) {
-      return false;
+  for (uint32_t number = 1; number <= field::kLabels; ++number) {
+    if (const char** text = TextOf(number)) {
+      *text = "";
     }
-    *out = Keep(text);
-    return true;
-  };
+  }
   const bool read = ReadFields(message, [&](pbf_reader& reader) {
+    std::string_view bytes;
+    if (const char** text = TextOf(reader.tag())) {
+      const bool taken = TakeBytes(reader, &bytes);
+      *text = Keep(bytes);
+      return taken;
+    }
     switch (reader.tag()) {
-      case field::kModel:
-        return take_text(reader, &record_.model);
-      case field::kWeightsRevision:
-        return take_text(reader, &record_.weights_revision);
-      case field::kKvDtype:
-        return take_text(reader, &record_.kv_dtype);
-      case field::kQuantization:
-        return take_text(reader, &record_.quantization);
-      case field::kLayout:
-        return take_text(reader, &record_.layout);
-      case field::kEngineFormat:
-        return take_text(reader, &record_.engine_format);
-      case field::kHashAlgorithm:
-        return take_text(reader, &record_.hash_algorithm);
-      case field::kHashSeed:
-        return take_text(reader, &record_.hash_seed);
-      case field::kGroupKind:
-        return take_text(reader, &record_.group_kind);
-      case field::kParallel:
-        return take_text(reader, &record_.parallel);
       case field::kBlockTokens:
         return TakeNumber(reader, &record_.block_tokens);
       case field::kBlockBytes:
@@ -84,19 +89,15 @@ bool WatchedRecord::Decode(std::string_view message) {
         return TakeNumber(reader, &record_.shard_rank);
       case field::kSharding:
         return TakeNumber(reader, &record_.sharding);
-      case field::kKeySuffix: {
-        std::string_view suffix;
-        if (!TakeBytes(reader, &suffix)) {
+      case field::kKeySuffix:
+        if (!TakeBytes(reader, &bytes)) {
           return false;
         }
-        record_.key_suffix = reinterpret_cast<const uint8_t*>(Keep(suffix));
-        record_.key_suffix_bytes = static_cast<uint32_t>(suffix.size());
+        record_.key_suffix = reinterpret_cast<const uint8_t*>(Keep(bytes));
+        record_.key_suffix_bytes = static_cast<uint32_t>(bytes.size());
         return true;
-      }
-      case field::kLabels: {
-        std::string_view label;
-        return TakeBytes(reader, &label) && DecodeLabel(label);
-      }
+      case field::kLabels:
+        return TakeBytes(reader, &bytes) && DecodeLabel(bytes);
       default:
         return Skip(reader);
     }

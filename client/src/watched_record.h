@@ -1,7 +1,7 @@
 // The record of a namespace as a watch tells it: what its struct points to is kept with it.
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <string>
 #include <string_view>
@@ -26,6 +26,8 @@ class WatchedRecord {
  private:
   const char* Keep(std::string_view text);
   bool DecodeLabel(std::string_view message);
+  // Where the text of a field of NamespaceRecord goes; nullptr: it is none.
+  const char** TextOf(uint32_t number);
 
   terrace_namespace_record record_{};
   std::deque<std::string> texts_;

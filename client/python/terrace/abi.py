@@ -1,8 +1,9 @@
 """libterrace's C interface by ctypes: its constants, its structs and its functions, and nothing
 else.
 
-The structs are those of terrace/terrace.h, field by field; a test compares size and offsets with
-what a C++ compiler says of them. Whoever wants to use the library takes `terrace.session`.
+The structs are those of terrace/terrace.h and watch.h, field by field; a test compares size and
+offsets with what a C++ compiler says of them. Whoever wants to use the library takes
+`terrace.session` and `terrace.watch`.
 """
 import ctypes
 import enum
@@ -11,6 +12,7 @@ from ctypes import (
     CFUNCTYPE,
     POINTER,
     Structure,
+    c_char,
     c_char_p,
     c_int,
     c_int32,
@@ -104,6 +106,21 @@ class Level(enum.IntEnum):
     LOCAL_WRITTEN = 3
     LOCAL_SYNCED = 4
     POOL = 5
+
+
+class EventKind(enum.IntEnum):
+    """As watch.h says it."""
+
+    STORED = 1
+    REMOVED = 2
+    MOVED = 3
+    CLEARED = 4
+    GAP = 5
+    SNAPSHOT_END = 7
+    UP = 64
+    DOWN = 65
+    SNAPSHOT_BEGIN = 66
+    NAMESPACE = 67
 
 
 class Priority(enum.IntEnum):
@@ -344,7 +361,55 @@ class Completion(Structure):
     ]
 
 
-# Names of the header for the structs above; the test of layouts goes by it.
+class Event(Structure):
+    _fields_ = [
+        ("kind", c_int),
+        ("key_count", c_uint32),
+        ("publisher_id", c_uint64),
+        ("sequence", c_uint64),
+        ("ns", Id128),
+        ("keys", c_void_p),
+        ("key_bytes", c_uint32),
+        ("parent_bytes", c_uint32),
+        ("parent", c_void_p),
+        ("salt", c_void_p),
+        ("salt_bytes", c_uint32),
+        ("block_tokens", c_uint32),
+        ("first_token", c_uint64),
+        ("tier", c_char_p),
+        ("record", POINTER(Record)),
+        ("family", Id128),
+    ]
+
+
+class WatchOptions(Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("runtime_dir", c_char_p),
+        ("client_name", c_char_p),
+        ("reconnect_ms", c_uint32),
+        ("snapshots", c_int32),
+        ("publisher_id", c_uint64),
+        ("after_sequence", c_uint64),
+        ("namespaces", c_char_p),
+        ("namespace_count", c_uint32),
+        ("heartbeat_ms", c_uint32),
+    ]
+
+
+class WatchState(Structure):
+    _fields_ = [
+        ("struct_bytes", c_uint32),
+        ("connection", c_int),
+        ("publisher_id", c_uint64),
+        ("sequence", c_uint64),
+        ("complete", c_int32),
+        ("reconnects", c_uint32),
+        ("error", c_char * 160),
+    ]
+
+
+# Names of the headers for the structs above; the test of layouts goes by it.
 STRUCTS = {
     "terrace_slab_watch": SlabWatch,
     "terrace_options": Options,
@@ -359,9 +424,12 @@ STRUCTS = {
     "terrace_get_options": GetOptions,
     "terrace_put_options": PutOptions,
     "terrace_completion": Completion,
+    "terrace_event": Event,
+    "terrace_watch_options": WatchOptions,
+    "terrace_watch_state": WatchState,
 }
 
-# The header's enumerations for the enums above, and what their enumerators begin with.
+# The headers' enumerations for the enums above, and what their enumerators begin with.
 ENUMS = {
     "terrace_status": ("TERRACE_", Status),
     "terrace_rule": ("TERRACE_RULE_", Rule),
@@ -375,6 +443,7 @@ ENUMS = {
     "terrace_memory": ("TERRACE_MEMORY_", Memory),
     "terrace_delivery": ("TERRACE_DELIVER_", Delivery),
     "terrace_verb": ("TERRACE_VERB_", Verb),
+    "terrace_event_kind": ("TERRACE_EVENT_", EventKind),
 }
 
 
@@ -422,6 +491,11 @@ _FUNCTIONS = {
     "terrace_event_fd": (c_int, [c_void_p]),
     "terrace_drain": (c_uint32, [c_void_p, POINTER(POINTER(Completion)), c_uint32, c_uint32]),
     "terrace_completion_free": (None, [POINTER(Completion)]),
+    "terrace_watch_open": (c_int, [POINTER(WatchOptions), POINTER(c_void_p)]),
+    "terrace_watch_close": (None, [c_void_p]),
+    "terrace_watch_next": (c_uint32, [c_void_p, POINTER(POINTER(Event)), c_uint32]),
+    "terrace_watch_event_fd": (c_int, [c_void_p]),
+    "terrace_watch_get_state": (c_int, [c_void_p, POINTER(WatchState)]),
 }
 
 _loaded = {}

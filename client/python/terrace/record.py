@@ -3,7 +3,7 @@ import ctypes
 import dataclasses
 import logging
 import uuid
-from typing import Dict, List
+from typing import Dict, List, Optional
 
 from terrace import abi
 
@@ -55,6 +55,33 @@ class NamespaceRecord:
         for name in _TEXTS:
             setattr(record, name, getattr(self, name).encode())
         return abi.sized(record)
+
+    @classmethod
+    def from_struct(cls, struct: abi.Record) -> "NamespaceRecord":
+        """Copies what the struct points to. Texts that are no UTF-8 have replacements."""
+        labels = (struct.labels[place] for place in range(struct.label_count))
+        return cls(
+            block_bytes=struct.block_bytes,
+            block_tokens=struct.block_tokens,
+            group=struct.group,
+            shard_count=struct.shard_count,
+            shard_rank=struct.shard_rank,
+            sharding=struct.sharding,
+            key_suffix=_suffix(struct),
+            labels={_text(label.key): _text(label.value) for label in labels},
+            **{name: _text(getattr(struct, name)) for name in _TEXTS},
+        )
+
+
+def _text(value: Optional[bytes]) -> str:
+    return (value or b"").decode(errors="replace")
+
+
+def _suffix(struct: abi.Record) -> bytes:
+    # As a c_char_p it would end at the first zero.
+    at = abi.Record.key_suffix.offset
+    address = ctypes.c_void_p.from_buffer(struct, at).value
+    return ctypes.string_at(address, struct.key_suffix_bytes) if address else b""
 
 
 _TEXTS = [

@@ -1,9 +1,9 @@
-// Prints size and offsets of the structs of terrace.h, for the test that compares them with those
-// of Python.
+// Prints size and offsets of the structs of terrace.h and watch.h, for the test that compares them
+// with those of Python.
 #include <cstddef>
 #include <cstdio>
 
-#include "terrace/terrace.h"
+#include "terrace/watch.h"
 
 #define STRUCT(name) std::printf("struct " #name " %zu\n", sizeof(name))
 #define FIELD(name, field) \
@@ -170,6 +170,45 @@ void PrintCompletions() {
   FIELD(terrace_completion, worth_tokens);
 }
 
+void PrintWatch() {
+  STRUCT(terrace_event);
+  FIELD(terrace_event, kind);
+  FIELD(terrace_event, key_count);
+  FIELD(terrace_event, publisher_id);
+  FIELD(terrace_event, sequence);
+  FIELD(terrace_event, ns);
+  FIELD(terrace_event, keys);
+  FIELD(terrace_event, key_bytes);
+  FIELD(terrace_event, parent_bytes);
+  FIELD(terrace_event, parent);
+  FIELD(terrace_event, salt);
+  FIELD(terrace_event, salt_bytes);
+  FIELD(terrace_event, block_tokens);
+  FIELD(terrace_event, first_token);
+  FIELD(terrace_event, tier);
+  FIELD(terrace_event, record);
+  FIELD(terrace_event, family);
+  STRUCT(terrace_watch_options);
+  FIELD(terrace_watch_options, struct_bytes);
+  FIELD(terrace_watch_options, runtime_dir);
+  FIELD(terrace_watch_options, client_name);
+  FIELD(terrace_watch_options, reconnect_ms);
+  FIELD(terrace_watch_options, snapshots);
+  FIELD(terrace_watch_options, publisher_id);
+  FIELD(terrace_watch_options, after_sequence);
+  FIELD(terrace_watch_options, namespaces);
+  FIELD(terrace_watch_options, namespace_count);
+  FIELD(terrace_watch_options, heartbeat_ms);
+  STRUCT(terrace_watch_state);
+  FIELD(terrace_watch_state, struct_bytes);
+  FIELD(terrace_watch_state, connection);
+  FIELD(terrace_watch_state, publisher_id);
+  FIELD(terrace_watch_state, sequence);
+  FIELD(terrace_watch_state, complete);
+  FIELD(terrace_watch_state, reconnects);
+  FIELD(terrace_watch_state, error);
+}
+
 }  // namespace
 
 int main() {
@@ -178,5 +217,6 @@ int main() {
   PrintRegions();
   PrintCalls();
   PrintCompletions();
+  PrintWatch();
   return 0;
 }

@@ -1,6 +1,6 @@
-"""terrace.abi against terrace.h: every struct, field and enumerator, as a C++ compiler sees them.
+"""terrace.abi against terrace.h and watch.h: every struct, field and enumerator, as a C++ compiler sees them.
 
-usage: abi_test.py HEADER ABI_LAYOUT
+usage: abi_test.py ABI_LAYOUT HEADER...
 """
 import ctypes
 import pathlib
@@ -11,12 +11,13 @@ import unittest
 
 from terrace import abi
 
-HEADER, LAYOUT = sys.argv[1:3]
+LAYOUT, HEADERS = sys.argv[1], sys.argv[2:]
 
 
 def declarations():
-    """The header without comments."""
-    return re.sub(r"/\*.*?\*/", " ", pathlib.Path(HEADER).read_text(), flags=re.S)
+    """The headers without comments."""
+    text = "".join(pathlib.Path(header).read_text() for header in HEADERS)
+    return re.sub(r"/\*.*?\*/", " ", text, flags=re.S)
 
 
 def structs_of_header():

@@ -1,5 +1,6 @@
-// The C++ header alone, as a C++17 program without our flags sees it.
+// The C++ headers alone, as a C++17 program without our flags sees them.
 #include "terrace/terrace.hpp"
+#include "terrace/watch.hpp"
 
 terrace_status HeaderIsCxx17();
 

@@ -1,6 +1,6 @@
 // A watch against a scripted daemon: order, resumption, gaps, silence, garbage, and ends of both
 // sides.
-#include "terrace/watch.h"
+#include "terrace/watch.hpp"
 
 #include <poll.h>
 #include <sys/wait.h>
@@ -503,6 +503,43 @@ TEST_F(WatchTest, AChildOfForkGetsNothingAndLeavesTheParentsSessionAlone) {
   EXPECT_EQ(status, 0);
   EXPECT_EQ(server_->connections_open(), 1U);
   EXPECT_EQ(State().connection, TERRACE_CONNECTION_UP);
+}
+
+TEST_F(WatchTest, TheSameInCpp) {
+  script_ = [](const ScriptedServer::Exchange& exchange) {
+    Tell(exchange, {EventOf(v1::EVENT_KIND_STORED, 7, Keys("abc", 3)),
+                    EventOf(v1::EVENT_KIND_SNAPSHOT_END, 7)});
+  };
+  WatchOptions options;
+  options.runtime_dir = folder_.path();
+  options.reconnect = Milliseconds(20);
+  options.namespaces.resize(2);
+  options.namespaces[1].bytes[0] = 'x';
+  Watch watch = Watch::Open(options);
+  ASSERT_TRUE(watch) << watch.error();
+  std::vector<std::string> keys;
+  ASSERT_TRUE(ScriptedServer::Eventually([&] {
+    for (const terrace_event& event : watch.Next(Milliseconds(10))) {
+      for (uint32_t i = 0; i < event.key_count; ++i) {
+        keys.emplace_back(KeyOf(event, i));
+      }
+    }
+    return watch.State().complete == 1;
+  }));
+  EXPECT_EQ(keys.size(), 3U);
+  EXPECT_EQ(keys[2], Keys("abc", 3).substr(64));
+  EXPECT_EQ(requests_.at(0).namespaces(1)[0], 'x');
+  EXPECT_GE(watch.event_fd(), 0);
+  Watch moved = std::move(watch);
+  EXPECT_EQ(moved.State().sequence, 7U);
+
+  options.client_name = "a b";
+  Watch none = Watch::Open(options);
+  EXPECT_FALSE(none);
+  EXPECT_EQ(none.status(), TERRACE_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(none.error()).find("client_name"), std::string::npos);
+  EXPECT_TRUE(none.Next().empty());
+  EXPECT_EQ(none.State().connection, TERRACE_CONNECTION_DOWN);
 }
 
 TEST_F(WatchTest, WrongArgumentsAreNamed) {
